@@ -1,0 +1,108 @@
+"""The batch that travels from operator to operator, and the for-loop that runs a list of operators over it.
+
+A batch is a dict of columns, each a list with one entry per *unit* (one video with E of its instructions). Columns that
+hold one value per instruction are lists of length E inside the unit's entry. An operator takes the columns it needs, adds
+its own and returns the batch; it never drops or reorders units or instructions.
+
+Columns that every batch has:
+
+| column | entry of a unit | meaning |
+| --- | --- | --- |
+| `unit_id` | str | stable id of the unit |
+| `video_id`, `video_uri` | str | the video; `video_uri` is a local path by the time an operator sees it |
+| `instruction_ids`, `texts` | list[str], E | the instructions |
+| `carried` | list[str], E | JSON of the instruction table's other columns |
+| `errors` | list[Failure or None], E | why an instruction has no answer; set once, by the stage that failed |
+| `seconds` | dict[str, float] | seconds each operator took for the unit |
+
+*Live* columns (`LIVE_COLUMNS`) hold objects of this process, such as an open video. They never leave the actor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypedDict
+
+Batch = dict[str, list[Any]]
+Unit = dict[str, Any]
+
+LIVE_COLUMNS = frozenset({"video", "sam2_features", "keyframe_logits"})
+
+
+class Failure(TypedDict):
+    """Why an instruction (or its whole video) has no answer."""
+
+    stage: str
+    error_type: str
+    message: str
+
+
+class Operator(Protocol):
+    """One stage of the way of the data. `name` is its name in placements, timings and error rows."""
+
+    name: str
+
+    def __call__(self, batch: Batch) -> Batch: ...
+
+
+class InputError(ValueError):
+    """The given video or instruction cannot be used; the message names it, and says what was expected."""
+
+
+def failure(stage: str, error: BaseException) -> Failure:
+    """The failure row of an exception: its class name and its message on one line, at most 2,000 characters."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return Failure(stage=stage, error_type=type(error).__name__, message=message[:2000])
+
+
+def open_instructions(unit: Unit) -> list[int]:
+    """Positions of the instructions that no stage has failed yet."""
+    return [position for position, error in enumerate(unit["errors"]) if error is None]
+
+
+def new_batch(units: Iterable[Unit]) -> Batch:
+    """A batch of the given units, with empty `errors` and `seconds` where they are missing."""
+    rows = [
+        {"carried": ["{}"] * len(unit["texts"]), "errors": [None] * len(unit["texts"]), "seconds": {}} | unit
+        for unit in units
+    ]
+    return {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
+
+
+def map_units(stage: str, batch: Batch, function: Callable[[Unit], Unit], empty: Unit) -> Batch:
+    """Applies `function` to each unit that still has an open instruction, and catches what it raises.
+
+    Args:
+        stage: name for `seconds` and for the failure of a unit.
+        batch: the batch; it is not changed.
+        function: from a unit (a dict of its columns) to the columns it adds or replaces.
+        empty: the columns to add where `function` was not run or raised.
+
+    An exception becomes the failure of every open instruction of that unit; the other units go on. A `MemoryError` is
+    caught like any other; what ends the process is the engine's matter.
+    """
+    size = len(batch["unit_id"])
+    rows = [{column: values[index] for column, values in batch.items()} for index in range(size)]
+    done: list[Unit] = []
+    for unit in rows:
+        begin = time.perf_counter()
+        added: Unit = {}
+        if open_instructions(unit):
+            try:
+                added = function(dict(unit))
+            except Exception as error:  # noqa: BLE001 - the quarantine: any failure of one unit becomes its error row
+                why = failure(stage, error)
+                added = {"errors": [old or why for old in unit["errors"]]}
+        seconds = unit["seconds"] | {stage: unit["seconds"].get(stage, 0.0) + time.perf_counter() - begin}
+        done.append(
+            unit | {key: value for key, value in empty.items() if key not in unit} | added | {"seconds": seconds}
+        )
+    return {column: [row[column] for row in done] for column in done[0]} if done else dict(batch)
+
+
+def run_operators(operators: Sequence[Operator], batch: Batch) -> Batch:
+    """The for-loop: each operator in turn over the batch. The distributed run must equal this."""
+    for operator in operators:
+        batch = operator(batch)
+    return batch

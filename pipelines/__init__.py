@@ -1,0 +1,1 @@
+"""The programs. The only part that knows both `operators` and `cluster`."""

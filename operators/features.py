@@ -1,0 +1,88 @@
+"""SAM2 image features of a video's frames, computed once per frame and kept under a byte budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from operators.preprocess import sam2_input
+from operators.segmenter import Features, Segmenter
+
+
+class Frames(Protocol):
+    """What this module needs of `decode.Video`."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray: ...
+
+
+class VideoFeatures:
+    """Live column `sam2_features`: one video's image features for TKS, the keyframe and both directions alike.
+
+    The least recently used frames go first when the budget is full; sweeping forward and then back over the video, as
+    propagation does, then finds the last frames still there. `encoder_calls` counts frames encoded: it equals the number
+    of distinct frames asked for as long as the budget holds them all.
+    """
+
+    def __init__(self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int) -> None:
+        self.segmenter = segmenter
+        self.video = video
+        self.budget_bytes = budget_bytes
+        self.batch_size = batch_size
+        self.encoder_calls = 0
+        self.resized_hw = (0, 0)  # of a frame inside the model's square; known once a frame was encoded
+        self._kept: OrderedDict[int, Features] = OrderedDict()
+        self._kept_bytes = 0
+
+    def get(self, indices: Sequence[int]) -> Features:
+        """Features of the given frames, in that order; a frame may be named several times."""
+        missing = [index for index in dict.fromkeys(indices) if index not in self._kept]
+        fresh: dict[int, Features] = {}
+        for begin in range(0, len(missing), self.batch_size):
+            fresh |= self._encode(missing[begin : begin + self.batch_size])
+        parts = [fresh[index] if index in fresh else self._kept[index] for index in indices]
+        for index in dict.fromkeys(indices):
+            self._keep(index, fresh.get(index))
+        return Features.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        """Encodes frames that are about to be asked for in batches, as far as the budget holds them beside each other."""
+        wanted = [index for index in indices if index not in self._kept]
+        if len(wanted) > 1:
+            self.get(wanted)
+
+    def window(self) -> int:
+        """How many frames a sweep should prefetch at a time: what a quarter of the budget holds, at most 32."""
+        if not self._kept:
+            return 1
+        per_frame = self._kept_bytes // len(self._kept)
+        return max(1, min(32, self.budget_bytes // (4 * max(1, per_frame))))
+
+    def _encode(self, indices: list[int]) -> dict[int, Features]:
+        pixels, self.resized_hw = sam2_input(self.video.frames(indices), self.segmenter.image_size)
+        parameter = next(self.segmenter.parameters())
+        with torch.inference_mode():
+            features = self.segmenter.encode(pixels.to(parameter.device, parameter.dtype))
+        self.encoder_calls += len(indices)
+        # cloned, so that a kept frame does not hold its whole batch
+        return {
+            index: Features(*(part[row : row + 1].clone() for part in (features.s4, features.s8, features.s16)))
+            for row, index in enumerate(indices)
+        }
+
+    def _keep(self, index: int, features: Features | None) -> None:
+        if features is None:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+            return
+        self._kept[index] = features
+        self._kept_bytes += features.nbytes
+        while self._kept_bytes > self.budget_bytes and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes

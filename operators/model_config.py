@@ -1,0 +1,140 @@
+"""The sizes of a model: one frozen dataclass per network. The tiny and the published 7B model differ only here.
+
+Defaults are the full-size values of the published model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+IMAGE_TOKEN = -200  # stands for one frame in `input_ids`
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """The LLaMA decoder."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_layers: int = 32
+    num_heads: int = 32
+    num_key_value_heads: int = 32
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_positions: int = 4096
+    vocab_size: int = 32002
+    seg_token_id: int = 32000
+    tak_token_id: int = 32001
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """A CLIP vision transformer."""
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_layers: int = 24
+    num_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    layer_norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTextConfig:
+    """A CLIP text transformer."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_layers: int = 12
+    num_heads: int = 12
+    vocab_size: int = 49408
+    max_positions: int = 77
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 2  # 2 selects transformers' pooling at the largest token id, as the published CLIP weights do
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """The CLIP of pre-sampling (not the MLLM's tower)."""
+
+    projection_dim: int = 768
+    vision: VisionConfig = field(default_factory=lambda: VisionConfig(image_size=336))
+    text: ClipTextConfig = field(default_factory=ClipTextConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteringConfig:
+    """Chat-UniVi's spatial token clustering: one level after the other."""
+
+    clusters: tuple[int, ...] = (64, 32, 16)
+    neighbours: tuple[int, ...] = (5, 3, 3)
+
+    @property
+    def tokens_per_image(self) -> int:
+        return sum(self.clusters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam2Config:
+    """SAM 2.0: Hiera trunk, memory attention, mask decoder. Defaults: Hiera-L at 1024 px."""
+
+    image_size: int = 1024
+    d_model: int = 256
+    memory_dim: int = 64
+    embed_dim: int = 144
+    num_heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+    global_attention_blocks: tuple[int, ...] = (23, 33, 43)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    memory_attention_layers: int = 4
+    memory_attention_dim_feedforward: int = 2048
+    num_maskmem: int = 7
+    max_object_pointers: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole model. `out_dim` is the width of [SEG] and [TAK] and equals `sam2.d_model`."""
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    tower: VisionConfig = field(default_factory=VisionConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    sam2: Sam2Config = field(default_factory=Sam2Config)
+
+    @property
+    def out_dim(self) -> int:
+        return self.sam2.d_model
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`; what is left out keeps its full-size value.
+
+        Raises:
+            ValueError: a name that the configuration does not have; the message names it.
+        """
+        result: ModelConfig = _from_dict(cls, values, "model")
+        return result
+
+
+def _from_dict(cls: Any, values: Any, path: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a mapping of settings, got {values!r}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - {item.name for item in fields(cls)})
+    if unknown:
+        raise ValueError(f"{path}.{unknown[0]}: no such setting; known: {', '.join(sorted(hints))}")
+    arguments = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = _from_dict(hints[name], value, f"{path}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    return cls(**arguments)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,17 +165,16 @@ def read_tensors(shards: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
                     for name in file.keys():  # noqa: SIM118 - no mapping, only this method
                         yield prefix + name, file.get_tensor(name)
             else:
-                # weights_only: a pickle that names any other code is refused; mmap: tensors are read as they are used
-                state = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+                # weights_only: a pickle that names any other code is refused; mmap: tensors are read as they are used,
+                # which files from before torch 1.6 do not allow
+                mmap = zipfile.is_zipfile(shard)
+                state = torch.load(shard, map_location="cpu", weights_only=True, mmap=mmap)
                 for name in list(state):
                     yield prefix + name, state.pop(name)
-        except CheckpointError:
-            raise
-        except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{shard}: refused, because it holds more than tensors or is damaged") from error
+        except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{shard}: not a readable checkpoint shard ({_one_line(error)})") from error
-        except Exception as error:
-            message = "holds more than tensors and was refused" if "weights_only" in str(error) else _one_line(error)
-            raise CheckpointError(f"{shard}: {message}") from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -78,7 +78,7 @@ class SelectKeyframe:
 
     def __init__(self, config: KeyframeConfig) -> None:
         self.config = config
-        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)  # type: ignore[assignment]
+        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
         empty = {

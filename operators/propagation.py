@@ -72,7 +72,7 @@ class Propagate:
 
     def __init__(self, config: PropagateConfig) -> None:
         self.config = config
-        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)  # type: ignore[assignment]
+        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
         empty = {"rles": [], "areas": [], "bboxes": [], "frame_scores": []}

@@ -18,8 +18,8 @@ from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from operators.model_config import Sam2Config
@@ -27,7 +27,7 @@ from operators.model_config import Sam2Config
 
 @dataclass(frozen=True)
 class Features:
-    """Image features of B frames: s4 (B, C/8, S/4, S/4) and s8 (B, C/4, S/8, S/8) as the decoder takes them, s16 (B, C, h, h)."""
+    """Image features of B frames: s4 (B, C/8, S/4, S/4) and s8 (B, C/4, S/8, S/8) for the decoder, and s16 (B, C, h, h)."""
 
     s4: Tensor
     s8: Tensor

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from operators.bundle import CheckpointError, clip_config, open_bundle, parameters_on_meta, place
+from operators.bundle import CheckpointError, open_bundle
+from operators.checkpoint import clip_config, parameters_on_meta, place
 from operators.model_config import ModelConfig
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi

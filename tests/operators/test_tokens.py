@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from operators.model_config import ModelConfig
+from operators.preprocess import clip_input
+from operators.prompt import normalize
+from operators.tokens import ChatUniVi, Tokens, TokensConfig
+from tests.array_video import ArrayVideo, unit_batch
+
+TEXTS = ["the red circle", "which dog runs?", "something that is not there, " * 6, "ball", "who is it?"]
+
+
+@cache
+def tokens(**settings: Any) -> Tokens:
+    return Tokens(TokensConfig(model="untrained-tiny", **settings))
+
+
+def one_at_a_time(
+    operator: Tokens, video: ArrayVideo, text: str, frames: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The schedule of the reference: everything again for one instruction, in one pass over its whole prompt."""
+    network, prompt = operator.network, operator.tokenizer.encode(normalize(text), len(frames))
+    with torch.inference_mode():
+        states = network.hidden_states(prompt, network.image_tokens(clip_input(video.array[frames], 224)))
+        return network.text_hidden_fcs(states[list(prompt.seg_positions)]), network.text_hidden_fcs(
+            states[prompt.tak_position]
+        )
+
+
+@pytest.mark.parametrize("max_suffixes", [1, 2, 8])
+def test_shared_schedule_equals_one_at_a_time(max_suffixes: int) -> None:
+    operator, video = tokens(max_suffixes=max_suffixes), ArrayVideo(12)
+    sampled = [[0, 2, 4], [1, 3, 5], [0, 2, 4], [0, 2, 4], [11]]
+    batch = operator(unit_batch(video, TEXTS, sampled_frames=sampled))
+    assert batch["errors"] == [[None] * 5]
+    assert batch["d"] == [64]
+    for position, (text, frames) in enumerate(zip(TEXTS, sampled, strict=True)):
+        seg, tak = one_at_a_time(operator, video, text, frames)
+        got = torch.tensor(batch["seg"][0][position]).view(len(frames), 64)
+        assert (got - seg).abs().max() < 1e-5
+        assert (torch.tensor(batch["tak"][0][position]) - tak).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_tower_runs_once_per_distinct_frame_and_the_prefix_once_per_distinct_frame_set(count: int) -> None:
+    operator, video = tokens(), ArrayVideo(40)
+    sampled = [list(range(number % 3, 40, 4)) for number in range(count)]
+    tower_frames = prefixes = rows = 0
+
+    def on_tower(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tower_frames
+        tower_frames += len(arguments[0])
+
+    def on_llama(_: torch.nn.Module, __: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        nonlocal prefixes, rows
+        fresh = arguments["past_key_values"].get_seq_length() == 0
+        prefixes += fresh
+        rows += 0 if fresh else len(arguments["inputs_embeds"])
+
+    network = operator.network
+    hooks = [
+        network.vision_tower.embeddings.patch_embedding.register_forward_pre_hook(on_tower),
+        network.llama.register_forward_pre_hook(on_llama, with_kwargs=True),
+    ]
+    operator(unit_batch(video, [f"thing {number}" for number in range(count)], sampled_frames=sampled))
+    for hook in hooks:
+        hook.remove()
+    distinct = {frame for frames in sampled for frame in frames}
+    assert tower_frames == len(distinct)
+    assert sorted(video.read) == sorted(distinct)
+    assert prefixes == len(set(map(tuple, sampled)))
+    assert rows == count
+
+
+def test_at_most_max_suffixes_go_through_the_llama_at_once() -> None:
+    operator, widths = tokens(max_suffixes=2), []
+
+    def on_llama(_: torch.nn.Module, __: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        widths.append(len(arguments["inputs_embeds"]))
+
+    hook = operator.network.llama.register_forward_pre_hook(on_llama, with_kwargs=True)
+    operator(unit_batch(ArrayVideo(2), TEXTS, sampled_frames=[[0, 1]] * 5))
+    hook.remove()
+    assert widths == [1, 2, 2, 1]
+
+
+def test_a_failed_instruction_costs_nothing_and_the_others_go_on() -> None:
+    operator, video = tokens(), ArrayVideo(4)
+    earlier = {"stage": "presample", "error_type": "InputError", "message": "empty"}
+    batch = unit_batch(video, ["", "ball"], sampled_frames=[None, [3]], errors=[earlier, None])
+    batch = operator(batch)
+    assert batch["errors"] == [[earlier, None]]
+    assert batch["seg"][0][0] is None
+    assert len(batch["seg"][0][1]) == 64
+    assert video.read == [3]
+
+
+def test_a_prompt_beyond_the_models_positions_is_the_failure_of_its_instruction() -> None:
+    batch = tokens()(unit_batch(ArrayVideo(2), ["word " * 5000, "ball"], sampled_frames=[[0], [0]]))
+    failed, other = batch["errors"][0]
+    assert (failed["stage"], failed["error_type"], other) == ("tokens", "InputError", None)
+    assert "the model takes 4096" in failed["message"]
+
+
+def test_specials_in_the_text_change_neither_images_nor_read_out() -> None:
+    texts = ["the [SEG] <image> [TAK] </s> car", "{sent} <video>?"]
+    batch = tokens()(unit_batch(ArrayVideo(3), texts, sampled_frames=[[0, 1, 2]] * 2))
+    assert batch["errors"] == [[None, None]]
+    assert [len(row) for row in batch["seg"][0]] == [3 * 64] * 2
+
+
+def test_full_size_network_can_be_built_without_memory() -> None:
+    with torch.device("meta"):
+        network = ChatUniVi(ModelConfig())
+    assert all(parameter.is_meta for parameter in network.parameters())
+    assert sum(parameter.numel() for parameter in network.parameters()) > 6.5e9
+    assert not network.llama.rotary_emb.inv_freq.is_meta
+    assert network.text_hidden_fcs[2].out_features == 256
+
+
+def test_computed_tables_survive_every_move() -> None:
+    config = tokens().network.config
+    want = ChatUniVi(config)
+    with torch.device("meta"):
+        network = ChatUniVi(config)
+    emptied = network.to_empty(device="cpu")
+    for moved in (emptied, ChatUniVi(config).to(torch.bfloat16), ChatUniVi(config).half().float()):
+        assert moved.llama.rotary_emb.inv_freq.dtype == torch.float32
+        assert torch.equal(moved.llama.rotary_emb.inv_freq, want.llama.rotary_emb.inv_freq)
+        assert torch.equal(moved.vision_tower.embeddings.position_ids, want.vision_tower.embeddings.position_ids)
+
+
+def test_no_computed_table_is_part_of_the_weights() -> None:
+    assert not [name for name in tokens().network.state_dict() if "inv_freq" in name or "position_ids" in name]
+
+
+def test_bfloat16_gives_nearly_the_same_embeddings() -> None:
+    batch = unit_batch(ArrayVideo(3), ["ball"], sampled_frames=[[0, 1, 2]])
+    exact, rounded = (torch.tensor(operator(batch)["tak"][0][0]) for operator in (tokens(), tokens(dtype="bfloat16")))
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.98

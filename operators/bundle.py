@@ -59,7 +59,12 @@ class Bundle:
         from operators.prompt import PromptTokenizer
 
         language = self.model.language
-        return PromptTokenizer(str(self.folder / "tokenizer.model"), language.seg_token_id, language.tak_token_id)
+        return PromptTokenizer(
+            str(self.folder / "tokenizer.model"),
+            language.seg_token_id,
+            language.tak_token_id,
+            self.model.clustering.tokens_per_image,
+        )
 
     def clip_tokenizer(self) -> CLIPTokenizer:
         """The byte-pair tokenizer of the pre-sampling CLIP."""

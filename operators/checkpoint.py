@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from transformers import CLIPConfig as HfClipConfig
 from transformers import CLIPModel
 
 from operators.bundle import Bundle, CheckpointError
-from operators.model_config import ClipConfig, VisionConfig
+from operators.model_config import ClipConfig
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi
 
@@ -160,7 +160,7 @@ def parameters_on_meta() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
         register(self, name, parameter)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -172,7 +172,7 @@ def clip_config(config: ClipConfig) -> HfClipConfig:
     text = config.text
     return HfClipConfig(
         projection_dim=config.projection_dim,
-        vision_config=vision_config(config.vision),
+        vision_config=config.vision.to_transformers(),
         text_config={
             "hidden_size": text.hidden_size,
             "intermediate_size": text.intermediate_size,
@@ -187,20 +187,6 @@ def clip_config(config: ClipConfig) -> HfClipConfig:
             "hidden_act": "quick_gelu",
         },
     )
-
-
-def vision_config(config: VisionConfig) -> dict[str, Any]:
-    """A CLIP vision transformer's settings under transformers' names."""
-    return {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "layer_norm_eps": config.layer_norm_eps,
-        "hidden_act": "quick_gelu",
-    }
 
 
 @torch.no_grad()

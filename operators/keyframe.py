@@ -81,7 +81,7 @@ class SelectKeyframe:
         self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
-        empty = {
+        empty: Unit = {
             "object_scores": [],
             "keyframe_index": [],
             "presence": [],

@@ -75,7 +75,7 @@ class Propagate:
         self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
-        empty = {"rles": [], "areas": [], "bboxes": [], "frame_scores": []}
+        empty: Unit = {"rles": [], "areas": [], "bboxes": [], "frame_scores": []}
         return map_units(self.name, batch, self._propagate, empty)
 
     def _propagate(self, unit: Unit) -> Unit:

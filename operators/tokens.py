@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
 from operators.bundle import open_bundle, shared_network
 from operators.clustering import cluster
-from operators.model_config import IMAGE_TOKEN, LanguageConfig, ModelConfig, VisionConfig
+from operators.model_config import IMAGE_TOKEN, LanguageConfig, ModelConfig
 from operators.preprocess import clip_input
 from operators.prompt import Prompt, normalize
 
@@ -45,7 +45,7 @@ class ChatUniVi(nn.Module):
         super().__init__()
         self.config = config
         width, language_width = config.tower.hidden_size, config.language.hidden_size
-        self.vision_tower = CLIPVisionModel(_tower_config(config.tower))
+        self.vision_tower = CLIPVisionModel(CLIPVisionConfig(**config.tower.to_transformers()))
         self.mm_projector = nn.Linear(width, language_width)
         self.llama = LlamaModel(_llama_config(config.language))
         self.text_hidden_fcs = nn.Sequential(
@@ -176,19 +176,6 @@ def _shared(cache: DynamicCache) -> DynamicCache:
 def _end(prompt: Prompt) -> int:
     """Number of input ids up to and including the one whose state gives [TAK]; later ones change nothing that is read."""
     return prompt.tak_position - prompt.extra_rows + 1
-
-
-def _tower_config(config: VisionConfig) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        layer_norm_eps=config.layer_norm_eps,
-        hidden_act="quick_gelu",
-    )
 
 
 def _llama_config(config: LanguageConfig) -> LlamaConfig:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.parity import Case, check, check_mask, each_case, load_case, model_config, needs_kit, weights_under
 
 from operators.features import VideoFeatures
 from operators.fusion import fuse, similarities
@@ -16,6 +15,7 @@ from operators.keyframe import choose, decode_candidates, tks_scores
 from operators.preprocess import sam2_input
 from operators.propagation import TrackedFrame, condition_all, propagate_all
 from operators.segmenter import Features, Memory, Segmenter, fill_holes, to_frame_size
+from tests.parity import Case, check, check_mask, each_case, load_case, model_config, needs_kit, weights_under
 
 
 @cache

@@ -1,0 +1,31 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo-run
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check bench clean
+
+demo: $(STAMP)
+	@$(BIN)/vrshq label pipelines/demo/instructions.jsonl --output $(DEMO) --model untrained-tiny
+	@$(BIN)/vrshq report $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first, because sam2 is built against it: pip's own isolated build would fetch a second copy
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch torchvision setuptools wheel
+	$(PIP) --constraint constraints.txt --no-build-isolation sam2
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev,jobs]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,166 @@
+"""The command line `vrshq`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster.engine import NotEnoughResources
+from cluster.run_directory import ConfigurationDiffers
+from cluster.storage import StorageError
+from operators.batch import InputError
+from operators.bundle import CheckpointError
+from pipelines.instructions import InstructionTableError
+from pipelines.settings import SettingsError, load_settings
+
+USER_ERRORS = (
+    InstructionTableError,
+    SettingsError,
+    CheckpointError,
+    ConfigurationDiffers,
+    NotEnoughResources,
+    StorageError,
+    InputError,
+)
+DONE, USER_ERROR, INCOMPLETE, TOO_MANY_ERRORS = 0, 1, 2, 3
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(soft_wrap=True)
+
+Instructions = Annotated[str, typer.Argument(help="Table of video_uri, instruction_id, text: Parquet, JSONL or CSV.")]
+Output = Annotated[str, typer.Option("--output", help="Run directory, local or in a bucket.")]
+Videos = Annotated[
+    str | None, typer.Option("--videos", help="Root of relative video_uris; default: the table's folder.")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="A name of `vrshq models`, a folder, a bucket, or a hub id.")
+]
+Config = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. keyframe.method=first. Repeatable.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else this machine.")]
+
+
+@app.command()
+def label(
+    instructions: Instructions,
+    output: Output,
+    videos: Videos = None,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    max_error_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Exit code 3 when a larger share of the instructions failed.")
+    ] = 1.0,
+    retry_errors: Annotated[bool, typer.Option(help="Run units with error rows again.")] = False,
+) -> None:
+    """Answer every instruction with a mask for each frame of its video."""
+    from pipelines.label import label as run_label
+    from pipelines.progress import RunProgress
+    from pipelines.summary import print_plan, print_summary
+
+    settings = load_settings(config, set_ or [], model=model)
+    shown: list[RunProgress] = []
+
+    def on_plan(plan: Any) -> None:
+        print_plan(console, plan)
+        shown.append(RunProgress(console, plan.todo.num_rows))
+        shown[0].__enter__()
+
+    try:
+        summary = run_label(
+            instructions,
+            output,
+            settings,
+            videos=videos,
+            address=address,
+            retry_errors=retry_errors,
+            on_plan=on_plan,
+            on_receipt=lambda receipt: shown[0].add(receipt),
+        )
+    finally:
+        if shown:
+            shown[0].__exit__()
+    print_summary(console, summary, output)
+    if summary.incomplete:
+        raise typer.Exit(INCOMPLETE)
+    if summary.error_rate() > max_error_rate:
+        raise typer.Exit(TOO_MANY_ERRORS)
+
+
+@app.command()
+def plan(
+    instructions: Instructions,
+    output: Output,
+    videos: Videos = None,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Show what `label` would run, what is done already, and what it needs; run nothing."""
+    from pipelines.label import make_plan
+    from pipelines.summary import print_plan
+
+    print_plan(console, make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos))
+
+
+@app.command()
+def models() -> None:
+    """List the models inside the package."""
+    from operators.bundle import bundled_names, open_bundle
+
+    table = Table("name", "frames at", "language model", "fingerprint", "weights")
+    for name in bundled_names():
+        bundle = open_bundle(name)
+        sizes = bundle.model
+        weights = f"untrained (seed {bundle.seed})" if bundle.seed is not None else "trained"
+        language = f"{sizes.language.num_layers} layers, {sizes.language.hidden_size} wide"
+        table.add_row(name, f"{sizes.sam2.image_size} px", language, bundle.fingerprint, weights)
+    console.print(table)
+    console.print("Also: the folder, bucket uri or hub id of a bundle, or of a checkpoint in the published layout.")
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Run directory.")],
+    output: Annotated[str | None, typer.Option(help="Where to write; default: into the run directory.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many contact sheets.")] = 200,
+) -> None:
+    """Draw a contact sheet per instruction and one page that shows them all."""
+    from pipelines.report import write_report
+
+    for path in write_report(run, output, limit=limit):
+        console.print(path, markup=False, highlight=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    address: Annotated[str, typer.Option("--address", help="The cluster's job server, e.g. http://head:8265.")],
+    working_dir: Annotated[
+        str | None, typer.Option(help="Folder to ship to the cluster; default: none, vrshq is installed there.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Follow the job's log and end with its exit code.")] = True,
+) -> None:
+    """Run the same command line as a Ray job: vrshq submit --address URL -- label ..."""
+    from cluster.jobs import submit as submit_job
+
+    if not context.args:
+        raise SettingsError(
+            "vrshq submit: no command given; expected for example: vrshq submit --address URL -- label ..."
+        )
+    runtime_env = {"working_dir": working_dir} if working_dir else {}
+    raise typer.Exit(submit_job(address, ["vrshq", *context.args], runtime_env=runtime_env, follow=follow))
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one line and exit code 1, not in a traceback."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)

@@ -1,0 +1,72 @@
+"""One live progress display on a terminal, plain lines every 30 seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY_SECONDS = 30.0
+
+
+class RunProgress:
+    """Counts receipts and shows units, frames/s, ETA and errors. A context manager."""
+
+    def __init__(self, console: Console, total_units: int) -> None:
+        self.console = console
+        self.total_units = total_units
+        self.counts: Counter[str] = Counter()
+        self.error_types: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.begin = time.monotonic()
+        self._last_line = self.begin
+        self._live: Progress | None = None
+        if console.is_terminal:
+            self._live = Progress(
+                TextColumn("[bold]label"),
+                BarColumn(),
+                TaskProgressColumn(),
+                MofNCompleteColumn(),
+                TextColumn("units  {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._live.add_task("label", total=total_units, rate="")
+
+    def __enter__(self) -> RunProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, at least a millisecond."""
+        return max(1e-3, time.monotonic() - self.begin)
+
+    def add(self, receipt: dict[str, Any]) -> None:
+        """Takes one unit's receipt into account and refreshes the display."""
+        self.counts["units"] += 1
+        for name in ("frames", "ok", "empty", "errors", "masks"):
+            self.counts[name] += receipt[name]
+        self.error_types.update(receipt["error_types"])
+        self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})
+        if self._live:
+            self._live.update(self._task, completed=self.counts["units"], rate=self._rate())
+        elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            left = (self.total_units - self.counts["units"]) * self.elapsed / self.counts["units"]
+            self.console.print(
+                f"{self.counts['units']}/{self.total_units} units, {self._rate()}, about {left:.0f} s left",
+                highlight=False,
+            )
+
+    def _rate(self) -> str:
+        return f"{self.counts['frames'] / self.elapsed:.1f} frames/s, {self.counts['errors']} errors"

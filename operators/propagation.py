@@ -201,13 +201,10 @@ def _track_group(
     segmenter: Segmenter, features: VideoFeatures, group: Sequence[_Track], frame: int
 ) -> list[TrackedFrame]:
     image = features.get([frame])
-    expanded = image if len(group) == 1 else image[[0] * len(group)]
     recent = [torch.cat([track.recent[age] for track in group]) for age in range(len(group[0].recent))]
     pointers = [torch.cat([track.pointers[age] for track in group]) for age in range(len(group[0].pointers))]
     decoded: Decoded
-    decoded, memory = segmenter.track(
-        expanded, Memory.concatenate([track.keyframe for track in group]), recent, pointers
-    )
+    decoded, memory = segmenter.track(image, Memory.concatenate([track.keyframe for track in group]), recent, pointers)
     outputs = []
     for row, track in enumerate(group):
         own = Memory(memory.features[row : row + 1].clone(), memory.pointer[row : row + 1].clone())

@@ -17,12 +17,14 @@ from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.position_encoding import PositionEmbeddingSine, apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from operators.model_config import Sam2Config
+
+SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) that are worked on while they are in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Features:
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> Features:
         return Features(self.s4[index], self.s8[index], self.s16[index])
+
+    def expand(self, size: int) -> Features:
+        """The same frame for `size` instructions, without a copy; already that many rows stay as they are."""
+        return Features(*(part.expand(size, -1, -1, -1) for part in (self.s4, self.s8, self.s16)))
 
     @property
     def nbytes(self) -> int:
@@ -192,10 +198,10 @@ class Segmenter(SAM2Base):
     def track(
         self, features: Features, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
     ) -> tuple[Decoded, Memory]:
-        """One tracking step of B instructions, each on its own frame.
+        """One tracking step of B instructions.
 
         Args:
-            features: of the frame that each instruction is on.
+            features: of the frame that all instructions are on (1 row), or of each one's own frame (B rows).
             keyframe: memory of each instruction's keyframe.
             recent: spatial memories (B, M, h, h) of the frames before, nearest first, at most `num_maskmem - 1`.
             pointers: object pointers (B, C) of the frames before, nearest first.
@@ -204,17 +210,13 @@ class Segmenter(SAM2Base):
             the decoder's output and the frame's memory.
         """
         memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
-        size, channels, grid, _ = features.s16.shape
-        query = features.s16.flatten(2).permute(2, 0, 1)
-        query_position = self._position(self.image_encoder.neck.position_encoding, features.s16)
-        attended = self.memory_attention(
-            curr=[query],
-            curr_pos=[query_position.expand_as(query)],
-            memory=memory,
-            memory_pos=position,
-            num_obj_ptr_tokens=num_pointer_tokens,
+        image = features.s16.flatten(2).transpose(1, 2)
+        image_position = self._position(self.image_encoder.neck.position_encoding, features.s16)
+        attended = attend_to_memory(
+            self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
         )
-        backbone = attended.permute(1, 2, 0).view(size, channels, grid, grid)
+        backbone = attended.transpose(1, 2).unflatten(2, features.s16.shape[2:])
+        features = features.expand(len(backbone))
         decoded = self._decode(features, backbone, None)
         memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
         return decoded, Memory(self._encode_mask(features, memory_mask), decoded.pointer)
@@ -253,7 +255,7 @@ class Segmenter(SAM2Base):
     def _memory_tokens(
         self, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Tokens (L, B, M) and position codes (L, B, M) that a frame attends to, and how many are pointer tokens.
+        """Tokens (B, L, M) that a frame attends to, position codes (1, L - pointers, M), and how many are pointer tokens.
 
         Order: keyframe, oldest ... nearest memory, the keyframe's pointer, pointers from nearest to farthest. The last
         temporal code is the keyframe's, code 0 the nearest frame's; pointers have none (SAM 2.0).
@@ -263,17 +265,73 @@ class Segmenter(SAM2Base):
             (keyframe.features, self.num_maskmem - 1),
             *reversed([(memory, age) for age, memory in enumerate(recent)]),
         ]
-        tokens = [memory.flatten(2).permute(2, 0, 1) for memory, _ in memories]
-        positions = [(spatial + self.maskmem_tpos_enc[code]).expand_as(tokens[0]) for _, code in memories]
-        stacked = torch.stack([keyframe.pointer, *pointers])  # (P, B, C)
-        split = stacked.unflatten(-1, (-1, self.mem_dim)).permute(0, 2, 1, 3).flatten(0, 1)  # (P * C/M, B, M)
-        return torch.cat([*tokens, split]), torch.cat([*positions, torch.zeros_like(split)]), len(split)
+        tokens = [memory.flatten(2).transpose(1, 2) for memory, _ in memories]
+        positions = [spatial + self.maskmem_tpos_enc[code] for _, code in memories]
+        split = torch.stack([keyframe.pointer, *pointers], dim=1).view(len(keyframe.pointer), -1, self.mem_dim)
+        return torch.cat([*tokens, split], dim=1), torch.cat(positions, dim=1), split.shape[1]
 
     @staticmethod
     def _position(encoding: PositionEmbeddingSine, like: Tensor) -> Tensor:
-        """The sine code of a feature map (B, c, h, h), as (h*h, 1, c)."""
-        code: Tensor = encoding(like[:1]).flatten(2).permute(2, 0, 1).to(like.dtype)
+        """The sine code of a feature map (B, c, h, h), as (1, h*h, c)."""
+        code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2).to(like.dtype)
         return code
+
+
+def attend_to_memory(
+    network: MemoryAttention, image: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
+) -> Tensor:
+    """SAM2's memory attention, in evaluation, without what it repeats: equal to `network` within rounding.
+
+    What all instructions on a frame have in common, up to the first look at a memory, is computed once.
+
+    Args:
+        image: (1 or B, N, C) tokens of the frame with their position code added.
+        memory: (B, L, M), object pointers last. position: (1, L - pointers, M); pointers have none.
+
+    Returns:
+        (B, N, C).
+    """
+    for layer in network.layers:
+        image = layer._forward_sa(image, None)
+        image = image + _attend(layer.cross_attn_image, layer.norm2(image), memory, position, num_pointer_tokens)
+        image = image + layer.linear2(layer.activation(layer.linear1(layer.norm3(image))))
+    attended: Tensor = network.norm(image)
+    return attended
+
+
+def _attend(
+    attention: RoPEAttention, query: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
+) -> Tensor:
+    spatial = memory.shape[1] - num_pointer_tokens
+    queries = attention.q_proj(query)
+    keys = attention.k_proj(torch.cat([memory[:, :spatial] + position, memory[:, spatial:]], dim=1))
+    frequencies = attention.freqs_cis.to(query.device)
+    rotated, rotated_keys = apply_rotary_enc(
+        queries[:, None], keys[:, None, :spatial], freqs_cis=frequencies, repeat_freqs_k=True
+    )
+    queries = rotated[:, 0].expand(len(memory), -1, -1)
+    keys[:, :spatial] = rotated_keys[:, 0]
+    if memory.device.type == "cpu" and memory.dtype == torch.float32:
+        # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
+        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal
+        attended = attention.v_proj(_weighted_memories(queries, keys, memory))
+    else:
+        attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], attention.v_proj(memory)[:, None])[
+            :, 0
+        ]
+    output: Tensor = attention.out_proj(attended)
+    return output
+
+
+def _weighted_memories(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) m: (B, N, M) for queries (B, N, C), keys (B, L, C), memory (B, L, M)."""
+    rows = max(64, SCORES_AT_ONCE // keys.shape[1])
+    scale = queries.shape[-1] ** -0.5
+    parts = [
+        torch.cat([((part * scale) @ key.T).softmax(-1) @ values for part in query.split(rows)])
+        for query, key, values in zip(queries, keys, memory, strict=True)
+    ]
+    return torch.stack(parts)
 
 
 def fill_holes(low_res: Tensor, hole_area: int) -> Tensor:

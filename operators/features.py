@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from operators.prefetch import ahead
 from operators.preprocess import sam2_input
 from operators.segmenter import Features, Segmenter
 
@@ -40,23 +42,23 @@ class VideoFeatures:
         self.resized_hw = (0, 0)  # of a frame inside the model's square; known once a frame was encoded
         self._kept: OrderedDict[int, Features] = OrderedDict()
         self._kept_bytes = 0
+        self._parameter = next(segmenter.parameters())
 
     def get(self, indices: Sequence[int]) -> Features:
         """Features of the given frames, in that order; a frame may be named several times."""
-        missing = [index for index in dict.fromkeys(indices) if index not in self._kept]
         fresh: dict[int, Features] = {}
-        for begin in range(0, len(missing), self.batch_size):
-            fresh |= self._encode(missing[begin : begin + self.batch_size])
+        for encoded in self._encode_missing(indices):
+            fresh |= encoded
         parts = [fresh[index] if index in fresh else self._kept[index] for index in indices]
         for index in dict.fromkeys(indices):
             self._keep(index, fresh.get(index))
         return Features.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def prefetch(self, indices: Iterable[int]) -> None:
-        """Encodes frames that are about to be asked for in batches, as far as the budget holds them beside each other."""
-        wanted = [index for index in indices if index not in self._kept]
-        if len(wanted) > 1:
-            self.get(wanted)
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Encodes, in batches, frames that are about to be asked for; they should fit into the budget beside each other."""
+        for encoded in self._encode_missing(indices):
+            for index, features in encoded.items():
+                self._keep(index, features)
 
     def window(self) -> int:
         """How many frames a sweep should prefetch at a time: what a quarter of the budget holds, at most 32."""
@@ -65,11 +67,22 @@ class VideoFeatures:
         per_frame = self._kept_bytes // len(self._kept)
         return max(1, min(32, self.budget_bytes // (4 * max(1, per_frame))))
 
-    def _encode(self, indices: list[int]) -> dict[int, Features]:
+    def _encode_missing(self, indices: Sequence[int]) -> Iterator[dict[int, Features]]:
+        """Encodes the frames that are not kept, batch after batch; the next batch is read and resized meanwhile."""
+        missing = [index for index in dict.fromkeys(indices) if index not in self._kept]
+        batches = [missing[begin : begin + self.batch_size] for begin in range(0, len(missing), self.batch_size)]
+        for batch, pixels in zip(batches, ahead(self._read, batches), strict=True):
+            yield self._encode(batch, pixels)
+
+    def _read(self, indices: list[int]) -> Tensor:
         pixels, self.resized_hw = sam2_input(self.video.frames(indices), self.segmenter.image_size)
-        parameter = next(self.segmenter.parameters())
+        return pixels.pin_memory() if self._parameter.is_cuda else pixels
+
+    def _encode(self, indices: list[int], pixels: Tensor) -> dict[int, Features]:
         with torch.inference_mode():
-            features = self.segmenter.encode(pixels.to(parameter.device, parameter.dtype))
+            features = self.segmenter.encode(
+                pixels.to(self._parameter.device, self._parameter.dtype, non_blocking=True)
+            )
         self.encoder_calls += len(indices)
         # cloned, so that a kept frame does not hold its whole batch
         return {

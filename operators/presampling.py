@@ -15,6 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
 from operators.bundle import open_bundle, shared_network
+from operators.prefetch import ahead
 from operators.preprocess import clip_input
 from operators.prompt import normalize
 from operators.sampling import SAMPLERS, generator
@@ -49,13 +50,18 @@ class PreSampleConfig:
 
 
 def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
-    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video; one full-size frame is in memory at a time."""
+    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video, read in batches while the last one is encoded."""
     size = clip.config.vision_config.image_size
-    pixels = (clip_input(frame[None], size) for frame in video.stream())
+    stream = iter(video.stream())
+
+    def read(_: int) -> Tensor:
+        # one full-size frame is in memory at a time
+        return torch.cat([clip_input(frame[None], size) for frame in itertools.islice(stream, batch_size)])
+
     parts = []
-    while batch := list(itertools.islice(pixels, batch_size)):
-        inputs = torch.cat(batch).to(clip.device, clip.dtype)
-        parts.append(F.normalize(clip.get_image_features(pixel_values=inputs).pooler_output.float(), dim=-1))
+    for pixels in ahead(read, range(-(-video.num_frames // batch_size))):
+        features = clip.get_image_features(pixel_values=pixels.to(clip.device, clip.dtype)).pooler_output
+        parts.append(F.normalize(features.float(), dim=-1))
     return torch.cat(parts)
 
 

@@ -94,7 +94,9 @@ class Bundle:
         Raises:
             CheckpointError: names the first file that is not what the bundle lists.
         """
-        listed = [(path, self.checksums[self._name_of(path)]) for path in paths if self._name_of(path) in self.checksums]
+        listed = [
+            (path, self.checksums[self._name_of(path)]) for path in paths if self._name_of(path) in self.checksums
+        ]
         with ThreadPoolExecutor(max_workers=4) as pool:
             for (path, expected), found in zip(listed, pool.map(_checksum, [path for path, _ in listed]), strict=True):
                 if found != expected:
@@ -103,22 +105,28 @@ class Bundle:
                     )
 
     def prompt_tokenizer(self) -> PromptTokenizer:
-        """The MLLM's SentencePiece tokenizer with [SEG] and [TAK]."""
+        """The MLLM's SentencePiece tokenizer with [SEG] and [TAK]. Raises CheckpointError."""
         from operators.prompt import PromptTokenizer
 
-        language = self.model.language
-        self.verify([self.folder / "tokenizer.model"])
+        language, path = self.model.language, self.folder / "tokenizer.model"
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such file; expected the SentencePiece model that came with the weights")
+        self.verify([path])
         return PromptTokenizer(
-            str(self.folder / "tokenizer.model"),
+            str(path),
             language.seg_token_id,
             language.tak_token_id,
             self.model.clustering.tokens_per_image,
         )
 
     def clip_tokenizer(self) -> CLIPTokenizer:
-        """The byte-pair tokenizer of the pre-sampling CLIP."""
+        """The byte-pair tokenizer of the pre-sampling CLIP. Raises CheckpointError."""
         from transformers import CLIPTokenizer
 
+        if not any((self.clip / name).exists() for name in ("vocab.json", "tokenizer.json")):
+            raise CheckpointError(
+                f"{self.clip}: no vocab.json or tokenizer.json; expected the tokenizer files of the CLIP"
+            )
         self.verify([*self.clip.glob("*.json"), *self.clip.glob("*.txt")])
         return CLIPTokenizer.from_pretrained(self.clip, local_files_only=True)
 
@@ -163,7 +171,7 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
         raise CheckpointError(f"--model {name}: no such bundle; give one of {known}, or the folder of a bundle")
     path = folder / DESCRIPTION
     if path.exists():
-        description = _read_json(path)
+        description = read_json(path)
         if description.get("format") != FORMAT:
             raise CheckpointError(f"{path}: format {description.get('format')!r}, expected {FORMAT!r}")
         try:
@@ -183,10 +191,12 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     elif adapter:
         raise CheckpointError(f"{adapter}: an adapter for untrained weights; expected one only beside trained weights")
     checksums = description.get("sha256") or {}
-    return Bundle(description.get("name") or folder.resolve().name, folder, model, seed, shards, clip, adapter, checksums)
+    return Bundle(
+        description.get("name") or folder.resolve().name, folder, model, seed, shards, clip, adapter, checksums
+    )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -225,12 +235,14 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
         ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
     ):
         if (folder / index).exists():
-            weight_map = _read_json(folder / index).get("weight_map")
+            weight_map = read_json(folder / index).get("weight_map")
             names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
             shards = [_inside(folder, name) for name in names]
             absent = [shard.name for shard in shards if not shard.exists()]
             if absent or not shards:
-                raise CheckpointError(f"{folder}: {index} lists {', '.join(absent) or 'no files'}; fetch the folder again")
+                raise CheckpointError(
+                    f"{folder}: {index} lists {', '.join(absent) or 'no files'}; fetch the folder again"
+                )
         else:
             shards = sorted(path for path in folder.glob(pattern) if path.name not in ADAPTER_WEIGHTS)
         if shards:

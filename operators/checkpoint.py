@@ -147,7 +147,9 @@ def open_checkpoint(bundle: Bundle) -> Checkpoint:
                 factors[weight][side] = tensor
                 factor_files.setdefault(weight, set()).add(file)
             elif file == adapter_weights:
-                raise CheckpointError(f"{file}: unknown adapter tensor {saved_name}; expected names like *.lora_A.weight")
+                raise CheckpointError(
+                    f"{file}: unknown adapter tensor {saved_name}; expected names like *.lora_A.weight"
+                )
             else:
                 twice = name in checkpoint.tensors
                 checkpoint.tensors[name], checkpoint.files[name] = tensor, [file]
@@ -297,7 +299,7 @@ def fill(network: nn.Module, part: Part, checkpoint: Checkpoint, device: str, dt
             module._buffers[leaf] = value
 
 
-_SAFETENSORS_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+SAFETENSORS_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def write_safetensors(
@@ -319,7 +321,7 @@ def write_safetensors(
     for name in names:
         dtype, shape = contents[name]
         end = begin + torch.Size(shape).numel() * dtype.itemsize
-        header[name] = {"dtype": _SAFETENSORS_TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": SAFETENSORS_TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
         begin = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)

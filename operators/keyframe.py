@@ -78,7 +78,7 @@ class SelectKeyframe:
 
     def __init__(self, config: KeyframeConfig) -> None:
         self.config = config
-        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
+        self.segmenter = shared_segmenter(config.model, config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
         empty: Unit = {
@@ -122,6 +122,13 @@ class SelectKeyframe:
             result["presence"][position] = 1 / (1 + math.exp(-float(scores.max())))
             result["keyframe_logits"][position] = rows[chosen][1]
         return {**result, "sam2_features": features}
+
+
+def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
+    """This process's SAM2 of a model, computing in `dtype` (torch's name of it); its weights are float32."""
+    segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
+    segmenter.precision = getattr(torch, dtype)
+    return segmenter
 
 
 @torch.inference_mode()

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from operators import rle
 from operators.batch import Batch, Unit, map_units, open_instructions
-from operators.bundle import shared_network
 from operators.features import VideoFeatures
-from operators.keyframe import decode_candidates
+from operators.keyframe import decode_candidates, shared_segmenter
 from operators.segmenter import Decoded, Memory, Segmenter, fill_holes, to_frame_size
 
 
@@ -72,7 +71,7 @@ class Propagate:
 
     def __init__(self, config: PropagateConfig) -> None:
         self.config = config
-        self.segmenter: Segmenter = shared_network(config.model, "segmenter", config.device, config.dtype)
+        self.segmenter = shared_segmenter(config.model, config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
         empty: Unit = {"rles": [], "areas": [], "bboxes": [], "frame_scores": []}

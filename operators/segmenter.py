@@ -84,7 +84,10 @@ class Memory:
 
 
 class Segmenter(SAM2Base):
-    """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output)."""
+    """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
+
+    `precision` is the type that matrix products and convolutions are computed in.
+    """
 
     def __init__(self, config: Sam2Config) -> None:
         grid = config.image_size // 16
@@ -166,16 +169,23 @@ class Segmenter(SAM2Base):
             use_mlp_for_obj_ptr_proj=True,
         )
         self.config = config
+        self.precision = torch.float32
+
+    def _autocast(self) -> torch.autocast:
+        """Half precision where SAM2 tolerates it; its weights stay float32, as in the reference."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def encode(self, pixels: Tensor) -> Features:
         """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`."""
-        s4, s8, s16 = self.forward_image(pixels)["backbone_fpn"]
+        with self._autocast():
+            s4, s8, s16 = self.forward_image(pixels)["backbone_fpn"]
         return Features(s4, s8, s16)
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
         """Decodes one prompt embedding (B, C) per frame, without any memory: the candidate mask of TKS."""
-        backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
-        return self._decode(features, backbone, embedding[:, None])
+        with self._autocast():
+            backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
+            return self._decode(features, backbone, embedding[:, None])
 
     def condition(self, features: Features, masks: Tensor, hole_area: int) -> tuple[Tensor, Memory]:
         """Enters binary masks as the keyframe's prompt.
@@ -188,12 +198,13 @@ class Segmenter(SAM2Base):
         Returns:
             low-resolution logits (B, l, l) in -10..10, which are the keyframe's final output, and its memory.
         """
-        low_res, _, _, _, _, pointer, _ = self._use_mask_as_output(
-            features.s16, [features.s4, features.s8], masks[:, None].float()
-        )
-        low_res = fill_holes(low_res[:, 0], hole_area)
-        memory_mask = (self.to_image_size(low_res) > 0).float()
-        return low_res, Memory(self._encode_mask(features, memory_mask), pointer)
+        with self._autocast():
+            low_res, _, _, _, _, pointer, _ = self._use_mask_as_output(
+                features.s16, [features.s4, features.s8], masks[:, None].float()
+            )
+            low_res = fill_holes(low_res[:, 0], hole_area)
+            memory_mask = (self.to_image_size(low_res) > 0).float()
+            return low_res, Memory(self._encode_mask(features, memory_mask), pointer)
 
     def track(
         self, features: Features, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
@@ -209,17 +220,18 @@ class Segmenter(SAM2Base):
         Returns:
             the decoder's output and the frame's memory.
         """
-        memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
-        image = features.s16.flatten(2).transpose(1, 2)
-        image_position = self._position(self.image_encoder.neck.position_encoding, features.s16)
-        attended = attend_to_memory(
-            self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
-        )
-        backbone = attended.transpose(1, 2).unflatten(2, features.s16.shape[2:])
-        features = features.expand(len(backbone))
-        decoded = self._decode(features, backbone, None)
-        memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
-        return decoded, Memory(self._encode_mask(features, memory_mask), decoded.pointer)
+        with self._autocast():
+            memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
+            image = features.s16.flatten(2).transpose(1, 2)
+            image_position = self._position(self.image_encoder.neck.position_encoding, features.s16)
+            attended = attend_to_memory(
+                self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
+            )
+            backbone = attended.transpose(1, 2).unflatten(2, features.s16.shape[2:])
+            features = features.expand(len(backbone))
+            decoded = self._decode(features, backbone, None)
+            memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
+            return decoded, Memory(self._encode_mask(features, memory_mask), decoded.pointer)
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
         """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear."""
@@ -309,9 +321,9 @@ def _attend(
     rotated, rotated_keys = apply_rotary_enc(
         queries[:, None], keys[:, None, :spatial], freqs_cis=frequencies, repeat_freqs_k=True
     )
-    queries = rotated[:, 0].expand(len(memory), -1, -1)
-    keys[:, :spatial] = rotated_keys[:, 0]
-    if memory.device.type == "cpu" and memory.dtype == torch.float32:
+    queries = rotated[:, 0].to(keys.dtype).expand(len(memory), -1, -1)
+    keys[:, :spatial] = rotated_keys[:, 0].to(keys.dtype)
+    if keys.device.type == "cpu" and keys.dtype == torch.float32:
         # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
         # a quarter of C; PyTorch's fused CPU kernel wants both widths equal
         attended = attention.v_proj(_weighted_memories(queries, keys, memory))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+# Small networks do not gain from threads, and tests with several processes lose by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # `tests/operators` would otherwise be taken for the package `operators` when pytest puts `tests` on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

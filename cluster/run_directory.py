@@ -1,0 +1,252 @@
+"""The run directory: what a run writes and every tool reads, local or in a bucket.
+
+    run.json      the run's identity (what may not change), its SHA-256, and details (what may)
+    manifest/     the units of work, one row each
+    masks/ tracks/ tokens/ errors/     one part a unit, `part-{unit_id}.parquet`
+    stats.json    whatever the caller keeps there
+
+A unit is finished when its `tracks` part is there: that part is written last, and its name says whose it is, so that
+finished work is found by listing names, without opening a file. All names are functions of the unit and all bytes are
+functions of the content: doing a unit twice, in a row or at the same time, gives what doing it once gives.
+Not guarded: two commands with the same settings on one directory. They waste work but do not spoil it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.storage import Folder, StorageNotFoundError
+
+TABLES = ("masks", "tracks", "tokens", "errors")
+_RUN = "run.json"
+_MANIFEST = "manifest/manifest.parquet"
+# Rows in a row group of the manifest: what one read task takes.
+_MANIFEST_ROWS = 16384
+# Requests to a store at the same time while many parts are read.
+_READERS = 16
+
+_UNIT_ID = re.compile(r"[0-9a-f]+")
+_PART = re.compile(r"part-([0-9a-f]+)\.parquet")
+
+
+class ConfigurationDiffers(ValueError):  # noqa: N818 - reads as the sentence that it is
+    """The run directory belongs to a run with other settings; the message lists each differing key."""
+
+
+class RunDirectory:
+    """A run directory at `uri` (a path or `s3://...`). Storage failures are `StorageError`s."""
+
+    def __init__(self, uri: str) -> None:
+        self.folder = Folder(uri)
+        self.uri = self.folder.uri
+
+    def open(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+        """Begins the run, or takes it up again.
+
+        Args:
+            identity: JSON-able settings that decide what the tables hold. They must be the same each time.
+            details: JSON-able facts about this command (version, machine); the first command's are kept.
+
+        Returns:
+            whether the run was there already.
+
+        Raises:
+            ConfigurationDiffers: `run.json` is there with another identity.
+            ValueError: the folder holds something else than a run.
+            StorageError: it cannot be written.
+        """
+        self.folder.check_writable()
+        try:
+            before = self.read_json(_RUN)
+        except StorageNotFoundError:
+            if not self.folder.is_empty():
+                raise ValueError(
+                    f"{self.uri} is not empty and has no {_RUN}, so it is not a run directory; "
+                    "give an empty or new folder as --output"
+                ) from None
+            given = json.loads(_canonical(identity))
+            self.write_json(_RUN, {"identity": given, "identity_sha256": identity_hash(identity), "details": details})
+            return False
+        self.folder.remove_abandoned()
+        old = before.get("identity") if isinstance(before, dict) else None
+        if not isinstance(old, dict):
+            raise ValueError(f"{self.uri}/{_RUN} was not written by this program; give another --output")
+        if identity_hash(old) != identity_hash(identity):
+            differing = "\n".join(f"  {line}" for line in _differences(old, json.loads(_canonical(identity)), ""))
+            raise ConfigurationDiffers(
+                f"{self.uri} holds a run with other settings (its own -> this command's):\n{differing}\n"
+                "Use another --output for these settings, or the same settings as before to continue that run."
+            )
+        return True
+
+    @property
+    def manifest_uri(self) -> str:
+        """The uri of the manifest's Parquet file."""
+        return self.folder.uri_of(_MANIFEST)
+
+    def has_manifest(self) -> bool:
+        """Whether the manifest was written."""
+        return self.folder.exists(_MANIFEST)
+
+    def write_manifest(self, table: pa.Table) -> None:
+        """Writes the units (one row each, with a `unit_id`) in the order given, over what was there."""
+        self.folder.write_bytes(_MANIFEST, _parquet(table, row_group_size=_MANIFEST_ROWS))
+
+    def read_manifest(self) -> pa.Table:
+        """The units as they were written. Raises StorageNotFoundError if there is no manifest yet."""
+        return pq.read_table(pa.BufferReader(self.folder.read_bytes(_MANIFEST)))
+
+    def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> str:
+        """Writes one unit's rows of one table, cast to `schema`, whole or not at all.
+
+        Returns the part's name inside the table's folder. Raises ValueError where the table does not fit the schema.
+        """
+        name = part_name(table_name, unit_id)
+        self.folder.write_bytes(name, _parquet(_conformed(table_name, unit_id, table, schema)))
+        return name.partition("/")[2]
+
+    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> None:
+        """Writes all of a unit's tables; when this returns, the unit is finished.
+
+        `tables` must hold `tracks`. The others are written if they have rows, and what an earlier attempt left of them
+        is removed otherwise. `tracks` comes last: whoever sees it sees the rest.
+        """
+        unknown = sorted(set(tables) - set(TABLES))
+        if unknown or "tracks" not in tables:
+            raise ValueError(f"unit {unit_id}: expected tables out of {TABLES} and tracks among them, got {[*tables]}")
+        for name in TABLES:
+            if name != "tracks":
+                table = tables.get(name)
+                if table is not None and table.num_rows:
+                    self.write_part(name, unit_id, table, table.schema)
+                else:
+                    self.folder.remove(part_name(name, unit_id))
+        self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
+
+    def finished_units(self) -> set[str]:
+        """Ids of the units that are finished, whatever their outcome. Lists `tracks/`, opens nothing."""
+        return set(self._units("tracks"))
+
+    def errored_units(self) -> set[str]:
+        """Ids of the units that have error rows. Lists `errors/`, opens nothing."""
+        return set(self._units("errors"))
+
+    def forget_unit(self, unit_id: str) -> None:
+        """Makes a unit unfinished again and removes what it wrote, its `tracks` part first."""
+        for name in ("tracks", *(table for table in TABLES if table != "tracks")):
+            self.folder.remove(part_name(name, unit_id))
+
+    def read(
+        self,
+        table_name: str,
+        schema: pa.Schema,
+        columns: Sequence[str] | None = None,
+        unit_ids: Iterable[str] | None = None,
+    ) -> pa.Table:
+        """The rows of a table, parts in the order of their names; no rows, but all columns, if there is no part.
+
+        `unit_ids`: only the parts of these units; default: all.
+
+        Holds the whole table in memory: for `masks` of a large run, give `columns`, or read the folder with a query
+        engine.
+        """
+        if columns is not None:
+            schema = pa.schema([schema.field(column) for column in columns])
+        names = [name for name in self.folder.list(_table(table_name)) if name.endswith(".parquet")]
+        if unit_ids is not None:
+            wanted = {part_name(table_name, unit_id) for unit_id in unit_ids}
+            names = [name for name in names if name in wanted]
+
+        def load(name: str) -> pa.Table:
+            buffer = pa.BufferReader(self.folder.read_bytes(name))
+            # One thread a file: the pool below already uses the cores.
+            return pq.read_table(buffer, columns=schema.names, use_threads=False).select(schema.names).cast(schema)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return pa.concat_tables([schema.empty_table(), *pool.map(load, names)])
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file. Raises StorageNotFoundError if there is none, ValueError if it is not JSON."""
+        try:
+            return json.loads(self.folder.read_bytes(name))
+        except ValueError as error:
+            raise ValueError(f"{self.folder.uri_of(name)} is not JSON: {error}") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file, whole or not at all."""
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        self.folder.write_bytes(name, text.encode() + b"\n")
+
+    def _units(self, table_name: str) -> Iterator[str]:
+        for name in self.folder.list(table_name):
+            match = _PART.fullmatch(name.rpartition("/")[2])
+            if match:
+                yield match.group(1)
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the identity's canonical JSON: sorted keys, no spaces, UTF-8."""
+    return hashlib.sha256(_canonical(identity).encode()).hexdigest()
+
+
+def part_name(table_name: str, unit_id: str) -> str:
+    """The name of a unit's part inside the run directory."""
+    if not _UNIT_ID.fullmatch(unit_id):
+        raise ValueError(f"not a unit id: {unit_id!r}; expected lower-case hexadecimal digits")
+    return f"{_table(table_name)}/part-{unit_id}.parquet"
+
+
+def _table(name: str) -> str:
+    if name not in TABLES:
+        raise ValueError(f"no table {name!r}; expected one of {', '.join(TABLES)}")
+    return name
+
+
+def _canonical(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    """One line a key path where the two differ: `model.name: "tiny" -> "large"`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{path}.{key}" if path else key
+            if key not in old:
+                yield f"{inner}: (not set) -> {_short(new[key])}"
+            elif key not in new:
+                yield f"{inner}: {_short(old[key])} -> (not set)"
+            else:
+                yield from _differences(old[key], new[key], inner)
+    elif _short(old, None) != _short(new, None):
+        yield f"{path}: {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any, limit: int | None = 200) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if limit is None or len(text) <= limit else text[:limit] + "..."
+
+
+def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{table_name} of unit {unit_id} lacks the columns {', '.join(missing)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
+
+
+def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """The table as a Parquet file. The same rows give the same bytes, however they were chunked before."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=row_group_size)
+    return sink.getvalue()

@@ -315,6 +315,35 @@ def test_good_units_among_bad_ones_get_the_masks_they_get_alone(poisoned: Path, 
     assert content(alone + ".run")["masks"] == content(mixed + ".run")["masks"] != []
 
 
+def test_retry_errors_runs_only_what_failed_and_clears_its_error_rows(corpus: Path, tmp_path: Path) -> None:
+    rows = [instruction("good.mp4", 0, "the block"), instruction("late.mp4", 0, "the block")]
+    table = write_table(tmp_path / "table.jsonl", rows)
+    shutil.copy(corpus / "one.mp4", tmp_path / "good.mp4")
+    output = str(tmp_path / "run")
+    first = label(table, output, SETTINGS, use_ray=False)
+    assert (first.counts["errors"], first.error_rate()) == (1, 0.5)
+    shutil.copy(corpus / "one.mp4", tmp_path / "late.mp4")
+    assert label(table, output, SETTINGS, use_ray=False).counts["units"] == 0
+    again = label(table, output, SETTINGS, use_ray=False, retry_errors=True)
+    assert (again.counts["units"], again.counts["errors"]) == (1, 0)
+    tables = content(output)
+    assert tables["errors"] == []
+    assert {row["video_id"] for row in tables["masks"]} == {"good.mp4", "late.mp4"}
+
+
+def test_more_errors_than_allowed_is_exit_code_3_with_every_instruction_accounted_for(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "table.jsonl", [instruction("none.mp4", number, "it") for number in range(3)])
+    (tmp_path / "settings.yaml").write_text("model: untrained-tiny\nkeyframe: {method: first}\n")
+    run = tmp_path / "run"
+    arguments = ["label", table, "--output", str(run), "--config", str(tmp_path / "settings.yaml")]
+    result = vrshq(*arguments, "--max-error-rate", "0.1")
+    assert result.returncode == 3, result.stderr
+    assert result.stderr == ""
+    assert "0 ok, 0 empty, 3 errors" in result.stdout
+    assert [row["status"] for row in content(str(run))["tracks"]] == ["error"] * 3
+    assert json.loads((run / "run.json").read_text())["identity"]["settings"]["keyframe"]["method"] == "first"
+
+
 def test_worker_that_dies_costs_its_unit_alone_and_is_recorded(corpus: Path, tmp_path: Path) -> None:
     """The decoder ends the actor's process on one video, as a crash in native code does; the patch is in the actors alone."""
     shutil.copy(corpus / "one.mp4", tmp_path / "one.mp4")

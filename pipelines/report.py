@@ -123,7 +123,7 @@ def sheet_name(video_id: str, instruction_id: str) -> str:
 
 
 def sheet_frames(num_frames: int, count: int, keyframe: int | None) -> list[int]:
-    """At most `count` frame indices, ascending and evenly spread, the keyframe in the place of its nearest neighbour."""
+    """At most `count` frame indices, ascending and evenly spread, the keyframe in its nearest neighbour's place."""
     frames = np.unique(np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)).tolist()
     if keyframe is not None and 0 <= keyframe < num_frames and keyframe not in frames:
         nearest = min(range(len(frames)), key=lambda place: abs(frames[place] - keyframe))
@@ -320,13 +320,14 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
 
 def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
     """The text in lines that fit, at most `most` of them; what is left out ends in an ellipsis."""
-    text = _drawable(text[:2000], size)
+    longest = 4 * width // size  # characters in a line of narrow ones: measuring more only takes time
+    text = _drawable(text[: most * longest + 1], size)
     font = _font(text, size)
     lines: list[str] = []
     while text:
         fits = len(text)
-        if font.getlength(text) > width:
-            low, high = 1, len(text)
+        if fits > longest or font.getlength(text) > width:
+            low, high = 1, min(longest, len(text))
             while low < high:  # the longest beginning that fits
                 middle = (low + high + 1) // 2
                 low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
@@ -401,7 +402,7 @@ def _page(run: RunDirectory, tracks: pa.Table, manifest: pa.Table, sheets: list[
         model=_escaped(_model(run)),
         facts="".join(f"<div><dt>{_escaped(name)}</dt><dd>{count:,}</dd></div>" for name, count in facts),
         bar="".join(
-            f'<i class="{_status_class(name)}" style="width:{100 * count / total:.3f}%" title="{count:,} {_escaped(name)}"></i>'
+            f'<i class="{_status_class(name)}" style="width:{100 * count / total:.3f}%" title="{_escaped(name)}"></i>'
             for name, count in counts
         ),
         errors=_error_table(tracks),
@@ -458,12 +459,19 @@ def _figure(sheet: Sheet) -> str:
     if track["notes"]:
         facts.append(_escaped(track["notes"]))
     status = _status_class(track["status"])
+    caption = (
+        f'<p dir="auto">{_escaped(track["text"]) or "<em>no text</em>"}</p>'
+        f'<p class="facts"><b class="{status}">{_escaped(track["status"])}</b> {" &middot; ".join(facts)}</p>'
+    )
+    if track["status"] == "error":
+        why = _escaped(f"{track['error_type']}: {track['error_message']}")
+        return f'<figure><figcaption>{caption}<p>{why} <a href="{name}">(sheet)</a></p></figcaption></figure>'
+    # The sheet's own header is pushed out of sight: the caption says the same, and can be searched and copied.
+    hidden = 100 * repeated / width
     return (
-        f'<figure><figcaption><p dir="auto">{_escaped(track["text"]) or "<em>no text</em>"}</p>'
-        f'<p class="facts"><b class="{status}">{_escaped(track["status"])}</b> {" &middot; ".join(facts)}</p></figcaption>'
-        # The sheet's own header is pushed out of sight: the caption says the same, and can be searched and copied.
-        f'<a href="{name}"><img src="{name}" width="{width}" height="{height}" loading="lazy" '
-        f'style="margin-top:-{100 * repeated / width:.2f}%" alt="contact sheet"></a></figure>'
+        f'<figure><figcaption>{caption}</figcaption><a class="sheet" href="{name}" style="max-width:{width}px">'
+        f'<img src="{name}" width="{width}" height="{height}" loading="lazy" style="margin-top:-{hidden:.2f}%" '
+        f'alt="contact sheet"></a></figure>'
     )
 
 
@@ -514,12 +522,15 @@ th, td { text-align: left; vertical-align: top; padding: 8px 14px; border-bottom
 th, td:first-child { white-space: nowrap; }
 th { color: var(--dim); font-weight: 500; }
 td:nth-child(2) { font-variant-numeric: tabular-nums; }
-figure { margin: 0 0 22px; background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+figure { margin: 0 0 22px; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  overflow: hidden; }
 figcaption { padding: 14px 18px; }
 figcaption p:first-child { font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
-figcaption b { color: #fff; border-radius: 10px; padding: 2px 10px; margin-right: 6px; font-size: 13px; font-weight: 600; }
-img { display: block; max-width: 100%; height: auto; background: #181a1f; }
-a { display: block; overflow: hidden; background: #181a1f; }
+figcaption b { color: #fff; border-radius: 10px; padding: 2px 10px; margin-right: 6px; font-size: 13px;
+  font-weight: 600; }
+img { display: block; max-width: 100%; height: auto; background: #181a1f; border-radius: 0 0 11px 11px; }
+.sheet { display: block; overflow: hidden; margin: 0 auto; }
+a { color: inherit; }
 </style>
 </head>
 <body>

@@ -191,6 +191,8 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     elif adapter:
         raise CheckpointError(f"{adapter}: an adapter for untrained weights; expected one only beside trained weights")
     checksums = description.get("sha256") or {}
+    if not isinstance(checksums, dict):
+        raise CheckpointError(f"{path}: sha256 is a {type(checksums).__name__}, expected a mapping of file to sum")
     return Bundle(
         description.get("name") or folder.resolve().name, folder, model, seed, shards, clip, adapter, checksums
     )

@@ -338,6 +338,7 @@ def write_safetensors(
             tensor = read(name)
             assert (tensor.dtype, tuple(tensor.shape)) == contents[name], name
             write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # before the next one is read
     return digest.hexdigest()
 
 

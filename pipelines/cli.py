@@ -125,6 +125,24 @@ def models() -> None:
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Published weights or a bundle: a folder, a bucket uri or a hub id.")],
+    output: Annotated[str, typer.Argument(help="New local folder.")],
+    clip: Annotated[str | None, typer.Option(help="The pre-sampling CLIP; default: the source's folder clip.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to merge; default: the source's own.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: as stored.")] = None,
+    name: Annotated[str | None, typer.Option(help="The bundle's name; default: that of the folder.")] = None,
+    date: Annotated[str | None, typer.Option(help="Date to note, YYYY-MM-DD; default: none.")] = None,
+) -> None:
+    """Write weights as one bundle of safetensors with sizes, checksums and provenance."""
+    from pipelines.convert import convert as run_convert
+
+    done = run_convert(source, output, clip=clip, adapter=adapter, dtype=dtype, name=name, date=date)
+    size = f"{done.tensors} tensors, {done.nbytes / 1e9:.2f} GB, fingerprint {done.bundle.fingerprint}"
+    console.print(f"{output}: {size}; use it with --model {output}", markup=False, highlight=False)
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Run directory.")],
     output: Annotated[str | None, typer.Option(help="Where to write; default: into the run directory.")] = None,

@@ -25,7 +25,7 @@ from cluster.session import ray_session
 from operators.batch import Failure
 from pipelines.instructions import build_manifest, carried_schema, read_instructions
 from pipelines.models import open_model
-from pipelines.placement import place, threads
+from pipelines.placement import place
 from pipelines.rows import unit_tables
 from pipelines.schema import SCHEMA_VERSION, STAGES
 from pipelines.settings import Pool, Settings
@@ -211,7 +211,6 @@ def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
         "operators": pool.operators,
         "run": plan.run.uri,
         "device": device,
-        "threads": threads(pool, plan.available),
         "carried": encode_schema(plan.carried),
     }
 

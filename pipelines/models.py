@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.storage import Folder, is_remote
-from operators.bundle import Bundle, CheckpointError, bundled_names, open_bundle
+from cluster.storage import Folder, fetch_to_local, is_remote
+from operators.bundle import DESCRIPTION, Bundle, CheckpointError, bundled_names, open_bundle
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.model", "*.txt", "*.safetensors", "pytorch_model*.bin", "clip/*", "*adapter_model.bin"]
 
 
 def cache_folder() -> Path:
@@ -19,8 +23,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VRSHQ_CACHE") or default)
 
 
-def local_model(name: str) -> str:
+def local_model(name: str, given_as: str = "--model") -> str:
     """A name that `operators.bundle.open_bundle` takes: fetches a remote model once per node.
+
+    Args:
+        given_as: what error messages call the name, e.g. the option that it was given with.
 
     Raises:
         CheckpointError: nothing has that name. StorageError: the bucket cannot be read.
@@ -28,19 +35,20 @@ def local_model(name: str) -> str:
     if name in bundled_names() or Path(name).is_dir():
         return name
     if is_remote(name):
-        return str(_fetch(name))
+        return str(_fetch(name, given_as))
     if _HUB_ID.fullmatch(name):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        patterns = ["*.json", "*.model", "*.txt", "*.safetensors", "pytorch_model*.bin", "clip/*"]
         try:
-            return str(snapshot_download(name, allow_patterns=patterns))
+            return str(snapshot_download(name, allow_patterns=_HUB_FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"--model {name}: no local folder, and the hub did not give it ({reason})") from error
-    open_bundle(name)  # raises the error that lists what can be given
-    return name
+            raise CheckpointError(
+                f"{given_as} {name}: no local folder, and the hub did not give it ({reason})"
+            ) from error
+    known = ", ".join(bundled_names())
+    raise CheckpointError(f"{given_as} {name}: no such bundle; give one of {known}, or a folder, bucket uri or hub id")
 
 
 def open_model(name: str) -> Bundle:
@@ -48,14 +56,32 @@ def open_model(name: str) -> Bundle:
     return open_bundle(local_model(name))
 
 
-def _fetch(uri: str) -> Path:
-    """Copies a bucket's model folder to the node's cache; a file that is there already is not fetched again."""
+def _fetch(uri: str, given_as: str) -> Path:
+    """Copies a bucket's model folder to the node's cache, file by file.
+
+    The cached folder's name depends on `bundle.json`, so a bundle that is replaced in the bucket is fetched anew: its
+    checksums differ. Weights without one are fetched again only when their uri or a file name changes. A file appears whole
+    or not at all, and one process fetches while the others on the node wait.
+    """
     source = Folder(uri)
     names = source.list()
     if not names:
-        raise CheckpointError(f"--model {uri}: nothing is there; expected the folder of a model")
-    target = Folder(str(cache_folder() / hashlib.sha256(source.uri.encode()).hexdigest()[:16]))
-    for name in names:
-        if not target.exists(name):
-            target.write_bytes(name, source.read_bytes(name))
-    return Path(target.uri)
+        raise CheckpointError(f"{given_as} {uri}: nothing is there; expected the folder of a model")
+    description = source.read_bytes(DESCRIPTION) if DESCRIPTION in names else b""
+    target = cache_folder() / hashlib.sha256(repr((source.uri, names, description)).encode()).hexdigest()[:16]
+    target.mkdir(parents=True, exist_ok=True)
+    with _one_process_at_a_time(target):
+        for name in names:
+            uri_of_file, place = source.uri_of(name), target / name  # uri_of refuses names that leave the folder
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with fetch_to_local(uri_of_file, target) as fetched:
+                    Path(fetched).replace(place)
+    return target
+
+
+@contextmanager
+def _one_process_at_a_time(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -41,10 +41,3 @@ def place(settings: Settings, available: Resources, units: int) -> list[Pool]:
     # the task that feeds the pools needs a CPU beside the actors
     cpus = min(1.0, max(1.0, available.cpus - FEEDER_CPUS) / actors)
     return [Pool(operators=STAGES, actors=actors, cpus=cpus)]
-
-
-def threads(pool: Pool, available: Resources) -> int:
-    """Torch and decoder threads of one actor: its share of the machines' CPUs where the pool has them to itself."""
-    if pool.gpus == 0 and len(pool.operators) == len(STAGES):
-        return max(1, int(available.cpus // pool.actors))
-    return max(1, round(pool.cpus))

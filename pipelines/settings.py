@@ -74,10 +74,15 @@ class Pool(_Section):
 
 
 class Resources(_Section):
-    """Where and how fast: changes no table."""
+    """Where and how fast: changes no decision, and no bit of a table as long as `threads` and the batches stay.
+
+    `threads` are torch's in one actor. It is not worked out from the machine, because sums over more threads differ in
+    their last bits, and the number of actors must not change a table.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pools: tuple[Pool, ...] | None = None
+    threads: int = Field(default=1, ge=1)
     frame_cache_mib: int = Field(default=1024, ge=0)
     feature_cache_mib: int = Field(default=2048, ge=1)
     clip_batch: int = Field(default=16, ge=1)
@@ -103,8 +108,8 @@ class Settings(_Section):
         """The settings that decide what the tables hold; the model is named by its fingerprint elsewhere."""
         return self.model_dump(mode="json", exclude={"resources", "model"})
 
-    def operator_configs(self, model: str, device: str, threads: int) -> dict[str, Any]:
-        """The config of every operator, by operator name, for a model folder, a torch device and a number of threads."""
+    def operator_configs(self, model: str, device: str) -> dict[str, Any]:
+        """The config of every operator, by operator name, for a model folder and a torch device."""
         # here, because they load torch, which a command that only plans or refuses does not need
         from operators.fusion import FuseConfig
         from operators.keyframe import KeyframeConfig
@@ -121,7 +126,9 @@ class Settings(_Section):
         }
         return {
             "decode": DecodeConfig(
-                **self.limits.model_dump(), frame_cache_bytes=resources.frame_cache_mib * MIB, num_threads=threads
+                **self.limits.model_dump(),
+                frame_cache_bytes=resources.frame_cache_mib * MIB,
+                num_threads=resources.threads,
             ),
             "presample": PreSampleConfig(**network, **self.sampling.model_dump(), batch_size=resources.clip_batch),
             "tokens": TokensConfig(**network, max_suffixes=resources.instruction_batch),

@@ -77,7 +77,7 @@ class UnitWorker:
         settings: `Settings` as JSON.
         operators: names of the pool's operators, in order.
         run: uri of the run directory.
-        device, threads: what the actor's torch may use.
+        device: torch's name of where the networks run.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
         attempts: how many times these units were begun before, this time included.
     """
@@ -89,16 +89,15 @@ class UnitWorker:
         operators: tuple[str, ...],
         run: str,
         device: str,
-        threads: int,
         carried: str,
         attempts: int = 1,
     ) -> None:
         import torch
 
-        torch.set_num_threads(threads)
         parsed = Settings.model_validate_json(settings)
+        torch.set_num_threads(parsed.resources.threads)
         names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
-        configs = parsed.operator_configs(local_model(parsed.model), device, threads)
+        configs = parsed.operator_configs(local_model(parsed.model), device)
         self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
         self.writes = "propagate" in operators
         self.run = RunDirectory(run)

@@ -1,0 +1,81 @@
+"""Peak memory of the whole chain of operators against the length of the video.
+
+    python -m tests.benchmarks.bench_memory [--quick] [--threads 1]
+
+A fresh process for each length decodes an H.264 file of 160 x 96 pixels and answers two instructions with the tiny model.
+The budgets are scaled down with the model, so that the shortest video already fills them: what still grows with the video
+would show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from operators.batch import new_batch, run_operators
+from operators.decode import Decode, DecodeConfig, close_videos
+from tests.benchmarks.bench_propagation import arguments, header, table
+from tests.benchmarks.bench_schedule import forget_peak, instructions, memory_mib
+from tests.benchmarks.reference_schedule import counted_calls, first_unit, shared_schedule
+from tests.clips import h264
+
+FRAME_CACHE, FEATURE_CACHE = 4 << 20, 16 << 20  # 91 frames of 160 x 96, and features of 64 at 256 px
+MODEL = "untrained-tiny"
+
+
+def label(path: str, threads: int) -> list[str]:
+    """Answers the video's instructions in this process: the row of the table."""
+    torch.set_num_threads(threads)
+    operators = [
+        Decode(DecodeConfig(frame_cache_bytes=FRAME_CACHE)),
+        *shared_schedule(MODEL, feature_cache_bytes=FEATURE_CACHE),
+    ]
+    texts = instructions(2)
+    unit = {"unit_id": "u", "video_id": "v", "video_uri": path, "instruction_ids": texts, "texts": texts}
+    forget_peak()
+    before, begin = memory_mib("VmRSS"), time.perf_counter()
+    with counted_calls(MODEL) as calls:
+        batch = run_operators(operators, new_batch([unit]))
+    seconds, peak = time.perf_counter() - begin, memory_mib("VmHWM")
+    done = first_unit(batch)
+    masks = sum(len(code) for row in done["rles"] for code in row) / 2**20
+    row = [
+        str(done["num_frames"]),
+        f"**{peak:.0f}**",
+        f"{peak - before:.0f}",
+        f"{masks:.2f}",
+        str(calls.sam2),
+        str(done["video"].decode_passes),
+        f"{seconds:.0f}",
+    ]
+    close_videos(batch)
+    return row
+
+
+def run(options: argparse.Namespace) -> str:
+    lengths = (50, 150, 400) if options.quick else (100, 500, 2000)
+    rows = []
+    fresh = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for length in lengths:
+            clip = h264(Path(folder) / f"{length}.mp4", frames=length)
+            with fresh.Pool(1) as pool:
+                rows.append(pool.apply(label, (str(clip), options.threads)))
+    head = ["T", "peak, MiB", "above the loaded models, MiB", "masks, MiB", "SAM2 encodings", "decode passes", "s"]
+    return table(head, rows)
+
+
+def main() -> None:
+    options = arguments(__doc__, dims=False)
+    print(header(options), flush=True)
+    budgets = f"frame cache {FRAME_CACHE >> 20} MiB, feature cache {FEATURE_CACHE >> 20} MiB, E = 2"
+    print(f"\n{budgets}:\n\n{run(options)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ def submit(
     if not argv:
         raise ValueError("no command was given to submit")
     if not address.startswith(("http://", "https://")):
-        raise ValueError(
+        raise ConnectionError(
             f"{address!r} is not the address of a job server; give the dashboard's, as in http://host:8265"
         )
     client = _client(address)

@@ -38,7 +38,11 @@ _UNIT_ID = re.compile(r"[0-9a-f]+")
 _PART = re.compile(r"part-([0-9a-f]+)\.parquet")
 
 
-class ConfigurationDiffers(ValueError):  # noqa: N818 - reads as the sentence that it is
+class RunDirectoryError(ValueError):
+    """The folder cannot be used as this run's directory; the message says why."""
+
+
+class ConfigurationDiffers(RunDirectoryError):  # noqa: N818 - reads as the sentence that it is
     """The run directory belongs to a run with other settings; the message lists each differing key."""
 
 
@@ -61,7 +65,7 @@ class RunDirectory:
 
         Raises:
             ConfigurationDiffers: `run.json` is there with another identity.
-            ValueError: the folder holds something else than a run.
+            RunDirectoryError: the folder holds something else than a run.
             StorageError: it cannot be written.
         """
         self.folder.check_writable()
@@ -69,7 +73,7 @@ class RunDirectory:
             before = self.read_json(_RUN)
         except StorageNotFoundError:
             if not self.folder.is_empty():
-                raise ValueError(
+                raise RunDirectoryError(
                     f"{self.uri} is not empty and has no {_RUN}, so it is not a run directory; "
                     "give an empty or new folder as --output"
                 ) from None
@@ -79,7 +83,7 @@ class RunDirectory:
         self.folder.remove_abandoned()
         old = before.get("identity") if isinstance(before, dict) else None
         if not isinstance(old, dict):
-            raise ValueError(f"{self.uri}/{_RUN} was not written by this program; give another --output")
+            raise RunDirectoryError(f"{self.uri}/{_RUN} was not written by this program; give another --output")
         if identity_hash(old) != identity_hash(identity):
             differing = "\n".join(f"  {line}" for line in _differences(old, json.loads(_canonical(identity)), ""))
             raise ConfigurationDiffers(
@@ -179,7 +183,7 @@ class RunDirectory:
         try:
             return json.loads(self.folder.read_bytes(name))
         except ValueError as error:
-            raise ValueError(f"{self.folder.uri_of(name)} is not JSON: {error}") from error
+            raise RunDirectoryError(f"{self.folder.uri_of(name)} is not JSON: {error}") from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file, whole or not at all."""

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster.engine import NotEnoughResources
-from cluster.run_directory import ConfigurationDiffers
+from cluster.engine import NotEnoughResources, WorkerError
+from cluster.run_directory import RunDirectoryError
 from cluster.storage import StorageError
 from operators.batch import InputError
 from operators.bundle import CheckpointError
@@ -21,11 +21,16 @@ USER_ERRORS = (
     InstructionTableError,
     SettingsError,
     CheckpointError,
-    ConfigurationDiffers,
+    RunDirectoryError,
     NotEnoughResources,
     StorageError,
     InputError,
+    ConnectionError,
+    WorkerError,
 )
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
+    1
+]  # click's UsageError, which typer carries under its own name
 DONE, USER_ERROR, INCOMPLETE, TOO_MANY_ERRORS = 0, 1, 2, 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -178,7 +183,14 @@ def submit(
 def main() -> None:
     """Entry point: a user's mistake ends in one line and exit code 1, not in a traceback."""
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], prog_name="vrshq", standalone_mode=False)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        message = str(error)
+    except USAGE_ERROR as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+    except typer.Abort:
+        sys.exit(130)
+    else:
+        sys.exit(code or DONE)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USER_ERROR)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cluster.run_directory import RunDirectory
 from cluster.storage import fetch_to_local
-from operators.batch import LIVE_COLUMNS, Batch, Operator, new_batch, run_operators
+from operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
 from pipelines.models import local_model
 from pipelines.rows import unit_tables
 from pipelines.schema import MANIFEST, STAGES
@@ -113,8 +113,7 @@ class UnitWorker:
 
     def _run(self, batch: Batch) -> Batch:
         """The operators over the batch, with remote videos on local scratch meanwhile."""
-        from operators.batch import failure
-        from operators.decode import close_videos
+        from operators.decode import close_videos  # here, because it loads decoders
 
         given = batch["video_uri"]
         with contextlib.ExitStack() as stack:

@@ -423,6 +423,22 @@ def test_mistakes_on_the_command_line_are_one_line_each(corpus: Path, tmp_path: 
         assert words in result.stderr
 
 
+def test_wrong_usage_is_exit_code_1_too_because_2_means_an_incomplete_run(tmp_path: Path) -> None:
+    for arguments, words in [
+        (["labl"], "labl"),
+        (["label", "x"], "--output"),
+        (["submit", "--address", "x"], "no command"),
+    ]:
+        result = vrshq(*arguments)
+        assert (result.returncode, len(result.stderr.strip().splitlines())) == (1, 1), result.stderr
+        assert words in result.stderr
+    (tmp_path / "notes.txt").write_text("mine")
+    table = write_table(tmp_path / "table.jsonl", [instruction("a.mp4", 0, "it")])
+    result = vrshq("label", table, "--output", str(tmp_path))
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (1, 1), result.stderr
+    assert "not a run directory" in result.stderr
+
+
 def test_plan_says_what_is_done_and_writes_nothing(corpus: Path, loop_run: str, tmp_path: Path) -> None:
     table = str(corpus / "instructions.jsonl")
     unit = ["--set", "max_instructions_per_unit=2", "--model", "untrained-tiny"]

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-import pipelines.report as report
 from cluster.run_directory import RunDirectory
 from cluster.storage import Folder, StorageError
+from pipelines import report
+from pipelines import sheets as drawing
 from pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from pipelines.instructions import build_manifest
 from pipelines.schema import MASKS, SCHEMA_VERSION, TRACKS
@@ -115,9 +116,9 @@ def test_every_instruction_has_a_sheet_and_a_place_on_the_page(place: str, clip:
     assert {uri.removeprefix(run.uri + "/") for uri in written} <= set(run.folder.list())
     sheet = image(run, "hide", "0")
     # Twelve landscape frames in three rows of four.
-    assert sheet.width == 4 * (report.LANDSCAPE + report.GAP) + report.GAP
+    assert sheet.width == 4 * (drawing.LANDSCAPE + drawing.GAP) + drawing.GAP
     assert sheet.height > 3 * 180
-    assert share_of(sheet, report.KEYFRAME_COLOR) > 0.005
+    assert share_of(sheet, drawing.KEYFRAME_COLOR) > 0.005
     assert image(run, "gone", "0").height < 300
     text = page(run)
     assert text.count("<figure>") == 3
@@ -189,7 +190,7 @@ def test_masks_lie_on_their_own_frames(tmp_path: Path, clip: Path, ball: np.ndar
         report.write_report(one.uri, frames_per_sheet=1)
         sheets.append(np.asarray(image(one, "hide", "0"), int))
     changed = np.abs(sheets[0] - sheets[1]).max(axis=-1) > 8
-    top, left = sheets[0].shape[0] - report.GAP - report.LABEL - CLIP.height, report.GAP
+    top, left = sheets[0].shape[0] - drawing.GAP - drawing.LABEL - CLIP.height, drawing.GAP
     inside = changed[top : top + CLIP.height, left : left + CLIP.width]  # the clip is drawn in its own size
     mask = ball[KEYFRAME]
     assert (inside & mask).sum() > 0.9 * mask.sum()
@@ -251,7 +252,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 @given(frames=st.integers(1, 5000), count=st.integers(1, 30), data=st.data())
 def test_sheets_show_spread_frames_and_always_the_keyframe(frames: int, count: int, data: st.DataObject) -> None:
     keyframe = data.draw(st.none() | st.integers(0, frames - 1))
-    chosen = report.sheet_frames(frames, count, keyframe)
+    chosen = drawing.sheet_frames(frames, count, keyframe)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(frames, count)
     assert keyframe is None or keyframe in chosen
@@ -263,31 +264,31 @@ def test_sheets_show_spread_frames_and_always_the_keyframe(frames: int, count: i
 @pytest.mark.parametrize("size", [(180, 320), (320, 180), (1, 4000), (4000, 1), (2160, 3840), (8, 8)])
 @pytest.mark.parametrize("text", ["", "word " * 2000, "x" * 10_000, EVIL, "\ud7ff\ue000\U0010ffff", "赤いボール" * 400])
 def test_sheets_of_any_shape_and_text_are_drawn(size: tuple[int, int], text: str) -> None:
-    height, width = report._picture_size(*size)
+    height, width = drawing.picture_size(*size)
     assert max(height, width) <= 480
     frames = {index: np.full((height, width, 3), 200, np.uint8) for index in (0, 3, 6)}
-    answers = {index: report.Answer(np.ones(size, np.uint8) * (index > 0), 1.0) for index in (0, 3)}
+    answers = {index: drawing.Answer(np.ones(size, np.uint8) * (index > 0), 1.0) for index in (0, 3)}
     track = {"video_id": text, "instruction_id": text, "text": text, "status": "ok", "presence": None}
     track |= {"keyframe_index": 3, "num_frames": 7, "error_type": None, "error_message": None}
-    sheet, repeated = report.draw_sheet(track, frames, answers, note=text)
+    sheet, repeated = drawing.draw_sheet(track, frames, answers, note=text)
     assert 0 < repeated < sheet.height
     assert 200 < sheet.width < 1600
     assert sheet.height < 2600
 
 
 def test_text_is_drawn_without_any_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "FONTS", ())
-    report._fonts.cache_clear()
+    monkeypatch.setattr(drawing, "FONTS", ())
+    drawing._fonts.cache_clear()
     try:
-        assert report._wrapped("the 球\u202e ball", 15, 500, 2) == ["the ? ball"]
+        assert drawing._wrapped("the 球\u202e ball", 15, 500, 2) == ["the ? ball"]
     finally:
         monkeypatch.undo()
-        report._fonts.cache_clear()
+        drawing._fonts.cache_clear()
 
 
 def test_a_mask_smaller_than_a_pixel_of_the_sheet_is_seen() -> None:
     mask = np.zeros((1440, 2560), np.uint8)
     mask[700, 1200] = 1
     bare = np.full((180, 320, 3), 128, np.uint8)
-    assert (report._overlaid(bare, mask) != bare).any()
-    assert (report._overlaid(bare, np.zeros_like(mask)) == bare).all()
+    assert (drawing._overlaid(bare, mask) != bare).any()
+    assert (drawing._overlaid(bare, np.zeros_like(mask)) == bare).all()

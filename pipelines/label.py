@@ -158,11 +158,10 @@ def label(
         seen.add(one["unit_id"])
         _count(summary, one)
         on_receipt(one)
-    for unit in plan.todo.to_pylist():
-        if unit["unit_id"] not in seen:
-            one = _record_lost(plan, unit)
-            _count(summary, one)
-            on_receipt(one)
+    for unit in _lost(plan, seen):
+        one = _record_lost(plan, unit)
+        _count(summary, one)
+        on_receipt(one)
     summary.elapsed = time.monotonic() - begin
     return _finish(plan, summary)
 
@@ -215,6 +214,13 @@ def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
     }
 
 
+def _lost(plan: Plan, seen: set[str]) -> list[dict[str, Any]]:
+    """Units that neither sent a receipt nor were written: a worker may die between writing its unit and saying so."""
+    missing = [unit for unit in plan.todo.to_pylist() if unit["unit_id"] not in seen]
+    written = plan.run.finished_units() if missing else set()
+    return [unit for unit in missing if unit["unit_id"] not in written]
+
+
 def _record_lost(plan: Plan, unit: dict[str, Any]) -> dict[str, Any]:
     """Writes error rows for a unit whose worker died with it, each time it was tried."""
     attempts = plan.settings.resources.attempts
@@ -235,7 +241,9 @@ def _count(summary: Summary, one: dict[str, Any]) -> None:
 
 
 def _finish(plan: Plan, summary: Summary) -> Summary:
-    summary.incomplete = plan.manifest.num_rows - summary.already_finished - summary.counts["units"]
+    summary.incomplete = plan.manifest.num_rows - len(
+        plan.run.finished_units() & set(plan.manifest["unit_id"].to_pylist())
+    )
     plan.run.write_json(
         "stats.json",
         {

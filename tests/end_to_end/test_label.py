@@ -344,28 +344,39 @@ def test_more_errors_than_allowed_is_exit_code_3_with_every_instruction_accounte
     assert json.loads((run / "run.json").read_text())["identity"]["settings"]["keyframe"]["method"] == "first"
 
 
-def test_worker_that_dies_costs_its_unit_alone_and_is_recorded(corpus: Path, tmp_path: Path) -> None:
-    """The decoder ends the actor's process on one video, as a crash in native code does; the patch is in the actors alone."""
-    shutil.copy(corpus / "one.mp4", tmp_path / "one.mp4")
-    table = write_table(
-        tmp_path / "table.jsonl", [instruction("one.mp4", 0, "the block"), instruction("deadly.mp4", 0, "the block")]
-    )
-    shutil.copy(corpus / "one.mp4", tmp_path / "deadly.mp4")
-    code = (
-        "import os, operators.decode as d\n"
-        "opened = d.open_video\n"
-        "def deadly(path, config=None):\n"
-        "    if 'deadly' in path: os._exit(139)\n"
-        "    return opened(path, config)\n"
-        "d.open_video = deadly\n"
-    )
+DIES_DECODING = """
+import os, operators.decode as decode
+opened = decode.open_video
+def deadly(path, config=None):
+    if "deadly" in path: os._exit(139)
+    return opened(path, config)
+decode.open_video = deadly
+"""
+DIES_AFTER_WRITING = """
+import os, pipelines.worker as worker
+write = worker.UnitWorker._write
+def deadly(self, unit):
+    receipt = write(self, unit)
+    if "deadly" in unit["video_id"]: os._exit(1)
+    return receipt
+worker.UnitWorker._write = deadly
+"""
+
+
+@pytest.mark.parametrize("patch", [DIES_DECODING, DIES_AFTER_WRITING], ids=["decoding", "after writing"])
+def test_worker_that_dies_costs_at_most_its_unit_and_is_recorded(corpus: Path, tmp_path: Path, patch: str) -> None:
+    """The actor's process ends on one video, as after a crash in native code; the patch is in the actors alone."""
+    names = ["one.mp4", "deadly.mp4"]
+    for name in names:
+        shutil.copy(corpus / "one.mp4", tmp_path / name)
+    table = write_table(tmp_path / "table.jsonl", [instruction(name, 0, "the block") for name in names])
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import sys\n"
         "class Late:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'operators.keyframe':\n"
-        f"            exec({code!r}, {{}})\n"
+        f"            exec({patch!r}, {{}})\n"
         "        return None\n"
         "sys.meta_path.insert(0, Late())\n"
     )
@@ -381,10 +392,15 @@ def test_worker_that_dies_costs_its_unit_alone_and_is_recorded(corpus: Path, tmp
         env=environment,
     )
     assert result.returncode == 0, result.stderr
+    assert "its worker process died" in result.stderr
     tracks = {row["video_id"]: row for row in content(str(output))["tracks"]}
     assert tracks["one.mp4"]["status"] in ("ok", "empty")
-    assert (tracks["deadly.mp4"]["status"], tracks["deadly.mp4"]["error_type"]) == ("error", "WorkerDied")
-    assert tracks["deadly.mp4"]["attempts"] == 2
+    if patch is DIES_DECODING:
+        assert (tracks["deadly.mp4"]["status"], tracks["deadly.mp4"]["error_type"]) == ("error", "WorkerDied")
+        assert tracks["deadly.mp4"]["attempts"] == 2
+    else:
+        assert tracks["deadly.mp4"]["status"] == tracks["one.mp4"]["status"]
+        assert content(str(output))["errors"] == []
 
 
 @pytest.mark.parametrize(

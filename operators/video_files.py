@@ -275,7 +275,7 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 def broken_at(path: Path, frame: int, frames: int, error: BaseException) -> InputError:
     """The error of a stream that stops decoding in the middle."""
     return InputError(
-        f"{path} breaks at frame {frame} of {frames} ({_words(error)}); expected a sound stream; copy it again or re-encode it"
+        f"{path} breaks at frame {frame} of {frames} ({_words(error)}); expected an intact stream; copy or re-encode it"
     )
 
 

@@ -127,7 +127,12 @@ class UnitWorker:
                     batch["errors"][index] = [old or why for old in batch["errors"][index]]
             batch = run_operators(self.operators, {**batch, "video_uri": local})
             close_videos(batch)
-        return {**batch, "video_uri": given}
+        # a failure names the video as the user gave it, not its copy on scratch
+        errors = [
+            [error and {**error, "message": error["message"].replace(path, uri)} for error in failures]
+            for failures, path, uri in zip(batch["errors"], local, given, strict=True)
+        ]
+        return {**batch, "video_uri": given, "errors": errors}
 
     def _write(self, unit: dict[str, Any]) -> dict[str, Any]:
         tables = unit_tables(unit, self.carried, self.attempts)

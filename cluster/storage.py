@@ -37,6 +37,9 @@ SCHEMES: dict[str, str | None] = {
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _PARTIAL = re.compile(r"^\..+\.[0-9a-f]{16}\.partial$")
 _SUFFIX = re.compile(r"^\.[A-Za-z0-9]{1,8}$")
+_NO_BUCKET = re.compile(
+    r"NoSuchBucket|(bucket|container) (you specified )?(does not exist|was not found)", re.IGNORECASE
+)
 _ABANDONED_AFTER_SECONDS = 24 * 3600
 
 
@@ -278,7 +281,7 @@ def _explained(uri: str, action: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        no_bucket = re.search("bucket|container", _one_line(error), re.IGNORECASE)
+        no_bucket = _NO_BUCKET.search(_one_line(error))
         reason = "the bucket does not exist" if no_bucket and is_remote(uri) else "no such file or folder"
         raise StorageNotFoundError(f"{uri}: cannot {action}: {reason}") from error
     except Exception as error:

@@ -213,3 +213,10 @@ def test_half_written_files_are_not_listed_and_go_after_a_day(tmp_path: Path) ->
     assert folder.is_empty()
     folder.remove_abandoned()
     assert [file.name for file in tmp_path.iterdir()] == [new.name]
+
+
+def test_a_missing_file_is_not_called_a_missing_bucket(s3_server: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    uri = f"s3://{S3_BUCKET}/bucket/none.mp4"
+    reason = f"^{uri}: cannot fetch: no such file or folder$"
+    with pytest.raises(StorageNotFoundError, match=reason), fetch_to_local(uri, tmp_path):
+        pass

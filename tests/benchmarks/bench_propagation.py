@@ -138,7 +138,7 @@ class Step:
             return normal(batch, config.memory_dim, grid, grid)
 
         self.segmenter, self.batch = segmenter, batch
-        self.features = features[[0] * batch]
+        self.frame, self.features = features, features[[0] * batch]  # of the one frame; a copy for each instruction
         self.keyframe = Memory(spatial(), normal(batch, config.d_model))
         self.recent = [spatial() for _ in range(config.num_maskmem - 1)]
         self.pointers = [normal(batch, config.d_model) for _ in range(config.max_object_pointers - 1)]
@@ -157,7 +157,7 @@ class Step:
         self._sparse, self._dense = segmenter.sam_prompt_encoder(points=no_point, boxes=None, masks=None)
 
     def track(self) -> Any:
-        return self.segmenter.track(self.features, self.keyframe, self.recent, self.pointers)
+        return self.segmenter.track(self.frame, self.keyframe, self.recent, self.pointers)
 
     def assembly(self) -> tuple[Tensor, int]:
         """The tokens that a frame attends to, joined from single memories: copies only."""

@@ -5,6 +5,8 @@
 Both schedules run alternately in one process, from frames in memory to run-length codes. The bound is T image encodings,
 E * T tracking steps (memory attention, mask decoder and memory encoder in the steady state), one prompt prefix for each
 distinct set of sampled frames and E suffixes, each timed alone in the same process, at the better of the batch sizes tried.
+SAM2's own modules make that bound, so it stays what it is when the tracking step is improved; the second bound has
+`Segmenter.track`, timed alone in the same way, in their place.
 The reference with many instructions of real size is not run but extrapolated from one instruction, and marked so.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -124,7 +126,20 @@ class Work:
         return self.count * self.each
 
 
-def bound(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> list[Work]:
+def total_seconds(works: Iterable[Work]) -> float:
+    return sum(work.seconds for work in works)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The necessary work. `sam2_step`: the tracking steps by SAM2's own modules; `own_step`: the same by ours."""
+
+    once: list[Work]
+    sam2_step: list[Work]
+    own_step: list[Work]
+
+
+def bound(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> Bound:
     """The necessary work for the unit that the shared schedule has just answered."""
     segmenter = shared_network(model, "segmenter", "cpu", "float32")
     count, total = len(unit["texts"]), video.num_frames
@@ -140,12 +155,16 @@ def bound(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> list[Work]
     batches = [Step(segmenter, features, size) for size in sorted({1, largest})]
     parts = {name: min(per_item(step.parts()[name], step.batch) for step in batches) for name in batches[0].parts()}
     prefix, suffix = _language(model, video, unit, clock)
-    return [
-        Work("image encoding", total, encoding),
-        *(Work(name.replace("_", " "), count * total, seconds) for name, seconds in parts.items()),
-        Work("prompt prefix", len(set(map(tuple, unit["sampled_frames"]))), prefix),
-        Work("prompt suffix", count, suffix),
-    ]
+    own = min(per_item(step.track, step.batch) for step in batches)
+    return Bound(
+        once=[
+            Work("image encoding", total, encoding),
+            Work("prompt prefix", len(set(map(tuple, unit["sampled_frames"]))), prefix),
+            Work("prompt suffix", count, suffix),
+        ],
+        sam2_step=[Work(name.replace("_", " "), count * total, seconds) for name, seconds in parts.items()],
+        own_step=[Work("`Segmenter.track`", count * total, own)],
+    )
 
 
 def _language(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> tuple[float, float]:
@@ -197,30 +216,39 @@ def beside(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> list[Work
     ]
 
 
-def where_time_goes(works: list[Work], extra: list[Work], shared: float) -> str:
+def where_time_goes(needed: Bound, extra: list[Work], shared: float) -> str:
     """Each kind of work timed alone, times its count, beside the measured whole."""
+    groups = {
+        "bound": needed.once,
+        "bound, SAM2's module": needed.sam2_step,
+        "instead of those": needed.own_step,
+        "besides": extra,
+    }
     rows = [
         [
-            name + work.name,
+            f"{group}: {work.name}",
             str(work.count),
             f"{1000 * work.each:.2f}",
             f"{work.seconds:.2f}",
             f"{work.seconds / shared:.1%}",
         ]
-        for name, group in (("bound: ", works), ("beside: ", extra))
-        for work in group
+        for group, works in groups.items()
+        for work in works
     ]
-    rest = shared - sum(work.seconds for work in (*works, *extra))
-    rows.append(["shared schedule less all that", "", "", f"{rest:.2f}", f"{rest / shared:.1%}"])
-    return table(["work", "count", "ms each", "s", "share of the shared schedule"], rows)
+    rest = shared - total_seconds([*needed.once, *needed.own_step, *extra])
+    rows.append(["shared schedule less all that, with our step", "", "", f"{rest:.2f}", f"{rest / shared:.1%}"])
+    return table(["work", "count", "ms each", "s", "of the shared schedule"], rows)
 
 
 def compare(model: str, total: int, rounds: dict[int, int], extrapolate: bool, clock: Clock) -> None:
     """Prints the table of one model. `rounds`: for each number of instructions, how often the two are run."""
     video = benchmark_video(model, total)
     schedules = Schedules(model, video, clock)
-    schedules.run_shared(1)  # warms up
-    rows, details = [], []
+    Schedules(model, benchmark_video(model, 2), clock).run_shared(1)  # warms up
+    head = ["E", "reference, s", "shared, s", "ratio", "bound, s", "shared / bound", "with our step, s"]
+    head += ["shared / that", "reference peak, MiB", "shared peak, MiB", "SAM2 encodings"]
+    print(table(head, []), flush=True)
+    details = ""
     single: list[Run] = []
     for count, repeats in rounds.items():
         shared: list[Run] = []
@@ -232,28 +260,27 @@ def compare(model: str, total: int, rounds: dict[int, int], extrapolate: bool, c
                 reference.append(schedules.run_reference(count))
         single = single or reference
         bases = reference or [Run(run.seconds * count, run.peak, run.calls * count) for run in single]
-        works = bound(model, video, unit, clock)
-        needed = sum(work.seconds for work in works)
+        necessary = bound(model, video, unit, clock)
+        needed = total_seconds([*necessary.once, *necessary.sam2_step])
+        ours = total_seconds([*necessary.once, *necessary.own_step])
         fast, slow = (median(run.seconds for run in runs) for runs in (shared, bases))
-        rows.append(
-            [
-                str(count),
-                f"{slow:.2f}" + ("" if reference else " (extrapolated)"),
-                f"{fast:.2f}",
-                f"**{slow / fast:.2f}**",
-                f"{needed:.2f}",
-                f"**{fast / needed:.2f}**",
-                f"{median(run.peak for run in bases):.0f}",
-                f"{median(run.peak for run in shared):.0f}",
-                f"{bases[0].calls} / {shared[0].calls}",
-            ]
-        )
+        row = [
+            str(count),
+            f"{slow:.2f}" + ("" if reference else " (extrapolated)"),
+            f"{fast:.2f}",
+            f"**{slow / fast:.2f}**",
+            f"{needed:.2f}",
+            f"**{fast / needed:.2f}**",
+            f"{ours:.2f}",
+            f"{fast / ours:.2f}",
+            f"{median(run.peak for run in bases):.0f}",
+            f"{median(run.peak for run in shared):.0f}",
+            f"{bases[0].calls} / {shared[0].calls}",
+        ]
+        print("| " + " | ".join(row) + " |", flush=True)  # at once: the next one may take minutes
         if count == max(rounds):
-            details = [where_time_goes(works, beside(model, video, unit, clock), fast)]
-    head = ["E", "reference, s", "shared, s", "ratio", "bound, s", "shared / bound"]
-    head += ["reference peak, MiB", "shared peak, MiB", "SAM2 encodings"]
-    print(table(head, rows))
-    print(f"\nE = {max(rounds)}, each kind of work timed alone:\n\n{details[0]}", flush=True)
+            details = where_time_goes(necessary, beside(model, video, unit, clock), fast)
+    print(f"\nE = {max(rounds)}, each kind of work timed alone:\n\n{details}", flush=True)
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ class DecodeConfig:
     """Threads of the decoder. More threads cost memory: each holds frames of its own."""
     decord: bool = True
     """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""
+    decord_bytes: int = 256 * 2**20
+    """Largest video, decoded, that decord may read, in bytes: it decodes ahead of its reader without limit."""
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ def open_reader(
     path: Path, info: VideoInfo, packets: Packets, config: DecodeConfig, cache: FrameCache
 ) -> tuple[Reader, str]:
     """decord where it is known to be right, else PyAV; and the reason in a few words."""
-    reason = distrust(info, packets) if config.decord else "decord is switched off"
+    reason = distrust(info, packets, config)
     if reason is None:
         try:
             reader = DecordReader(path, config)
@@ -286,8 +286,12 @@ def open_reader(
     return PyavReader(path, info, packets, config, cache), reason
 
 
-def distrust(info: VideoInfo, packets: Packets) -> str | None:
+def distrust(info: VideoInfo, packets: Packets, config: DecodeConfig) -> str | None:
     """Why decord is not even tried; None where it may be."""
+    if not config.decord:
+        return "decord is switched off"
+    if info.num_frames * info.height * info.width * 3 > config.decord_bytes:
+        return "decord would decode far ahead"
     if not info.container.startswith(TRUSTED_CONTAINERS):
         return f"container {info.container}"
     if info.codec not in TRUSTED_CODECS:

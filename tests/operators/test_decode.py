@@ -510,3 +510,13 @@ def test_packets_out_of_order_are_put_in_order() -> None:
     truth = true_frames(SHARED / "odd" / "unordered.mov")
     with open_video(str(SHARED / "odd" / "unordered.mov")) as video:
         assert np.abs(video.frames(range(4)).astype(int) - np.stack(truth)).max() <= 3
+
+
+def test_decord_reads_no_video_that_would_fill_memory_while_it_decodes_ahead(clip: Path) -> None:
+    size = 60 * 96 * 160 * 3
+    with open_video(str(clip), DecodeConfig(decord_bytes=size)) as video:
+        assert video.reader == "decord"
+        expected = video.frames(range(60))
+    with open_video(str(clip), DecodeConfig(decord_bytes=size - 1)) as video:
+        assert (video.reader, video.reader_reason) == ("pyav", "decord would decode far ahead")
+        assert np.abs(video.frames(range(60)).astype(int) - expected).max() <= 3

@@ -125,7 +125,7 @@ def test_no_job_server_is_one_line() -> None:
     with pytest.raises(ConnectionError, match=f"^no job server answers at {nowhere}") as caught:
         submit(nowhere, ["true"])
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="http://host:8265"):
+    with pytest.raises(ConnectionError, match="http://host:8265"):
         submit("127.0.0.1:6379", ["true"])
     with pytest.raises(ValueError, match="no command"):
         submit(nowhere, [])

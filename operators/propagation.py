@@ -20,7 +20,7 @@ from operators.segmenter import Decoded, Memory, Segmenter, fill_holes, to_frame
 class PropagateConfig:
     """`hole_area` is in low-resolution pixels; `track_batch`: instructions tracked in one step; see `KeyframeConfig`."""
 
-    model: str = "tiny"
+    model: str = "untrained-tiny"
     hole_area: int = 8
     feature_cache_bytes: int = 2 << 30
     encode_batch: int = 4

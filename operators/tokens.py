@@ -197,7 +197,7 @@ def _llama_config(config: LanguageConfig) -> LlamaConfig:
 class TokensConfig:
     """`frame_batch`: frames through the vision tower at once; `max_suffixes`: instructions through the LLaMA at once."""
 
-    model: str = "tiny"
+    model: str = "untrained-tiny"
     frame_batch: int = 8
     max_suffixes: int = 8
     device: str = "cpu"

@@ -183,7 +183,7 @@ def _on_ray(plan: Plan, address: str | None, on_plan: Callable[[Plan], None]) ->
             )
             for pool in plan.pools
         ]
-        # a fresh run streams its manifest from the file; what is left of another one is a table already
+        # a fresh run is fed from its manifest's file; what is left of another one is a table already
         source = todo if plan.finished else plan.run.manifest_uri
         yield from stream_receipts(source, engine_pools, max_retries=plan.settings.resources.attempts - 1)
 

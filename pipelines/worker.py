@@ -79,7 +79,6 @@ class UnitWorker:
         run: uri of the run directory.
         device: torch's name of where the networks run.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
-        attempts: how many times these units were begun before, this time included.
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class UnitWorker:
         run: str,
         device: str,
         carried: str,
-        attempts: int = 1,
     ) -> None:
         import torch
 
@@ -102,7 +100,6 @@ class UnitWorker:
         self.writes = "propagate" in operators
         self.run = RunDirectory(run)
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
-        self.attempts = attempts
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -135,7 +132,7 @@ class UnitWorker:
         return {**batch, "video_uri": given, "errors": errors}
 
     def _write(self, unit: dict[str, Any]) -> dict[str, Any]:
-        tables = unit_tables(unit, self.carried, self.attempts)
+        tables = unit_tables(unit, self.carried)
         self.run.commit_unit(unit["unit_id"], tables)
         return receipt(unit, tables)
 

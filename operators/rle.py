@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as coco
+
+
+class Rle(TypedDict):
+    """COCO's compressed run-length code of one frame: size (height, width) and column-major counts."""
+
+    size: tuple[int, int]
+    counts: bytes
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """Runs units through pools of actors on Ray Data, and hands each result over as soon as it comes.
 
-What a pool's worker does is not known here. The engine's part is that a unit which kills its worker process costs that
-unit alone and a bounded number of tries, that every other unit comes out, and that nothing but small rows crosses
-processes.
+What a pool's worker does is not known here. The engine's part is that a unit which kills, hangs or breaks its worker
+process costs that unit alone and a bounded number of tries, that every other unit comes out, and that nothing but small
+rows crosses processes.
+
+Work goes in passes. A call that ends its process is not repeated at once: its unit is marked as begun and not ended,
+and waits for the next pass. Its last try is in a pass of its own, with one actor in each pool and one unit at a time,
+so that what it does to its machine then (memory, a crash) happens to no other unit.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ import contextlib
 import logging
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import guard
@@ -29,10 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Feeding rows to the pools (splitting blocks) takes a CPU of its own. Without one free the run would wait for ever.
-FEEDER_CPUS = 1.0
 # Rows of a given table in one block of the object store, which one feeding task splits into one-row blocks.
 _FEED_ROWS = 4096
+# Passes that begin no unit, in a row, before a run is ended: the cluster has no machine left that could.
+_IDLE_PASSES = 3
 
 
 class NotEnoughResources(ValueError):  # noqa: N818 - reads as the sentence that it is
@@ -53,6 +59,8 @@ class Pool:
         num_cpus, num_gpus, memory: what one actor reserves; a GPU fraction should be 1/k; memory in bytes. They are
             bookkeeping for placement, not limits.
         batch_size: rows in a call at most. All rows of a call are lost together if it kills its process.
+        deadline_s: seconds that a call may take, until its worker asks for more (`cluster.guard.allow`); then its
+            process is ended. None: for ever.
     """
 
     name: str
@@ -63,6 +71,7 @@ class Pool:
     num_gpus: float = 0.0
     memory: int | None = None
     batch_size: int = 1
+    deadline_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.worker.__module__ == "__main__" or "<locals>" in self.worker.__qualname__:
@@ -78,72 +87,157 @@ class Pool:
             )
 
 
-def stream_receipts(
-    manifest: pa.Table | str, pools: Sequence[Pool], *, max_retries: int, verbose: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Sends every row of the manifest through all pools, and yields the rows of the last one as they come.
+@dataclass(frozen=True)
+class Lost:
+    """A unit that no try brought through.
 
-    Needs a connection to Ray (`cluster.session.ray_session`). Rows come in no particular order. The rows of a call that
-    killed its process `max_retries + 1` times, or raised, do not come at all: a warning of this module's logger says
-    why, and the caller finds them as manifest minus receipts. Every other row comes.
+    Attributes:
+        row: its row of the manifest. attempts: how often it was begun. reason: what ended the last try, on one line.
+    """
+
+    row: dict[str, Any]
+    attempts: int
+    reason: str
+
+
+def stream_receipts(
+    manifest: pa.Table | str,
+    pools: Sequence[Pool],
+    *,
+    attempts: int,
+    key: str = "unit_id",
+    finished: Callable[[], Set[str]] = frozenset,
+    verbose: bool = False,
+) -> Iterator[dict[str, Any] | Lost]:
+    """Sends every row of the manifest through all pools; yields the rows of the last one, and the units that are lost.
+
+    Needs a connection to Ray (`cluster.session.ray_session`). Rows come in no particular order. A worker gets its rows
+    with one more column, `attempt` (int32, from 1).
 
     Args:
         manifest: the units, one a row: a table, or the uri of a Parquet file. All of it goes to the object store, some
             hundred bytes a unit.
         pools: the stages in order.
-        max_retries: times a call is tried again after its process died.
+        attempts: how often a unit is begun at most. All but the first are for units whose call ended its process, took
+            longer than its deadline, or raised; the last of several is alone on its pools.
+        key: the column with the unit's id, which the rows of the last pool must have too.
+        finished: asked before each further pass for ids of units that are done although no row came: a machine may be
+            lost with the row that its actor had just answered.
         verbose: lets Ray Data show its own progress bars.
 
     Yields:
-        a dict of plain Python values a row. Keep the last pool's rows small: they all come to this process.
+        a dict of plain Python values a row of the last pool, which should be small, as they all come to this process;
+        a `Lost` for each unit that was begun `attempts` times in vain.
 
     Raises:
         NotEnoughResources: before anything starts.
-        WorkerError: a worker's `__init__` raised, or its process died in it, again and again.
+        WorkerError: a worker's `__init__` raised, or its process died in it, again and again; or passes end without
+            any unit begun.
         StorageError, ValueError: the manifest cannot be read; the arguments contradict each other.
     """
-    import ray.exceptions
-
     if not pools:
         raise ValueError("no pools were given; expected at least one")
     if len({pool.name for pool in pools}) < len(pools):
         raise ValueError(f"two pools have the same name: {', '.join(pool.name for pool in pools)}")
-    if max_retries < 0:
-        raise ValueError(f"max_retries must be 0 or more, got {max_retries}")
+    if attempts < 1:
+        raise ValueError(f"attempts must be 1 or more, got {attempts}")
     units = _table(manifest)
-    if units.num_rows == 0:
-        return
-    fitted = [_fitted(pool, units.num_rows) for pool in pools]
+    tries: Counter[str] = Counter()
+    idle = 0
+    if units.num_rows:
+        check_resources([_fitted(pool, units.num_rows) for pool in pools])
+    while units.num_rows:
+        received: set[str] = set()
+        given_up: dict[str, str] = {}
+        suspects = {unit for unit, number in tries.items() if number == attempts - 1 > 0}
+        together = _without(units, key, suspects)
+        parts = [(together, pools)] if together.num_rows else [(one, _single(pools)) for one in _alone(units, pools)]
+        for part, of_part in parts:
+            for row in _pass(part, of_part, key, tries, given_up, verbose):
+                received.add(row[key])
+                yield row
+        logger.debug("a pass brought %d of %d units, and gave up %d", len(received), units.num_rows, len(given_up))
+        units = _without(units, key, received | (finished() if received or given_up else set()))
+        tries.update(given_up.keys())
+        spent = {unit for unit in given_up if tries[unit] >= attempts}
+        for unit in spent:
+            logger.warning("unit %s is lost after %d attempts: %s", unit, tries[unit], given_up[unit])
+        lost = units.filter(pc.is_in(units[key], pa.array(sorted(spent), pa.string())))
+        yield from (Lost(row, tries[row[key]], given_up[row[key]]) for row in lost.to_pylist())
+        units = _without(units, key, spent)
+        idle = 0 if received or given_up else idle + 1
+        if idle == _IDLE_PASSES:
+            raise WorkerError(f"{idle} passes in a row began no unit; {units.num_rows} units are left")
+
+
+def _pass(
+    units: pa.Table,
+    pools: Sequence[Pool],
+    key: str,
+    tries: Mapping[str, int],
+    given_up: dict[str, str],
+    verbose: bool,
+) -> Iterator[dict[str, Any]]:
+    """Sends the units through the pools once; what was begun in vain is added to `given_up` with the reason."""
+    import ray.exceptions
+
+    fitted = _shrunk([_fitted(pool, units.num_rows) for pool in pools])
     check_resources(fitted)
     configure_data_context(progress=verbose)
     run = secrets.token_hex(8)
-    dataset = _one_row_blocks(_dataset(units))
-    for position, pool in enumerate(fitted):
-        dataset = _mapped(dataset, pool, run, max_retries)
-        # A call of several rows answers with a block of several rows, and a lost block must be a single unit.
-        if pool.batch_size > 1 and position + 1 < len(fitted):
-            dataset = _one_row_blocks(dataset)
+    numbers = [tries.get(unit, 0) + 1 for unit in units[key].to_pylist()]
+    dataset = _one_row_blocks(_dataset(units.append_column("attempt", pa.array(numbers, pa.int32()))))
+    for pool in fitted:
+        dataset = _mapped(dataset, pool, run, key)
     dataset.context.custom_execution_callback_classes.append(guard.watcher(run, {p.name: p.actors for p in fitted}))
-    with _loss_warnings():
+    with _loss_reasons() as reasons:
         try:
             # batch_size=None hands over each block as it is; no prefetch, which would hold back the newest one.
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from block.to_pylist()
+        except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError) as error:
+            # A machine is gone with rows that only it had. Whatever did not come is sent again.
+            logger.warning("a pass ended early: %s", guard.reason(error))
         except ray.exceptions.RayError as error:
             raise WorkerError(guard.reason(error)) from error
         finally:
+            begun = guard.take_given_up(run)
             guard.forget(run)
+    for unit, why in begun.items():
+        given_up[unit] = why or " or ".join(sorted(reasons)) or guard.DIED
+        logger.warning("attempt %d of unit %s failed: %s", tries.get(unit, 0) + 1, unit, given_up[unit])
+
+
+def _alone(units: pa.Table, pools: Sequence[Pool]) -> Iterator[pa.Table]:
+    """The parts in which units go so that no two are at work together: one pool works on one unit at a time anyway."""
+    if len(pools) == 1:
+        yield units
+    else:
+        yield from (units.slice(row, 1) for row in range(units.num_rows))
+
+
+def _shrunk(pools: Sequence[Pool]) -> list[Pool]:
+    """The pools with no more actors than the cluster can hold now: it may have lost machines since the run began."""
+    shrunk = list(pools)
+    while any(pool.actors > 1 for pool in shrunk) and _missing(shrunk):
+        most = max(range(len(shrunk)), key=lambda position: shrunk[position].actors)
+        shrunk[most] = replace(shrunk[most], actors=shrunk[most].actors - 1)
+    return shrunk
+
+
+def _single(pools: Sequence[Pool]) -> list[Pool]:
+    return [replace(pool, actors=1, batch_size=1) for pool in pools]
+
+
+def _without(units: pa.Table, key: str, ids: Set[str]) -> pa.Table:
+    if not ids:
+        return units
+    return units.filter(pc.invert(pc.is_in(units[key], pa.array(list(ids), pa.string()))))
 
 
 def check_resources(pools: Sequence[Pool]) -> None:
     """Raises NotEnoughResources if the connected cluster cannot hold all actors of all pools at the same time."""
-    needed = Resources(
-        cpus=sum(pool.actors * pool.num_cpus for pool in pools) + FEEDER_CPUS,
-        gpus=sum(pool.actors * pool.num_gpus for pool in pools),
-        memory_bytes=sum(pool.actors * (pool.memory or 0) for pool in pools),
-        nodes=1,
-    )
-    lacking = _lacking(needed, cluster_resources())
+    lacking = _missing(pools)
     if lacking:
         raise NotEnoughResources(f"needs {lacking[0]}, the cluster has {lacking[1]}")
     largest = largest_node()
@@ -154,6 +248,16 @@ def check_resources(pools: Sequence[Pool]) -> None:
             raise NotEnoughResources(
                 f"one actor of pool {pool.name} needs {lacking[0]}, the largest machine of the cluster has {lacking[1]}"
             )
+
+
+def _missing(pools: Sequence[Pool]) -> tuple[str, str] | None:
+    needed = Resources(
+        cpus=sum(pool.actors * pool.num_cpus for pool in pools),
+        gpus=sum(pool.actors * pool.num_gpus for pool in pools),
+        memory_bytes=sum(pool.actors * (pool.memory or 0) for pool in pools),
+        nodes=1,
+    )
+    return _lacking(needed, cluster_resources())
 
 
 def _lacking(needed: Resources, there: Resources) -> tuple[str, str] | None:
@@ -194,10 +298,19 @@ def _dataset(units: pa.Table) -> Dataset:
 
 
 def _one_row_blocks(dataset: Dataset) -> Dataset:
-    return dataset.repartition(target_num_rows_per_block=1)
+    """Splits the blocks, so that a lost block is a single unit. Together with the block size of `configure_data_context`.
+
+    It asks for no CPU: with the actors holding all that there are, and still waiting for those of a lost machine, a
+    task that needs one would never start, and the run with it.
+    """
+    return dataset.map_batches(_itself, batch_size=None, batch_format="pyarrow", num_cpus=0, zero_copy_batch=True)
 
 
-def _mapped(dataset: Dataset, pool: Pool, run: str, max_retries: int) -> Dataset:
+def _itself(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _mapped(dataset: Dataset, pool: Pool, run: str, key: str) -> Dataset:
     from ray.data import ActorPoolStrategy
 
     reserved: dict[str, Any] = {"num_cpus": pool.num_cpus}
@@ -213,25 +326,27 @@ def _mapped(dataset: Dataset, pool: Pool, run: str, max_retries: int) -> Dataset
                 "pool": pool.name,
                 "worker": pool.worker,
                 "arguments": pool.arguments,
+                "key": key,
+                "deadline_s": pool.deadline_s,
             },
             batch_format="pyarrow",
             batch_size=pool.batch_size,
             # One call at a time in an actor, and none waiting in it: what waits beside a call that kills the process
-            # would use up its own retries.
+            # would be lost with it.
             compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
             **reserved,
-            **_fault_tolerance(max_retries),
+            **_fault_tolerance(),
         )
 
 
-def _fault_tolerance(max_retries: int) -> dict[str, Any]:
+def _fault_tolerance() -> dict[str, Any]:
     """How often Ray runs a call and a process again. The one place that uses `ray_remote_args`, which end in Ray 2.64.
 
-    Calls are bounded, so a deadly one gives up. Actors are not: an actor that may not come back takes its pool's place
-    with it, and Ray Data 2.60 starts no other (it waits for ever). What would restart without end, a worker that dies
-    while it starts, is bounded in `cluster.guard`.
+    Calls are not repeated: passes do that, knowing why. Actors are, without end: an actor that may not come back takes
+    its pool's place with it, and Ray Data 2.60 starts no other (it waits for ever). What would restart without end, a
+    worker that dies while it starts, is bounded in `cluster.guard`.
     """
-    return {"max_task_retries": max_retries, "max_restarts": -1}
+    return {"max_task_retries": 0, "max_restarts": -1}
 
 
 @contextlib.contextmanager
@@ -242,20 +357,25 @@ def _without_deprecation_of_ray_remote_args() -> Iterator[None]:
 
 
 class _LossHandler(logging.Handler):
-    """Says in one line what Ray Data says in forty: that a block was lost, and why."""
+    """Collects why Ray Data lost blocks: it says so in forty lines and does not know which unit it was."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+        self.reasons: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and "max_errored_blocks" in record.getMessage():
-            logger.warning("lost a unit: %s", guard.reason(error))
+        if error is not None and "max_errored_blocks" in record.getMessage() and not guard.is_worker_error(error):
+            self.reasons.add(guard.reason(error))
 
 
 @contextlib.contextmanager
-def _loss_warnings() -> Iterator[None]:
-    handler = _LossHandler(level=logging.ERROR)
+def _loss_reasons() -> Iterator[set[str]]:
+    """What ended processes without a word of their own, gathered while the context is open."""
+    handler = _LossHandler()
     source = logging.getLogger("ray.data")
     source.addHandler(handler)
     try:
-        yield
+        yield handler.reasons
     finally:
         source.removeHandler(handler)

@@ -2,13 +2,15 @@
 
     run.json      the run's identity (what may not change), its SHA-256, and details (what may)
     manifest/     the units of work, one row each
-    masks/ tracks/ tokens/ errors/     one part a unit, `part-{unit_id}.parquet`
+    masks/ tracks/ tokens/ errors/     one part a unit, `part-{unit_id}.parquet`, or parts merged by `compact`
+    ledger/       which units a merged file holds (`cluster.merging`)
     stats.json    whatever the caller keeps there
+    run.lock      the command that works on it now (`cluster.lease`)
 
 A unit is finished when its `tracks` part is there: that part is written last, and its name says whose it is, so that
-finished work is found by listing names, without opening a file. All names are functions of the unit and all bytes are
-functions of the content: doing a unit twice, in a row or at the same time, gives what doing it once gives.
-Not guarded: two commands with the same settings on one directory. They waste work but do not spoil it.
+finished work is found by listing names, without opening a file but the ledger of merged ones. All names are functions of
+the unit and all bytes are functions of the content: doing a unit twice, in a row or at the same time, gives what doing it
+once gives.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage import Folder, StorageNotFoundError
+from cluster import merging
+from cluster.storage import PATIENCE_S, Folder, StorageNotFoundError
 
 TABLES = ("masks", "tracks", "tokens", "errors")
 _RUN = "run.json"
@@ -47,10 +50,10 @@ class ConfigurationDiffers(RunDirectoryError):  # noqa: N818 - reads as the sent
 
 
 class RunDirectory:
-    """A run directory at `uri` (a path or `s3://...`). Storage failures are `StorageError`s."""
+    """A run directory at `uri` (a path or `s3://...`). Storage failures are `StorageError`s, after `patience_s` of tries."""
 
-    def __init__(self, uri: str) -> None:
-        self.folder = Folder(uri)
+    def __init__(self, uri: str, patience_s: float = PATIENCE_S) -> None:
+        self.folder = Folder(uri, patience_s)
         self.uri = self.folder.uri
 
     def open(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
@@ -109,17 +112,17 @@ class RunDirectory:
         """The units as they were written. Raises StorageNotFoundError if there is no manifest yet."""
         return pq.read_table(pa.BufferReader(self.folder.read_bytes(_MANIFEST)))
 
-    def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> str:
+    def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> int:
         """Writes one unit's rows of one table, cast to `schema`, whole or not at all.
 
-        Returns the part's name inside the table's folder. Raises ValueError where the table does not fit the schema.
+        Returns the part's size in bytes. Raises ValueError where the table does not fit the schema.
         """
-        name = part_name(table_name, unit_id)
-        self.folder.write_bytes(name, _parquet(_conformed(table_name, unit_id, table, schema)))
-        return name.partition("/")[2]
+        content = _parquet(_conformed(table_name, unit_id, table, schema))
+        self.folder.write_bytes(part_name(table_name, unit_id), content)
+        return len(content)
 
-    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> None:
-        """Writes all of a unit's tables; when this returns, the unit is finished.
+    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> int:
+        """Writes all of a unit's tables; when this returns, the unit is finished. Returns the bytes written.
 
         `tables` must hold `tracks`. The others are written if they have rows, and what an earlier attempt left of them
         is removed otherwise. `tracks` comes last: whoever sees it sees the rest.
@@ -127,25 +130,52 @@ class RunDirectory:
         unknown = sorted(set(tables) - set(TABLES))
         if unknown or "tracks" not in tables:
             raise ValueError(f"unit {unit_id}: expected tables out of {TABLES} and tracks among them, got {[*tables]}")
+        written = 0
         for name in TABLES:
             if name != "tracks":
                 table = tables.get(name)
                 if table is not None and table.num_rows:
-                    self.write_part(name, unit_id, table, table.schema)
+                    written += self.write_part(name, unit_id, table, table.schema)
                 else:
                     self.folder.remove(part_name(name, unit_id))
-        self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
+        return written + self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
 
     def finished_units(self) -> set[str]:
-        """Ids of the units that are finished, whatever their outcome. Lists `tracks/`, opens nothing."""
-        return set(self._units("tracks"))
+        """Ids of the units that are finished, whatever their outcome. Lists `tracks/`, opens no part."""
+        return self._units("tracks")
 
     def errored_units(self) -> set[str]:
         """Ids of the units that have error rows. Lists `errors/`, opens nothing."""
-        return set(self._units("errors"))
+        return self._units("errors")
+
+    def compact(self, unit_ids: Sequence[str], *, to_the_end: bool) -> dict[str, tuple[int, int]]:
+        """Merges parts into files of about `merging.TARGET_BYTES`, in the order of `unit_ids`.
+
+        Units with error rows keep their parts. Can be killed at any point and called again.
+
+        Args:
+            unit_ids: all units of the manifest, in its order.
+            to_the_end: also merge what is too little for a file of that size; for when no more parts will come.
+
+        Returns:
+            for each table, how many parts were merged, into how many files.
+        """
+        errored = self.errored_units()
+        done = {}
+        for table_name in TABLES:
+            if table_name == "errors":
+                continue
+            sizes = self.folder.sizes(table_name)
+            parts, merged, dead = self._live(table_name, sizes)
+            merging.remove_leftovers(self.folder, table_name, dead, merged)
+            ordered = [(unit, parts[unit]) for unit in unit_ids if unit in parts and unit not in errored]
+            groups = merging.grouped(ordered, sizes, to_the_end=to_the_end)
+            merging.merge(self.folder, table_name, groups, first=len(merged))
+            done[table_name] = (sum(map(len, groups)), len(groups))
+        return done
 
     def forget_unit(self, unit_id: str) -> None:
-        """Makes a unit unfinished again and removes what it wrote, its `tracks` part first."""
+        """Makes a unit with error rows unfinished again and removes what it wrote, its `tracks` part first."""
         for name in ("tracks", *(table for table in TABLES if table != "tracks")):
             self.folder.remove(part_name(name, unit_id))
 
@@ -156,7 +186,9 @@ class RunDirectory:
         columns: Sequence[str] | None = None,
         unit_ids: Iterable[str] | None = None,
     ) -> pa.Table:
-        """The rows of a table, parts in the order of their names; no rows, but all columns, if there is no part.
+        """The rows of a table: merged files first, then parts in the order of their names.
+
+        No rows, but all columns, if there is no part.
 
         `unit_ids`: only the parts of these units; default: all.
 
@@ -165,18 +197,32 @@ class RunDirectory:
         """
         if columns is not None:
             schema = pa.schema([schema.field(column) for column in columns])
-        names = [name for name in self.folder.list(_table(table_name)) if name.endswith(".parquet")]
-        if unit_ids is not None:
-            wanted = {part_name(table_name, unit_id) for unit_id in unit_ids}
-            names = [name for name in names if name in wanted]
+        wanted = None if unit_ids is None else set(unit_ids)
+        for last in (False, False, True):
+            try:
+                return self._read(table_name, schema, wanted)
+            except StorageNotFoundError:
+                # a compaction took the part away since the listing
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, table_name: str, schema: pa.Schema, wanted: set[str] | None) -> pa.Table:
+        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
+        names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
 
         def load(name: str) -> pa.Table:
             buffer = pa.BufferReader(self.folder.read_bytes(name))
             # One thread a file: the pool below already uses the cores.
             return pq.read_table(buffer, columns=schema.names, use_threads=False).select(schema.names).cast(schema)
 
+        def load_merged(one: merging.Merged) -> pa.Table:
+            if wanted is None:
+                return load(one.name)
+            return merging.rows_of_units(self.folder, one, wanted, schema.names).cast(schema)
+
         with ThreadPoolExecutor(_READERS) as pool:
-            return pa.concat_tables([schema.empty_table(), *pool.map(load, names)])
+            return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, merged), *pool.map(load, names)])
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file. Raises StorageNotFoundError if there is none, ValueError if it is not JSON."""
@@ -190,11 +236,26 @@ class RunDirectory:
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str)
         self.folder.write_bytes(name, text.encode() + b"\n")
 
-    def _units(self, table_name: str) -> Iterator[str]:
-        for name in self.folder.list(table_name):
+    def _units(self, table_name: str) -> set[str]:
+        parts, merged, _ = self._live(table_name, self.folder.list(table_name))
+        units = set(parts)
+        for one in merged:
+            units.update(one.units.to_pylist())
+        return units
+
+    def _live(self, table_name: str, names: Iterable[str]) -> tuple[dict[str, str], list[merging.Merged], list[str]]:
+        """The parts that count (unit id -> name), the merged files, and the names of parts that are merged already."""
+        names = list(names)
+        merged = merging.merged_files(self.folder, table_name, names)
+        in_merged = {unit for one in merged for unit in one.units.to_pylist()}
+        parts, dead = {}, []
+        for name in names:
             match = _PART.fullmatch(name.rpartition("/")[2])
-            if match:
-                yield match.group(1)
+            if match and match.group(1) in in_merged:
+                dead.append(name)
+            elif match:
+                parts[match.group(1)] = name
+        return parts, merged, dead
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:

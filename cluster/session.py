@@ -93,6 +93,8 @@ def configure_data_context(*, progress: bool = False, no_progress_timeout_s: flo
     # A unit that kills its worker costs its one-row block, never the run. The caller finds it as manifest minus
     # receipts. Failures that workers catch are rows and do not count here.
     context.max_errored_blocks = -1
+    # Every row a block of its own, so that what a lost call takes with it is one unit.
+    context.target_max_block_size = 1
     # The last resort against a pool that can no longer work. It must exceed the longest honest unit: Ray's own half
     # hour would end a run over one very long video.
     context.execution_no_progress_timeout_s = no_progress_timeout_s

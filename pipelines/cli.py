@@ -10,18 +10,24 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.engine import NotEnoughResources, WorkerError
+from cluster.lease import InUseError
 from cluster.run_directory import RunDirectoryError
 from cluster.storage import StorageError
 from operators.batch import InputError
 from operators.bundle import CheckpointError
+from pipelines.datasets.base import DatasetError
+from pipelines.exports import ExportError
 from pipelines.instructions import InstructionTableError
 from pipelines.settings import SettingsError, load_settings
 
 USER_ERRORS = (
     InstructionTableError,
+    DatasetError,
+    ExportError,
     SettingsError,
     CheckpointError,
     RunDirectoryError,
+    InUseError,
     NotEnoughResources,
     StorageError,
     InputError,
@@ -59,7 +65,7 @@ def label(
     set_: Set = None,
     address: Address = None,
     max_error_rate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Exit code 3 when a larger share of the instructions failed.")
+        float, typer.Option(min=0.0, max=1.0, help="Stop with exit code 3 when a larger share of instructions fails.")
     ] = 1.0,
     retry_errors: Annotated[bool, typer.Option(help="Run units with error rows again.")] = False,
 ) -> None:
@@ -84,6 +90,7 @@ def label(
             videos=videos,
             address=address,
             retry_errors=retry_errors,
+            max_error_rate=max_error_rate,
             on_plan=on_plan,
             on_receipt=lambda receipt: shown[0].add(receipt),
         )
@@ -91,10 +98,10 @@ def label(
         if shown:
             shown[0].__exit__()
     print_summary(console, summary, output)
+    if summary.stopped or summary.error_rate() > max_error_rate:
+        raise typer.Exit(TOO_MANY_ERRORS)
     if summary.incomplete:
         raise typer.Exit(INCOMPLETE)
-    if summary.error_rate() > max_error_rate:
-        raise typer.Exit(TOO_MANY_ERRORS)
 
 
 @app.command()
@@ -111,6 +118,15 @@ def plan(
     from pipelines.summary import print_plan
 
     print_plan(console, make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos))
+
+
+@app.command()
+def compact(run: Annotated[str, typer.Argument(help="Run directory.")]) -> None:
+    """Merge a run's parts into larger files; can be killed and run again at any point."""
+    from pipelines.compact import compact as run_compact
+
+    for table, (parts, files) in run_compact(run).items():
+        console.print(f"{table}: {parts} parts into {files} files", markup=False, highlight=False)
 
 
 @app.command()
@@ -158,6 +174,106 @@ def report(
 
     for path in write_report(run, output, limit=limit):
         console.print(path, markup=False, highlight=False)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Run directory.")],
+    format_: Annotated[str, typer.Option("--format", help="A wrong one lists them.")],
+    output: Annotated[str, typer.Option("--output", help="New local folder.")],
+) -> None:
+    """Write a run's masks in the formats of other tools and of the benchmarks' servers."""
+    from pipelines.export import export as run_export
+
+    summary = run_export(run, format_, output)
+    for line in summary.lines():
+        console.print(line, markup=False, highlight=False)
+    console.print(f"{format_} in {output}; details in its export.json", markup=False, highlight=False)
+    if summary.unfinished:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="The benchmark's name, such as revos; a wrong one lists them.")],
+    root: Annotated[str, typer.Option("--root", help="The data set's folder.")],
+    output: Annotated[str | None, typer.Option("--output", help="Where the scores go, and the run of --model.")] = None,
+    model: Model = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="Score these: a run, a folder of PNG files, or a results.json.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the one that is evaluated.")] = None,
+    folder: Annotated[
+        list[str] | None, typer.Option(help="A name inside the root: frames=, metadata= or masks=NAME. Repeatable.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only report what is inconsistent in the data set.")] = False,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    ray: Annotated[bool, typer.Option(help="Work on Ray, or in this process alone.")] = True,
+) -> None:
+    """Label a benchmark, or take predictions, and compute the published protocol's numbers."""
+    from pipelines.evaluate_command import run_check, run_evaluate
+
+    if check:
+        raise typer.Exit(DONE if run_check(console, dataset, root, split, folder or []) else USER_ERROR)
+    if output is None or (model is not None and predictions is not None):
+        raise SettingsError(
+            "vrshq evaluate: expected --output RUN and one of --model and --predictions, or --check alone"
+        )
+    complete = run_evaluate(
+        console,
+        dataset,
+        root,
+        output,
+        load_settings(config, set_ or [], model=model),
+        predictions=predictions,
+        split=split,
+        names=folder or [],
+        address=address,
+        use_ray=ray,
+    )
+    if not complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Folder with the scores of one evaluation.")],
+    second: Annotated[str, typer.Argument(help="Folder with the scores of another one of the same data set.")],
+    output: Annotated[
+        str | None, typer.Option(help="Folder for comparison.json, .md and .html; default: none.")
+    ] = None,
+) -> None:
+    """Compare two evaluations: paired differences with intervals, and the expressions that changed most."""
+    from pipelines.evaluate_command import run_compare
+
+    run_compare(console, first, second, output)
+
+
+@app.command()
+def synth(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="New or empty folder, local or in a bucket.")],
+    videos: Annotated[int, typer.Option("--videos", help="How many videos.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    split: Annotated[
+        str | None, typer.Option(help="All for one of train, valid, test, test_unseen; default: 70, 10, 10, 10 %.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="jpeg (folders of frames), mp4, or both.")] = "both",
+    config: Config = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. frames=[8, 16].")] = None,
+    address: Address = None,
+) -> None:
+    """Make synthetic videos with instructions and exact masks, in ReVOS's layout."""
+    from pipelines.synth import load_config
+    from pipelines.synth import synth as run_synth
+
+    settings = load_config(config, set_ or [])
+    console.print(f"{videos} videos of seed {seed} into {output}", markup=False, highlight=False)
+    done = run_synth(output, videos=videos, seed=seed, split=split, form=form, config=settings, address=address)
+    made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
+    kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
+    console.print(f"{made}; instructions: {kinds}; checksum {done.checksum}", markup=False, highlight=False)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

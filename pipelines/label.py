@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
+from cluster.engine import Lost, stream_receipts
 from cluster.engine import Pool as EnginePool
-from cluster.engine import stream_receipts
+from cluster.lease import Lease
+from cluster.metrics import RunMetrics
 from cluster.resources import Resources, cluster_resources, local_resources
 from cluster.run_directory import RunDirectory
 from cluster.session import ray_session
@@ -27,11 +30,16 @@ from pipelines.instructions import build_manifest, carried_schema, read_instruct
 from pipelines.models import open_model
 from pipelines.placement import place
 from pipelines.rows import unit_tables
-from pipelines.schema import SCHEMA_VERSION, STAGES
+from pipelines.schema import MANIFEST, SCHEMA_VERSION, STAGES
 from pipelines.settings import Pool, Settings
 from pipelines.worker import UnitWorker, encode_schema, receipt
 
-Receipts = Iterable[dict[str, Any]]
+STATS = "stats.json"
+COUNTED = ("frames", "ok", "empty", "errors", "masks", "bytes", "decode_passes", "encoder_calls")
+# How sure a run must be that too many instructions fail before it stops early: one-sided 99.95 %, from this many on.
+_SURE, _ENOUGH = 3.29, 16
+# What a `Lost` unit's reason says, and the error type that it becomes.
+_LOSSES = {"took longer": "DeadlineExceeded", "for memory": "OutOfMemory", "process died": "WorkerDied"}
 
 
 @dataclass(frozen=True)
@@ -59,20 +67,51 @@ class Plan:
 
 @dataclass
 class Summary:
-    """What a run did: counts of units, frames, ok, empty, errors and masks, error types, and seconds by stage."""
+    """What a command did.
+
+    Attributes:
+        units, already_finished: of the run, and finished before this command.
+        elapsed: seconds of work. workers: actors in all pools.
+        counts: units, retries (attempts beyond a unit's first), frames, ok, empty, errors and masks (rows), bytes
+            (written), decode_passes, encoder_calls (frames through SAM2's image encoder).
+        busy: seconds that actors spent on units.
+        error_types: errors by type. error_example: the message of the first.
+        seconds: by stage.
+        incomplete: units that are still not finished.
+        stopped: why the run was ended early, or None.
+    """
 
     units: int
     already_finished: int
     elapsed: float = 0.0
+    workers: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    busy: float = 0.0
     error_types: Counter[str] = field(default_factory=Counter)
+    error_example: str | None = None
     seconds: Counter[str] = field(default_factory=Counter)
     incomplete: int = 0
+    stopped: str | None = None
 
     def error_rate(self) -> float:
         """Share of this command's instructions that ended in an error."""
         total = self.counts["ok"] + self.counts["empty"] + self.counts["errors"]
         return self.counts["errors"] / total if total else 0.0
+
+    def idle_share(self) -> float:
+        """Share of the workers' time in which they had no unit: start-up, loading of weights, waiting; 0..1."""
+        return max(0.0, 1 - self.busy / (self.elapsed * self.workers)) if self.elapsed and self.workers else 0.0
+
+    def add(self, receipt: dict[str, Any]) -> None:
+        """Counts one finished unit (a row of `pipelines.worker.RECEIPT`)."""
+        self.counts["units"] += 1
+        self.counts["retries"] += receipt["attempt"] - 1
+        for name in COUNTED:
+            self.counts[name] += receipt[name]
+        self.busy += receipt["busy"]
+        self.error_types.update(receipt["error_types"])
+        self.error_example = self.error_example or receipt["error_example"]
+        self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})
 
 
 def make_plan(
@@ -103,7 +142,7 @@ def make_plan(
         manifest=manifest,
         carried=carried_schema(table),
         identity=identity,
-        finished=run.finished_units() & set(manifest["unit_id"].to_pylist()),
+        finished=_finished(run, manifest),
         pools=place(settings, available, manifest.num_rows),
         available=available,
         model_name=bundle.name,
@@ -118,6 +157,7 @@ def label(
     videos: str | None = None,
     address: str | None = None,
     retry_errors: bool = False,
+    max_error_rate: float = 1.0,
     use_ray: bool = True,
     on_plan: Callable[[Plan], None] = lambda _: None,
     on_receipt: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -131,6 +171,7 @@ def label(
         videos: root of relative `video_uri`s; default: the table's folder.
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         retry_errors: also run the units that have error rows again.
+        max_error_rate: a run is stopped as soon as it is clear that a larger share of the instructions fails.
         use_ray: False runs the same operators in this process, one unit after the other.
         on_plan, on_receipt: called with the plan before work starts, and with each finished unit's counts.
 
@@ -140,34 +181,48 @@ def label(
     settings = settings or Settings()
     plan = make_plan(instructions, output, settings, videos=videos)
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
-    if not plan.run.has_manifest():
-        plan.run.write_manifest(plan.manifest)
-    if retry_errors:
-        again = plan.run.errored_units() & plan.finished
-        for unit_id in again:
-            plan.run.forget_unit(unit_id)
-        plan = replace(plan, finished=plan.finished - again)
+    with Lease(plan.run.folder, "label"):
+        if not plan.run.has_manifest():
+            plan.run.write_manifest(plan.manifest)
+        plan = replace(plan, finished=_finished(plan.run, plan.manifest))  # another command may have just ended
+        if retry_errors:
+            again = plan.run.errored_units() & plan.finished
+            for unit_id in again:
+                plan.run.forget_unit(unit_id)
+            plan = replace(plan, finished=plan.finished - again)
+        return _run(plan, address, max_error_rate, use_ray=use_ray, on_plan=on_plan, on_receipt=on_receipt)
+
+
+def _run(
+    plan: Plan,
+    address: str | None,
+    max_error_rate: float,
+    *,
+    use_ray: bool,
+    on_plan: Callable[[Plan], None],
+    on_receipt: Callable[[dict[str, Any]], None],
+) -> Summary:
     summary = Summary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
     if plan.todo.num_rows == 0:
         on_plan(plan)
         return _finish(plan, summary)
     begin = time.monotonic()
-    receipts = _on_ray(plan, address, on_plan) if use_ray else _in_process(plan, on_plan)
-    seen: set[str] = set()
+    receipts = _on_ray(plan, address, summary, on_plan) if use_ray else _in_process(plan, summary, on_plan)
     for one in receipts:
-        seen.add(one["unit_id"])
-        _count(summary, one)
+        summary.add(one)
         on_receipt(one)
-    for unit in _lost(plan, seen):
-        one = _record_lost(plan, unit)
-        _count(summary, one)
-        on_receipt(one)
+        summary.stopped = _failing(summary, max_error_rate)
+        if summary.stopped:
+            receipts.close()
+            break
     summary.elapsed = time.monotonic() - begin
     return _finish(plan, summary)
 
 
-def _on_ray(plan: Plan, address: str | None, on_plan: Callable[[Plan], None]) -> Iterator[dict[str, Any]]:
-    with ray_session(address, num_cpus=max(2, int(plan.available.cpus))):  # one for the actors, one to feed them
+def _on_ray(
+    plan: Plan, address: str | None, summary: Summary, on_plan: Callable[[Plan], None]
+) -> Generator[dict[str, Any]]:
+    with ray_session(address, num_cpus=max(1, int(plan.available.cpus))):
         available = cluster_resources()
         todo = plan.todo
         plan = replace(plan, available=available, pools=place(plan.settings, available, todo.num_rows))
@@ -176,23 +231,38 @@ def _on_ray(plan: Plan, address: str | None, on_plan: Callable[[Plan], None]) ->
             EnginePool(
                 name="+".join(pool.operators),
                 worker=UnitWorker,
-                arguments=worker_arguments(plan, pool),
+                arguments={**worker_arguments(plan, pool), "log_units": True},
                 actors=pool.actors,
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
+                deadline_s=plan.settings.resources.deadline_seconds,
             )
             for pool in plan.pools
         ]
         # a fresh run is fed from its manifest's file; what is left of another one is a table already
         source = todo if plan.finished else plan.run.manifest_uri
-        yield from stream_receipts(source, engine_pools, max_retries=plan.settings.resources.attempts - 1)
+        attempts = plan.settings.resources.attempts
+        summary.workers = sum(min(pool.actors, todo.num_rows) for pool in plan.pools)
+        metrics = RunMetrics(waiting=todo.num_rows)
+        for one in stream_receipts(source, engine_pools, attempts=attempts, finished=plan.run.finished_units):
+            done = _record_lost(plan, one) if isinstance(one, Lost) else one
+            metrics.unit(
+                statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
+                frames=done["frames"],
+                error_types=done["error_types"],
+                attempt=done["attempt"],
+                seconds=done["busy"],
+                stage_seconds=done["seconds"],
+            )
+            yield done
 
 
-def _in_process(plan: Plan, on_plan: Callable[[Plan], None]) -> Iterator[dict[str, Any]]:
+def _in_process(plan: Plan, summary: Summary, on_plan: Callable[[Plan], None]) -> Generator[dict[str, Any]]:
     """The for-loop: every pool's worker over one unit after the other, in this process."""
     plan = replace(plan, pools=place(plan.settings, plan.available, units=1))
     on_plan(plan)
     workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
+    summary.workers = 1
     todo = plan.todo
     for row in range(todo.num_rows):
         table = todo.slice(row, 1)
@@ -214,46 +284,58 @@ def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _lost(plan: Plan, seen: set[str]) -> list[dict[str, Any]]:
-    """Units that neither sent a receipt nor were written: a worker may die between writing its unit and saying so."""
-    missing = [unit for unit in plan.todo.to_pylist() if unit["unit_id"] not in seen]
-    written = plan.run.finished_units() if missing else set()
-    return [unit for unit in missing if unit["unit_id"] not in written]
+def _record_lost(plan: Plan, lost: Lost) -> dict[str, Any]:
+    """Writes error rows for a unit that no attempt brought through."""
+    unit = {name: lost.row[name] for name in MANIFEST.names}
+    tries = "1 attempt" if lost.attempts == 1 else f"{lost.attempts} attempts"
+    error_type = next((name for words, name in _LOSSES.items() if words in lost.reason), "WorkerError")
+    why = Failure(stage="worker", error_type=error_type, message=f"given up after {tries}: {lost.reason}")
+    unit |= {"errors": [why] * len(unit["texts"]), "seconds": {}}
+    tables = unit_tables(unit, plan.carried, lost.attempts)
+    return receipt(unit, tables, plan.run.commit_unit(unit["unit_id"], tables))
 
 
-def _record_lost(plan: Plan, unit: dict[str, Any]) -> dict[str, Any]:
-    """Writes error rows for a unit whose worker died with it, each time it was tried."""
-    attempts = plan.settings.resources.attempts
-    message = f"the worker process died while it held this unit, {attempts} times (killed, out of memory, or crashed)"
-    lost = Failure(stage="worker", error_type="WorkerDied", message=message)
-    unit = {**unit, "errors": [lost] * len(unit["texts"]), "seconds": {}}
-    tables = unit_tables(unit, plan.carried, attempts)
-    plan.run.commit_unit(unit["unit_id"], tables)
-    return receipt(unit, tables)
+def _failing(summary: Summary, max_error_rate: float) -> str | None:
+    """Why to stop, if it is all but certain that a larger share of instructions fails than is allowed.
+
+    Compares the lower bound of Wilson's score interval for the share of errors so far.
+    """
+    errors, total = summary.counts["errors"], sum(summary.counts[name] for name in ("ok", "empty", "errors"))
+    if total < _ENOUGH or max_error_rate >= 1:
+        return None
+    share, spread = errors / total, _SURE**2 / total
+    lower = (share + spread / 2 - _SURE * math.sqrt(share * (1 - share) / total + spread / (4 * total))) / (1 + spread)
+    if lower <= max_error_rate:
+        return None
+    error_type, number = summary.error_types.most_common(1)[0]
+    return (
+        f"{errors} of the first {total} instructions failed, more than --max-error-rate {max_error_rate:g} allows; "
+        f"{number} x {error_type}, the first error: {summary.error_example}"
+    )
 
 
-def _count(summary: Summary, one: dict[str, Any]) -> None:
-    summary.counts["units"] += 1
-    for name in ("frames", "ok", "empty", "errors", "masks"):
-        summary.counts[name] += one[name]
-    summary.error_types.update(one["error_types"])
-    summary.seconds.update({stage: value for stage, value in one["seconds"].items() if value})
+def _finished(run: RunDirectory, manifest: pa.Table) -> set[str]:
+    return run.finished_units() & set(manifest["unit_id"].to_pylist())
 
 
 def _finish(plan: Plan, summary: Summary) -> Summary:
-    summary.incomplete = plan.manifest.num_rows - len(
-        plan.run.finished_units() & set(plan.manifest["unit_id"].to_pylist())
-    )
-    plan.run.write_json(
-        "stats.json",
-        {
-            "units": summary.units,
-            "units_finished_before": summary.already_finished,
-            "counts": dict(summary.counts),
-            "error_types": dict(summary.error_types),
-            "seconds_by_stage": {stage: round(summary.seconds[stage], 3) for stage in STAGES},
-        },
-    )
+    summary.incomplete = plan.manifest.num_rows - len(_finished(plan.run, plan.manifest))
+    before = plan.run.read_json(STATS)["commands"] if plan.run.folder.exists(STATS) else []
+    command = {
+        "units_finished_before": summary.already_finished,
+        "elapsed_seconds": round(summary.elapsed, 3),
+        "workers": summary.workers,
+        "busy_seconds": round(summary.busy, 3),
+        "idle_share": round(summary.idle_share(), 4),
+        "counts": dict(summary.counts),
+        "error_types": dict(summary.error_types),
+        "seconds_by_stage": {stage: round(summary.seconds[stage], 3) for stage in STAGES},
+        "stopped": summary.stopped,
+    }
+    content = {"units": summary.units, "unfinished": summary.incomplete, "commands": [*before, command]}
+    plan.run.write_json(STATS, content)
+    if plan.settings.resources.compact and not summary.incomplete:
+        plan.run.compact(plan.manifest["unit_id"].to_pylist(), to_the_end=True)
     return summary
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cluster.engine import FEEDER_CPUS
 from cluster.resources import Resources
 from pipelines.settings import OperatorName, Pool, Settings, SettingsError
 
@@ -38,6 +37,5 @@ def place(settings: Settings, available: Resources, units: int) -> list[Pool]:
             Pool(operators=("keyframe", "propagate"), actors=gpus, cpus=cpus, gpus=0.25),
         ]
     actors = max(1, min(int(available.cpus), available.memory_bytes // MEMORY_PER_ACTOR, units))
-    # the task that feeds the pools needs a CPU beside the actors
-    cpus = min(1.0, max(1.0, available.cpus - FEEDER_CPUS) / actors)
+    cpus = min(1.0, available.cpus / actors)
     return [Pool(operators=STAGES, actors=actors, cpus=cpus)]

@@ -78,6 +78,12 @@ class Resources(_Section):
 
     `threads` are torch's in one actor. It is not worked out from the machine, because sums over more threads differ in
     their last bits, and the number of actors must not change a table.
+
+    A unit that takes longer than its deadline is given up, and tried again like one that killed its process. The
+    deadline is `deadline_seconds` until its video is open, and from then on that plus `deadline_seconds_per_frame` for
+    each frame, for four instructions beside the first once more, and so on.
+
+    `compact` merges the parts into larger files once the run is complete.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -89,6 +95,14 @@ class Resources(_Section):
     encode_batch: int = Field(default=4, ge=1)
     instruction_batch: int = Field(default=16, ge=1)
     attempts: int = Field(default=3, ge=1, le=20)
+    deadline_seconds: float = Field(default=600, gt=0)
+    deadline_seconds_per_frame: float = Field(default=5, ge=0)
+    compact: bool = True
+
+
+    def deadline(self, num_frames: int, instructions: int) -> float:
+        """Seconds that a unit may take once its video is open."""
+        return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)
 
 
 class Settings(_Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
@@ -46,7 +48,14 @@ def print_summary(console: Console, summary: Summary, output: str) -> None:
         grid.add_row("time in stages", spent)
     for error_type, number in summary.error_types.most_common(5):
         grid.add_row("errors", f"{number} x {error_type}")
+    if summary.counts["retries"]:
+        grid.add_row("retries", f"{summary.counts['retries']} attempts beyond a unit's first")
     if summary.incomplete:
         grid.add_row("incomplete", f"{summary.incomplete} units; run the same command again")
     console.print(grid, highlight=False)
+    if summary.stopped:
+        print(
+            f"stopped: {summary.stopped}. When that is put right, run the same line with --retry-errors",
+            file=sys.stderr,
+        )
     console.print(f"tables in {output}", markup=False, highlight=False)

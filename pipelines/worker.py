@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib
+import json
+import logging
 import os
+import re
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
+from cluster import guard
 from cluster.run_directory import RunDirectory
 from cluster.storage import fetch_to_local
 from operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
@@ -19,6 +24,8 @@ from pipelines.models import local_model
 from pipelines.rows import unit_tables
 from pipelines.schema import MANIFEST, STAGES
 from pipelines.settings import Settings
+
+logger = logging.getLogger("vrshq.units")
 
 OPERATORS = {
     "decode": ("operators.decode", "Decode"),
@@ -28,6 +35,12 @@ OPERATORS = {
     "keyframe": ("operators.keyframe", "SelectKeyframe"),
     "propagate": ("operators.propagation", "Propagate"),
 }
+# Errors after which nothing more runs on a GPU in the same process (asynchronous ones, and what they leave behind).
+_STICKY = re.compile(
+    r"CUDA error|device-side assert|illegal memory access|unspecified launch failure"
+    r"|CU(BLAS|DNN|SOLVER)_STATUS_(EXECUTION_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)",
+    re.IGNORECASE,
+)
 NEED_PIXELS = {"presample", "tokens", "keyframe", "propagate"}
 
 _floats = pa.list_(pa.list_(pa.float32()))
@@ -37,6 +50,9 @@ _failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("mes
 WIRE = pa.schema(
     [
         *MANIFEST,
+        ("attempt", pa.int32()),
+        ("busy", pa.float64()),
+        ("decode_passes", pa.int64()),
         ("errors", pa.list_(_failure)),
         ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
         ("num_frames", pa.int32()),
@@ -64,7 +80,13 @@ RECEIPT = pa.schema(
         ("empty", pa.int64()),
         ("errors", pa.int64()),
         ("error_types", pa.list_(pa.string())),
+        ("error_example", pa.string()),
         ("masks", pa.int64()),
+        ("bytes", pa.int64()),
+        ("attempt", pa.int32()),
+        ("busy", pa.float64()),
+        ("decode_passes", pa.int64()),
+        ("encoder_calls", pa.int64()),
         ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
     ]
 )
@@ -79,6 +101,7 @@ class UnitWorker:
         run: uri of the run directory.
         device: torch's name of where the networks run.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
+        log_units: whether to write one JSON line for each unit on stderr.
     """
 
     def __init__(
@@ -89,24 +112,31 @@ class UnitWorker:
         run: str,
         device: str,
         carried: str,
+        log_units: bool = False,
     ) -> None:
         import torch
 
+        if log_units:
+            _log_units()
         parsed = Settings.model_validate_json(settings)
         torch.set_num_threads(parsed.resources.threads)
         names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
         configs = parsed.operator_configs(local_model(parsed.model), device)
         self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
+        self.resources = parsed.resources
         self.writes = "propagate" in operators
         self.run = RunDirectory(run)
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        begin = time.perf_counter()
         batch = self._run(new_batch(from_wire(table)))
+        for unit in rows_of(batch):
+            self._check_process(unit)
         if not self.writes:
-            return to_wire(batch)
-        return pa.Table.from_pylist([self._write(unit) for unit in rows_of(batch)], schema=RECEIPT)
+            return to_wire({**batch, "busy": _added(batch["busy"], time.perf_counter() - begin)})
+        return pa.Table.from_pylist([self._write(unit, begin) for unit in rows_of(batch)], schema=RECEIPT)
 
     def _run(self, batch: Batch) -> Batch:
         """The operators over the batch, with remote videos on local scratch meanwhile."""
@@ -122,7 +152,16 @@ class UnitWorker:
                     local.append(uri)
                     why = failure("decode", error)
                     batch["errors"][index] = [old or why for old in batch["errors"][index]]
-            batch = run_operators(self.operators, {**batch, "video_uri": local})
+            batch = {**batch, "video_uri": local}
+            for operator in self.operators:
+                batch = run_operators([operator], batch)
+                if operator.name == "decode":
+                    self._allow_time(batch)
+            # what the live objects have counted, before they are closed
+            passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
+            features = batch.get("sam2_features", [None] * len(given))
+            batch["decode_passes"] = [sum(pair) for pair in zip(batch["decode_passes"], passes, strict=True)]
+            batch["encoder_calls"] = [one.encoder_calls if one else 0 for one in features]
             close_videos(batch)
         # a failure names the video as the user gave it, not its copy on scratch
         errors = [
@@ -131,23 +170,53 @@ class UnitWorker:
         ]
         return {**batch, "video_uri": given, "errors": errors}
 
-    def _write(self, unit: dict[str, Any]) -> dict[str, Any]:
-        tables = unit_tables(unit, self.carried)
-        self.run.commit_unit(unit["unit_id"], tables)
-        return receipt(unit, tables)
+    def _allow_time(self, batch: Batch) -> None:
+        """Sets the deadline of a unit whose video is open, and whose length is known."""
+        frames = sum(frames or 0 for frames in batch["num_frames"])
+        guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"])))
+
+    def _check_process(self, unit: dict[str, Any]) -> None:
+        """Ends this process after an error that leaves its CUDA context unusable: each later unit would fail just so."""
+        for error in unit["errors"]:
+            if error and _STICKY.search(error["message"]):
+                raise guard.ProcessUnusable(f"{error['stage']}: {error['error_type']}: {error['message']}")
+
+    def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
+        tables = unit_tables(unit, self.carried, unit["attempt"])
+        written = self.run.commit_unit(unit["unit_id"], tables)
+        done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
+        logger.info("%s", json.dumps({"event": "unit", "video_id": unit["video_id"], **done}, ensure_ascii=False))
+        return done
 
 
-def receipt(unit: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """What the driver needs to know of a unit that was written: counts and seconds, well under 1 kB."""
-    status = tables["tracks"]["status"].to_pylist()
+def _log_units() -> None:
+    """One JSON line for each unit on stderr, which Ray keeps in the log file of each worker process."""
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, busy: float = 0.0) -> dict[str, Any]:
+    """What the driver learns about a written unit (a row of `RECEIPT`): counts and seconds, no content."""
+    statuses = tables["tracks"]["status"].to_pylist()
+    messages = tables["errors"]["message"]
     return {
         "unit_id": unit["unit_id"],
         "frames": unit.get("num_frames") or 0,
-        "ok": status.count("ok"),
-        "empty": status.count("empty"),
-        "errors": status.count("error"),
+        "ok": statuses.count("ok"),
+        "empty": statuses.count("empty"),
+        "errors": statuses.count("error"),
         "error_types": tables["errors"]["error_type"].to_pylist(),
+        "error_example": messages[0].as_py()[:300] if len(messages) else None,
         "masks": tables["masks"].num_rows,
+        "bytes": written,
+        "attempt": tables["tracks"]["attempts"][0].as_py(),
+        "busy": busy,
+        "decode_passes": unit.get("decode_passes", 0),
+        "encoder_calls": unit.get("encoder_calls", 0),
         "seconds": {stage: unit["seconds"].get(stage) for stage in STAGES},
     }
 
@@ -159,6 +228,10 @@ def load_operator(name: str) -> Callable[[Any], Operator]:
     return loaded
 
 
+def _added(values: list[float], more: float) -> list[float]:
+    return [value + more for value in values]
+
+
 def rows_of(batch: Batch) -> list[dict[str, Any]]:
     """The batch as one dict per unit."""
     return [{column: values[index] for column, values in batch.items()} for index in range(len(batch["unit_id"]))]
@@ -168,6 +241,9 @@ def from_wire(table: pa.Table) -> list[dict[str, Any]]:
     """The units of a table of `MANIFEST` or `WIRE`."""
     units: list[dict[str, Any]] = table.to_pylist()
     for unit in units:
+        unit["attempt"] = unit.get("attempt") or 1
+        unit["busy"] = unit.get("busy") or 0.0
+        unit["decode_passes"] = unit.get("decode_passes") or 0
         if "seconds" in unit:
             unit["seconds"] = {stage: value for stage, value in unit["seconds"].items() if value is not None}
     return units
@@ -176,7 +252,7 @@ def from_wire(table: pa.Table) -> list[dict[str, Any]]:
 def to_wire(batch: Batch) -> pa.Table:
     """The batch as a table for the next pool, without live columns."""
     size = len(batch["unit_id"])
-    kept = {name: values for name, values in batch.items() if name not in LIVE_COLUMNS}
+    kept = {name: values for name, values in batch.items() if name not in LIVE_COLUMNS | {"encoder_calls"}}
     unknown = sorted(set(kept) - set(WIRE.names))
     if unknown:
         raise RuntimeError(f"columns {', '.join(unknown)} have no type in the wire schema")

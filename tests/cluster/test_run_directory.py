@@ -70,7 +70,8 @@ def test_the_manifest_comes_back_in_its_order(place: str) -> None:
 def test_a_unit_is_finished_when_its_tracks_are_there(place: str) -> None:
     run = RunDirectory(place)
     assert run.finished_units() == set()
-    assert run.write_part("masks", "0a", tracks(("x", 1.0)), TRACKS) == "part-0a.parquet"
+    size = run.write_part("masks", "0a", tracks(("x", 1.0)), TRACKS)
+    assert run.folder.sizes("masks") == {"masks/part-0a.parquet": size}
     run.write_part("errors", "0b", errors("no"), ERRORS)
     assert run.finished_units() == set()
     run.commit_unit("0a", {"tracks": tracks(("x", 1.0)), "masks": tracks(("x", 1.0)), "errors": errors()})

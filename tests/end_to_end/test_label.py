@@ -204,13 +204,14 @@ def test_lost_parts_come_back_the_same_and_finished_units_are_not_touched(
     corpus: Path, loop_run: str, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(loop_run, run)
+    in_parts = Settings.model_validate({**SETTINGS.model_dump(), "resources": {"compact": False}})
+    label(str(corpus / "instructions.jsonl"), str(run), in_parts, use_ray=False)
     finished = sorted(RunDirectory(str(run)).finished_units())
     for unit_id in finished[:2]:  # as if killed between the masks and the tracks of these units
         (run / "tracks" / f"part-{unit_id}.parquet").unlink()
     kept = [run / "tracks" / f"part-{unit_id}.parquet" for unit_id in finished[2:]]
     times = [path.stat().st_mtime_ns for path in kept]
-    summary = label(str(corpus / "instructions.jsonl"), str(run), SETTINGS, use_ray=False)
+    summary = label(str(corpus / "instructions.jsonl"), str(run), in_parts, use_ray=False)
     assert (summary.already_finished, summary.counts["units"]) == (2, 2)
     assert content(str(run)) == content(loop_run)
     assert [path.stat().st_mtime_ns for path in kept] == times
@@ -355,8 +356,8 @@ decode.open_video = deadly
 DIES_AFTER_WRITING = """
 import os, pipelines.worker as worker
 write = worker.UnitWorker._write
-def deadly(self, unit):
-    receipt = write(self, unit)
+def deadly(self, unit, begin):
+    receipt = write(self, unit, begin)
     if "deadly" in unit["video_id"]: os._exit(1)
     return receipt
 worker.UnitWorker._write = deadly

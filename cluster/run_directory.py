@@ -237,9 +237,10 @@ class RunDirectory:
         self.folder.write_bytes(name, text.encode() + b"\n")
 
     def _units(self, table_name: str) -> set[str]:
-        parts, merged, _ = self._live(table_name, self.folder.list(table_name))
-        units = set(parts)
-        for one in merged:
+        names = self.folder.list(table_name)
+        matches = (_PART.fullmatch(name.rpartition("/")[2]) for name in names)
+        units = {match.group(1) for match in matches if match}
+        for one in merging.merged_files(self.folder, table_name, names):
             units.update(one.units.to_pylist())
         return units
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.engine import Lost, stream_receipts
 from cluster.engine import Pool as EnginePool
@@ -32,12 +33,13 @@ from pipelines.placement import place
 from pipelines.rows import unit_tables
 from pipelines.schema import MANIFEST, SCHEMA_VERSION, STAGES
 from pipelines.settings import Pool, Settings
-from pipelines.worker import UnitWorker, encode_schema, receipt
+from pipelines.worker import PATIENCE_S, UnitWorker, encode_schema, receipt
 
 STATS = "stats.json"
 COUNTED = ("frames", "ok", "empty", "errors", "masks", "bytes", "decode_passes", "encoder_calls")
 # How sure a run must be that too many instructions fail before it stops early: one-sided 99.95 %, from this many on.
 _SURE, _ENOUGH = 3.29, 16
+_HASHED_ROWS = 65536
 # What a `Lost` unit's reason says, and the error type that it becomes.
 _LOSSES = {"took longer": "DeadlineExceeded", "for memory": "OutOfMemory", "process died": "WorkerDied"}
 
@@ -61,8 +63,7 @@ class Plan:
         """The manifest's rows that are not finished."""
         if not self.finished:
             return self.manifest
-        left = pa.array([unit_id not in self.finished for unit_id in self.manifest["unit_id"].to_pylist()])
-        return self.manifest.filter(left)
+        return self.manifest.filter(pc.invert(pc.is_in(self.manifest["unit_id"], pa.array(self.finished, pa.string()))))
 
 
 @dataclass
@@ -190,6 +191,7 @@ def label(
             for unit_id in again:
                 plan.run.forget_unit(unit_id)
             plan = replace(plan, finished=plan.finished - again)
+        plan = replace(plan, run=RunDirectory(output, patience_s=PATIENCE_S))
         return _run(plan, address, max_error_rate, use_ray=use_ray, on_plan=on_plan, on_receipt=on_receipt)
 
 
@@ -315,7 +317,8 @@ def _failing(summary: Summary, max_error_rate: float) -> str | None:
 
 
 def _finished(run: RunDirectory, manifest: pa.Table) -> set[str]:
-    return run.finished_units() & set(manifest["unit_id"].to_pylist())
+    found = pa.array(run.finished_units(), pa.string())
+    return set(manifest["unit_id"].filter(pc.is_in(manifest["unit_id"], found)).to_pylist())
 
 
 def _finish(plan: Plan, summary: Summary) -> Summary:
@@ -342,7 +345,7 @@ def _finish(plan: Plan, summary: Summary) -> Summary:
 def _manifest_hash(manifest: pa.Table) -> str:
     """SHA-256 of what is asked of which video, in manifest order; where the videos lie does not matter."""
     digest = hashlib.sha256()
-    columns = [manifest[name].to_pylist() for name in ("unit_id", "carried")]
-    for unit_id, carried in zip(*columns, strict=True):
-        digest.update(json.dumps([unit_id, carried]).encode())
+    asked = manifest.select(["unit_id", "carried"])
+    for row in range(0, asked.num_rows, _HASHED_ROWS):
+        digest.update(json.dumps(asked.slice(row, _HASHED_ROWS).to_pydict()).encode())
     return digest.hexdigest()

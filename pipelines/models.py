@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -60,24 +61,51 @@ def _fetch(uri: str, given_as: str) -> Path:
     """Copies a bucket's model folder to the node's cache, file by file.
 
     The cached folder's name depends on `bundle.json`, so a bundle that is replaced in the bucket is fetched anew: its
-    checksums differ. Weights without one are fetched again only when their uri or a file name changes. A file appears whole
-    or not at all, and one process fetches while the others on the node wait.
+    checksums differ. Files that it does not list, or that have no `bundle.json` beside them, are fetched anew when their
+    size, ETag or time of writing in the bucket changes. A file appears whole, with the listed checksum, or not at all. One
+    process fetches while the others on the node wait; if it is killed, the next one goes on after its last whole file.
     """
     source = Folder(uri)
-    names = source.list()
-    if not names:
+    stamps = source.stamps()
+    if not stamps:
         raise CheckpointError(f"{given_as} {uri}: nothing is there; expected the folder of a model")
-    description = source.read_bytes(DESCRIPTION) if DESCRIPTION in names else b""
-    target = cache_folder() / hashlib.sha256(repr((source.uri, names, description)).encode()).hexdigest()[:16]
+    description = source.read_bytes(DESCRIPTION) if DESCRIPTION in stamps else b""
+    listed = _listed_checksums(description)
+    versions = [
+        (name, listed.get(name, description if name == DESCRIPTION else stamp)) for name, stamp in stamps.items()
+    ]
+    cache = cache_folder()
+    target = cache / hashlib.sha256(repr((source.uri, versions)).encode()).hexdigest()[:16]
     target.mkdir(parents=True, exist_ok=True)
     with _one_process_at_a_time(target):
-        for name in names:
+        for name in stamps:
             uri_of_file, place = source.uri_of(name), target / name  # uri_of refuses names that leave the folder
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                with fetch_to_local(uri_of_file, target) as fetched:
+                with fetch_to_local(uri_of_file, cache / "incoming") as fetched:
+                    _check_and_sync(Path(fetched), listed.get(name), f"{given_as} {uri_of_file}")
                     Path(fetched).replace(place)
     return target
+
+
+def _listed_checksums(description: bytes) -> dict[str, str]:
+    """The sha256 of files by name; {} if there are none, or none that can be read: opening the bundle says what is wrong."""
+    try:
+        listed = json.loads(description)["sha256"]
+        return {str(name): str(checksum) for name, checksum in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check_and_sync(path: Path, expected: str | None, named: str) -> None:
+    """Compares a file with its checksum, and brings it to disk: after a power cut it must not lie there half."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        found = hashlib.file_digest(file, "sha256").hexdigest() if expected else None
+    if found != expected:
+        raise CheckpointError(
+            f"{named}: sha256 {found}, bundle.json lists {expected}; the file in the bucket is damaged or was replaced"
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -13,8 +14,8 @@ from pipelines.schema import STAGES
 
 def print_plan(console: Console, plan: Plan) -> None:
     """Units, what is done of them, where the rest runs and what it needs."""
-    instructions = sum(len(ids) for ids in plan.manifest["instruction_ids"].to_pylist())
-    videos = len(set(plan.manifest["video_id"].to_pylist()))
+    instructions = pc.sum(pc.list_value_length(plan.manifest["instruction_ids"])).as_py() or 0
+    videos = pc.count_distinct(plan.manifest["video_id"]).as_py()
     todo = plan.todo.num_rows
     grid = Table.grid(padding=(0, 2))
     grid.add_row("run", plan.run.uri)

@@ -35,6 +35,8 @@ OPERATORS = {
     "keyframe": ("operators.keyframe", "SelectKeyframe"),
     "propagate": ("operators.propagation", "Propagate"),
 }
+# For how long a store may be away while work goes on; what is asked before it starts answers sooner.
+PATIENCE_S = 300.0
 # Errors after which nothing more runs on a GPU in the same process (asynchronous ones, and what they leave behind).
 _STICKY = re.compile(
     r"CUDA error|device-side assert|illegal memory access|unspecified launch failure"
@@ -101,7 +103,7 @@ class UnitWorker:
         run: uri of the run directory.
         device: torch's name of where the networks run.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
-        log_units: whether to write one JSON line for each unit on stderr.
+        log_units: whether to write a JSON line on stderr when a unit begins and ends.
     """
 
     def __init__(
@@ -125,13 +127,16 @@ class UnitWorker:
         self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
         self.resources = parsed.resources
         self.writes = "propagate" in operators
-        self.run = RunDirectory(run)
+        self.run = RunDirectory(run, patience_s=PATIENCE_S)
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
     def __call__(self, table: pa.Table) -> pa.Table:
         begin = time.perf_counter()
-        batch = self._run(new_batch(from_wire(table)))
+        units = from_wire(table)
+        for unit in units:
+            _log("begin", unit_id=unit["unit_id"], video_id=unit["video_id"], attempt=unit["attempt"])
+        batch = self._run(new_batch(units))
         for unit in rows_of(batch):
             self._check_process(unit)
         if not self.writes:
@@ -147,7 +152,7 @@ class UnitWorker:
             local: list[str] = []
             for index, uri in enumerate(given):
                 try:
-                    local.append(stack.enter_context(fetch_to_local(uri, self.scratch)))
+                    local.append(stack.enter_context(fetch_to_local(uri, self.scratch, patience_s=PATIENCE_S)))
                 except OSError as error:
                     local.append(uri)
                     why = failure("decode", error)
@@ -185,12 +190,17 @@ class UnitWorker:
         tables = unit_tables(unit, self.carried, unit["attempt"])
         written = self.run.commit_unit(unit["unit_id"], tables)
         done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
-        logger.info("%s", json.dumps({"event": "unit", "video_id": unit["video_id"], **done}, ensure_ascii=False))
+        _log("end", video_id=unit["video_id"], **done)
         return done
 
 
+def _log(event: str, **content: Any) -> None:
+    line = {"event": event, "at": round(time.time(), 3), "pid": os.getpid(), **content}
+    logger.info("%s", json.dumps(line, ensure_ascii=False))
+
+
 def _log_units() -> None:
-    """One JSON line for each unit on stderr, which Ray keeps in the log file of each worker process."""
+    """JSON lines at the begin and end of each unit on stderr, which Ray keeps in the log file of each worker process."""
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))

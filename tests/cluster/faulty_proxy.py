@@ -1,0 +1,200 @@
+"""A proxy in front of an S3 server that spoils what passes through it, and counts it.
+
+S3 requests are signed together with the Host header that the client sent, so the proxy passes the headers on as they came:
+the server then checks the signature against the proxy's address, which is what the client signed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+FAULTS = ("503", "cut_upload", "cut_before_answer", "cut_in_body")
+SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
+
+
+class FaultyProxy:
+    """`with FaultyProxy(server_port) as proxy:` listens on `proxy.port` and passes everything on, until told otherwise.
+
+    The faults, each drawn for each request at its rate (0..1), which may be changed at any time:
+
+    * `rate_503`: the answer "503 SlowDown"; the server does not see the request.
+    * `rate_cut_upload`: half of the request's body goes to the server, then both connections are reset. Requests
+      without a body are spared.
+    * `rate_cut_before_answer`: the server does what it was asked, and its answer is lost.
+    * `rate_cut_in_body`: the answer's headers and half of its body, then the connection ends. Answers without a body
+      are spared.
+
+    `delay_s` comes before each answer. `script` is asked first with (method, path) and names a fault (also any other
+    HTTP status, such as "429"), or "" for none, or None to leave it to the rates. With one client that sends one request
+    at a time, a seed gives the same faults again.
+
+    Attributes:
+        counts: requests by (method, path without query), also those that were spoiled.
+        faults: how often each fault happened.
+        answered_bytes: the bodies of all answers together.
+    """
+
+    def __init__(
+        self,
+        target_port: int,
+        *,
+        seed: int = 0,
+        rate_503: float = 0.0,
+        rate_cut_upload: float = 0.0,
+        rate_cut_before_answer: float = 0.0,
+        rate_cut_in_body: float = 0.0,
+        delay_s: float = 0.0,
+        script: Callable[[str, str], str | None] | None = None,
+    ) -> None:
+        self.target_port = target_port
+        self.rate_503, self.rate_cut_upload = rate_503, rate_cut_upload
+        self.rate_cut_before_answer, self.rate_cut_in_body = rate_cut_before_answer, rate_cut_in_body
+        self.delay_s, self.script = delay_s, script
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.answered_bytes = 0
+        self._random, self._lock = random.Random(seed), threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> FaultyProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def spoil_next(self, fault: str, times: int, method: str = "", part: str = "") -> None:
+        """Spoils the next `times` requests whose method is `method` ("": any) and whose path contains `part`."""
+        left = [times]
+
+        def script(asked: str, path: str) -> str | None:
+            with self._lock:
+                if left[0] and method in ("", asked) and part in path:
+                    left[0] -= 1
+                    return fault
+            return None
+
+        self.script = script
+
+    def draw(self, method: str, path: str) -> str:
+        """Counts a request, and says what befalls it: one of FAULTS, another HTTP status, or ""."""
+        with self._lock:
+            self.counts[method, path] += 1
+        fault = self.script(method, path) if self.script else None  # it may wait, so it holds nobody else up
+        with self._lock:
+            if fault is None:
+                rates = (self.rate_503, self.rate_cut_upload, self.rate_cut_before_answer, self.rate_cut_in_body)
+                drawn = [name for name, rate in zip(FAULTS, rates, strict=True) if self._random.random() < rate]
+                fault = drawn[0] if drawn else ""
+            return fault
+
+    def note(self, fault: str) -> None:
+        """Counts a fault that really happened."""
+        with self._lock:
+            self.faults[fault] += 1
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    proxy: FaultyProxy
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        """Closes without the orderly end that the base class sends first: a reset must arrive as one."""
+        self.close_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are no news here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_one_request(self) -> None:
+        """One request of any method: read, maybe spoiled, passed on, answered."""
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = proxy.draw(self.command, unquote(self.path.partition("?")[0]))
+        time.sleep(proxy.delay_s)
+        if fault.isdigit():
+            proxy.note(fault)
+            self._answer(int(fault), [("Content-Type", "application/xml")], SLOW_DOWN if fault == "503" else b"")
+            return
+        upstream = http.client.HTTPConnection("127.0.0.1", proxy.target_port, timeout=60)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                # Expect is answered here, and is not signed.
+                if name.lower() not in ("expect", "connection"):
+                    upstream.putheader(name, value)
+            if fault == "cut_upload" and body:
+                upstream.endheaders(body[: len(body) // 2])
+                _reset(upstream.sock)
+                proxy.note(fault)
+                self._hang_up()
+                return
+            upstream.endheaders(body)
+            response = upstream.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException):  # the server is down: its clients see a connection that ends
+            self._hang_up()
+            return
+        finally:
+            upstream.close()
+        if fault == "cut_before_answer":
+            proxy.note(fault)
+            self._hang_up()
+            return
+        if fault == "cut_in_body" and content:
+            proxy.note(fault)
+            # An orderly end, which a careless client takes for the end of the content.
+            self._answer(response.status, response.getheaders(), content, len(content) // 2)
+            self.close_connection = True
+        else:
+            self._answer(response.status, response.getheaders(), content)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, sent: int | None = None) -> None:
+        self.send_response_only(status)
+        told_length = False
+        for name, value in headers:
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+                told_length |= name.lower() == "content-length"
+        if not told_length:  # of a HEAD it is the object's, which the server told
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[:sent])
+            with self.server.proxy._lock:
+                self.server.proxy.answered_bytes += len(content[:sent])
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        _reset(self.connection)
+
+
+def _reset(connection: socket.socket) -> None:
+    """Closes so that the other side gets a reset rather than an orderly end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()

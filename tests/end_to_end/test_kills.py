@@ -1,0 +1,153 @@
+"""Promise 2, by breaking things: whatever is killed, the same line again gives the tables of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.run_directory import RunDirectory
+from pipelines.label import label
+from pipelines.settings import Settings
+from tests.cluster.cluster_helpers import S3_BUCKET, S3Server
+from tests.cluster.faulty_proxy import FaultyProxy
+from tests.end_to_end.fault_kit import Command, Nodes, accounted, checksums, nodes, wait_until, write_corpus
+
+VIDEOS, DRIVER_KILLS = 56, 20
+MODEL = ["--model", "untrained-tiny"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), VIDEOS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Checksums of the for-loop's tables."""
+    output = str(tmp_path_factory.mktemp("undisturbed") / "run")
+    summary = label(str(corpus), output, Settings(model="untrained-tiny"), use_ray=False)
+    assert (summary.counts["units"], summary.counts["errors"], summary.incomplete) == (VIDEOS, 0, 0)
+    return checksums(output)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(server: S3Server) -> Iterator[FaultyProxy]:
+    with FaultyProxy(server.port, seed=4) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(server: S3Server, proxy: FaultyProxy) -> Iterator[Nodes]:
+    """A head and a worker node that know the way to the S3 server: through the proxy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment(proxy.port).items():
+            patch.setenv(name, value)
+        with nodes(workers=1) as running:
+            yield running
+
+
+def finished(run: str) -> int:
+    return len(RunDirectory(run).finished_units())
+
+
+def wait_for_units(run: str, number: int, command: Command) -> None:
+    """Until so many units are finished, or the command has ended."""
+    wait_until(lambda: finished(run) >= number or command.process.poll() is not None, 240, f"{number} units")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_identical_tables(
+    corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
+) -> None:
+    chance = random.Random(11)
+    run = str(tmp_path / "run")
+    line = ["label", str(corpus), "--output", run, *MODEL, "--address", cluster.address]
+    before = len(cluster.units_begun())
+    kills = actors = machines = 0
+    while kills < DRIVER_KILLS:
+        command = Command(*line)
+        done = finished(run)
+        if chance.random() < 0.7 and done < VIDEOS:
+            # in the middle of the work
+            wait_for_units(run, done + 1, command)
+            if actors < 3:
+                for process in chance.sample(cluster.actors(), 1):
+                    process.send_signal(signal.SIGKILL)
+                    actors += 1
+                time.sleep(chance.uniform(0, 3))
+            elif machines < 1:
+                cluster.kill_worker_node()
+                machines += 1
+                wait_for_units(run, finished(run) + 1, command)
+            time.sleep(chance.uniform(0, 1.5))
+        else:
+            # while it starts: reading, planning, connecting, loading
+            time.sleep(chance.uniform(0, 8))
+        if command.kill():
+            kills += 1
+        else:
+            assert done == VIDEOS, command.output
+            break
+    last = Command(*line)
+    assert last.end(600) == 0, last.output
+    assert checksums(run) == undisturbed
+    counts = accounted(run)
+    assert (len(counts), set(counts.values())) == (VIDEOS, {1})
+    assert (actors, machines) == (3, 1)
+    assert kills == DRIVER_KILLS
+    begun = len(cluster.units_begun()) - before
+    print(
+        f"{kills} kills of the driver, {actors} of actors, {machines} of a machine; "
+        f"{VIDEOS} units, begun {begun} times: {begun - VIDEOS} of them again"
+    )
+    # each kill costs at most what two actors held
+    assert begun <= VIDEOS + 2 * (kills + actors + machines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
+    corpus: Path, undisturbed: dict[str, str], cluster: Nodes, server: S3Server, proxy: FaultyProxy
+) -> None:
+    """Videos and run directory on S3; 503s, cut connections, a server that dies and comes back, a driver that dies."""
+    run = f"s3://{S3_BUCKET}/kills/run"
+    (server.served / S3_BUCKET / "videos").mkdir()
+    for file in corpus.parent.iterdir():
+        (server.served / S3_BUCKET / "videos" / file.name).write_bytes(file.read_bytes())
+    table = f"s3://{S3_BUCKET}/videos/{corpus.name}"
+    line = ["label", table, "--output", run, *MODEL, "--address", cluster.address]
+    proxy.rate_503, proxy.rate_cut_before_answer, proxy.rate_cut_in_body, proxy.rate_cut_upload = 0.05, 0.02, 0.02, 0.02
+    first = Command(*line)
+    tracks = server.served / S3_BUCKET / "kills/run/tracks"
+
+    def parts() -> int:
+        return len(list(tracks.glob("part-*.parquet"))) if tracks.is_dir() else 0
+
+    wait_until(lambda: parts() >= 5 or first.process.poll() is not None, 240, "five units")
+    assert first.kill(), first.output
+    second = Command(*line)
+    wait_until(lambda: parts() >= 15 or second.process.poll() is not None, 240, "ten more units")
+    server.kill()
+    time.sleep(5)
+    server.start()
+    assert second.end(600) == 0, second.output
+    proxy.rate_503 = proxy.rate_cut_before_answer = proxy.rate_cut_in_body = proxy.rate_cut_upload = 0.0
+    # identical but for where the videos lie
+    assert checksums(run)["masks"] == undisturbed["masks"]
+    counts = accounted(run)
+    assert (len(counts), set(counts.values())) == (VIDEOS, {1})
+    assert "0 errors" in second.output
+    print(f"requests {sum(proxy.counts.values())}, faults {dict(proxy.faults)}")
+    assert set(proxy.faults) >= {"503", "cut_before_answer", "cut_in_body", "cut_upload"}

@@ -1,0 +1,65 @@
+"""What synthetic videos are made of: the ranges that a video's own values are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from operators.synth.colours import COLOURS
+from operators.synth.shapes import SHAPES
+
+SPLITS = ("train", "valid", "test", "test_unseen")
+
+
+def _all_colours() -> tuple[str, ...]:
+    return tuple(COLOURS)
+
+
+def _all_shapes() -> tuple[str, ...]:
+    return tuple(SHAPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthConfig:
+    """Ranges are (least, most), both included. Lengths in *short sides* are relative to a frame's shorter side.
+
+    Raises ValueError, in one line, for values that no video can be made with.
+    """
+
+    objects: tuple[int, int] = (2, 6)
+    """Objects planned for a video. One that is never well visible is left out, so a video may have fewer, but never none."""
+    frames: tuple[int, int] = (8, 64)
+    """Frames of a video."""
+    short_sides: tuple[int, ...] = (128, 128, 160, 192, 240, 360, 480)
+    """A frame's shorter side is one of these, in pixels; one that is listed twice is twice as likely."""
+    aspects: tuple[float, ...] = (1.0, 4 / 3, 16 / 9, 3 / 4)
+    """Width / height is one of these."""
+    radius: tuple[float, float] = (0.09, 0.24)
+    """Size of an object, in short sides: the radius of a disc with the area of its outline's typical filled shape."""
+    shapes: tuple[str, ...] = field(default_factory=_all_shapes)
+    """Names in `shapes.SHAPES`."""
+    colours: tuple[str, ...] = field(default_factory=_all_colours)
+    """Names in `colours.COLOURS`."""
+    effects: float = 1.0
+    """Factor, 0 to 1, on the chances of camera motion, light change, noise and blur; 0: none of them."""
+    expressions: int = 3
+    """Most expressions of each of the four kinds in a video."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("objects", 1), ("frames", 2)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name} = {(low, high)}: expected (least, most) with {least} <= least <= most")
+        if not 0.05 <= self.radius[0] <= self.radius[1] <= 0.4:
+            raise ValueError(f"radius = {self.radius}: expected (least, most) within 0.05 .. 0.4")
+        if not self.short_sides or min(self.short_sides) < 32:
+            raise ValueError(f"short_sides = {self.short_sides}: expected pixels, at least 32")
+        if not self.aspects or not all(0.4 <= aspect <= 2.5 for aspect in self.aspects):
+            raise ValueError(f"aspects = {self.aspects}: expected width / height within 0.4 .. 2.5")
+        for name, known in (("shapes", SHAPES), ("colours", COLOURS)):
+            unknown = [item for item in getattr(self, name) if item not in known]
+            if unknown or not getattr(self, name):
+                raise ValueError(f"{name} = {getattr(self, name)}: expected some of {', '.join(known)}")
+        if not 0 <= self.effects <= 1:
+            raise ValueError(f"effects = {self.effects}: expected 0 .. 1")
+        if self.expressions < 1:
+            raise ValueError(f"expressions = {self.expressions}: expected at least 1")

@@ -1,0 +1,249 @@
+"""What is true of the objects' motion, and of all else, as verdicts (see `judging`).
+
+Motion is judged twice, in the image and against the background, which differ where the camera moves: a viewer may mean
+either, so yes needs both, and no needs both.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from operators.synth.judging import FASTER, HIDDEN, MAYBE, MOVED, NO, OPEN, RESTED, UNHIDDEN, YES, Verdicts, verdicts
+from operators.synth.layout_facts import LayoutFacts
+from operators.synth.motion import DIRECTIONS
+from operators.synth.records import SynthObject
+
+
+def is_well_visible(item: SynthObject) -> bool:
+    """Whether an object shows at least 30 % of itself, and 24 pixels, in at least 3 frames and 30 % of them."""
+    shown = (item.visible >= 0.3 * item.area) & (item.visible >= 24)
+    return bool(shown.sum() >= max(3, 0.3 * len(shown)))
+
+
+class Facts(LayoutFacts):
+    """All facts of a video's objects; (n,) int8 of NO, MAYBE, YES for each question."""
+
+    def _tracks(self, number: int) -> list[np.ndarray]:
+        """Places of an object where it is in view: in the image, and against the background."""
+        seen = self.in_view[number]
+        return [self.centre[number][seen], self.world[number][seen]]
+
+    @cached_property
+    def speeds(self) -> np.ndarray:
+        """(n, 2, 2): mean and largest speed, in short sides a frame, in the image and against the background."""
+        result = np.full((len(self), 2, 2), np.nan)
+        for number in range(len(self)):
+            seen = self.in_view[number]
+            pairs = seen[1:] & seen[:-1]
+            if pairs.sum() < 2:
+                continue
+            for view, places in enumerate((self.centre[number], self.world[number])):
+                steps = np.linalg.norm(np.diff(places, axis=0), axis=1)[pairs]
+                result[number, :, view] = steps.mean(), steps.max()
+        return result
+
+    @cached_property
+    def ways(self) -> np.ndarray:
+        """(n, 2): the largest distance between two places of an object in view, in the image and against the background."""
+        result = np.zeros((len(self), 2))
+        for number in range(len(self)):
+            for view, places in enumerate(self._tracks(number)):
+                if len(places):
+                    result[number, view] = np.linalg.norm(np.ptp(places, axis=0))
+        return result
+
+    def fastest(self, among: np.ndarray) -> Verdicts:
+        """Which of `among` moves fastest, on average and at its fastest."""
+        numbers = np.flatnonzero(among)
+        if len(numbers) < 2 or np.isnan(self.speeds[numbers]).any():
+            return np.where(among, MAYBE, NO).astype(np.int8)
+        best = int(numbers[self.speeds[numbers, 0, 0].argmax()])
+        others = [number for number in numbers if number != best]
+        sure = self.ways[best].min() >= MOVED and all(
+            (self.speeds[best, 0] >= FASTER * self.speeds[other, 0]).all()
+            and (self.speeds[best, 1] >= 1.2 * self.speeds[other, 1]).all()
+            for other in others
+        )
+        return self._winner(best, among, bool(sure))
+
+    def slowest(self, among: np.ndarray) -> Verdicts:
+        """Which of `among`, all of which move, moves slowest."""
+        numbers = np.flatnonzero(among)
+        if len(numbers) < 2 or np.isnan(self.speeds[numbers]).any() or (self.ways[numbers] < 0.06).any():
+            return np.where(among, MAYBE, NO).astype(np.int8)
+        best = int(numbers[self.speeds[numbers, 0, 0].argmin()])
+        sure = all(
+            (self.speeds[other, 0] >= FASTER * self.speeds[best, 0]).all()
+            and (self.speeds[other, 1] >= 1.2 * self.speeds[best, 1]).all()
+            for other in numbers
+            if other != best
+        )
+        return self._winner(best, among, bool(sure))
+
+    @cached_property
+    def still(self) -> Verdicts:
+        """Which objects stay in place all the time; one that turns or grows in its place is a MAYBE."""
+
+        def judge(number: int) -> tuple[bool, bool]:
+            item = self.objects[number]
+            calm = np.ptp(item.angle) < 5 and item.scale.max() < 1.05 * item.scale.min()
+            ways = self.ways[number]
+            moves = ways.min() >= 0.08 or (self.absent[number].any() and ways.min() >= RESTED)
+            return bool(self.in_view[number].all() and calm and ways.max() <= RESTED), bool(moves)
+
+        return self.each(judge)
+
+    @cached_property
+    def moving(self) -> Verdicts:
+        """Which objects change their place."""
+        return (YES - self.still).astype(np.int8)
+
+    def heading(self, name: str) -> Verdicts:
+        """Which objects move straight to the left, right, up or down, as far as they are seen."""
+        direction = np.array(DIRECTIONS[name])
+
+        def judge(number: int) -> tuple[bool, bool]:
+            yes, no = [], []
+            for places in self._tracks(number):
+                if len(places) < 3:
+                    return False, False
+                net = places[-1] - places[0]
+                length = float(np.linalg.norm(net))
+                walked = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+                along = places @ direction
+                # the longest stretch in this direction between any two moments
+                gain = float((along - np.minimum.accumulate(along)).max())
+                straight = length >= 0.85 * walked
+                yes.append(length >= MOVED and straight and float(net @ direction) >= 0.88 * length)
+                drift = float(net @ direction) <= 0.5 * MOVED
+                no.append(drift and gain <= max(RESTED, 0.4 * float(np.linalg.norm(np.ptp(places, axis=0)))))
+            return all(yes), all(no)
+
+        return self.each(judge)
+
+    @cached_property
+    def hidden(self) -> Verdicts:
+        """Which objects get hidden by another one, at least for a while, and are in the open at another time."""
+
+        def judge(number: int) -> tuple[bool, bool]:
+            share = self.visible_share[number]
+            share = share[np.isfinite(share)]
+            if not len(share):
+                return False, False
+            return bool(share.min() <= HIDDEN and (share >= OPEN).sum() >= 2), bool(share.min() >= UNHIDDEN)
+
+        return self.each(judge)
+
+    @cached_property
+    def hiding(self) -> Verdicts:
+        """Which objects pass in front of another one so that it gets hidden."""
+        covered = np.stack([item.hidden_by for item in self.objects])  # [hidden, hiding, frame]
+        yes = [bool((covered[:, number].max(axis=1)[self.hidden == YES] >= 0.6).any()) for number in range(len(self))]
+        no = [bool(covered[:, number].max() <= 0.12) for number in range(len(self))]
+        return verdicts(yes, no)
+
+    @cached_property
+    def going_behind(self) -> Verdicts:
+        """Which objects get hidden because they move behind another one, rather than another one in front of them."""
+        return np.where((self.hidden == YES) & (self.moving != YES), MAYBE, self.hidden).astype(np.int8)
+
+    @cached_property
+    def going_in_front(self) -> Verdicts:
+        """Which objects hide another one because they move in front of it."""
+        return np.where((self.hiding == YES) & (self.moving != YES), MAYBE, self.hiding).astype(np.int8)
+
+    @cached_property
+    def entries(self) -> np.ndarray:
+        """(n,) float64: the frame from which an object is in view; nan where it does not clearly come in."""
+        return np.array([_entry(self.in_view[number], self.absent[number]) for number in range(len(self))])
+
+    @cached_property
+    def exits(self) -> np.ndarray:
+        """(n,) float64: the last frame in which an object is in view; nan where it does not clearly go."""
+        frames = self.in_view.shape[1]
+        backwards = [_entry(self.in_view[number][::-1], self.absent[number][::-1]) for number in range(len(self))]
+        return frames - 1 - np.array(backwards)
+
+    @cached_property
+    def entering(self) -> Verdicts:
+        """Which objects are not there in the beginning and come in later."""
+        return verdicts(~np.isnan(self.entries), self._there_at(0))
+
+    @cached_property
+    def leaving(self) -> Verdicts:
+        """Which objects are there, and no more in the end."""
+        return verdicts(~np.isnan(self.exits), self._there_at(-1))
+
+    def _there_at(self, end: int) -> np.ndarray:
+        """Whether an object is in view in that frame, and does not go and come back."""
+        # who is hidden is not seen to be there, at that end or later; who is absent for a part must be so at the other end
+        there = self.in_view[:, end] & self.shown[:, end] & (self.hidden != YES)
+        return there & (~self.absent.any(axis=1) | self.absent[:, 0 if end else -1])
+
+    def last_to_enter(self) -> Verdicts:
+        """Which of several objects that come in does so last; those that are there at once do not count."""
+        return self._last(self.entering, self.entries)
+
+    def first_to_leave(self) -> Verdicts:
+        """Which of several objects that go does so first."""
+        return self._last(self.leaving, -self.exits)
+
+    def _last(self, which: Verdicts, times: np.ndarray) -> Verdicts:
+        numbers = np.flatnonzero(which == YES)
+        if (which == MAYBE).any() or not len(numbers):
+            return np.full(len(self), MAYBE, dtype=np.int8)
+        order = numbers[np.argsort(times[numbers], kind="stable")]
+        step = max(2, 0.08 * self.in_view.shape[1])
+        sure = len(order) == 1 or times[order[-1]] - times[order[-2]] >= step
+        return self._winner(int(order[-1]), np.isin(np.arange(len(self)), numbers), bool(sure))
+
+    def grown(self, smaller: bool = False) -> Verdicts:
+        """Which objects get larger (smaller)."""
+
+        def judge(number: int) -> tuple[bool, bool]:
+            item, seen = self.objects[number], self.in_view[number]
+            if seen.sum() < 3:
+                return False, False
+            ratios = [values[seen][-1] / values[seen][0] for values in (item.radius, item.scale)]
+            ratios = [1 / ratio for ratio in ratios] if smaller else ratios
+            return bool(min(ratios) >= 1.35 and seen.all()), bool(max(ratios) <= 1.08)
+
+        return self.each(judge)
+
+    @cached_property
+    def turning(self) -> Verdicts:
+        """Which objects turn around themselves."""
+
+        def judge(number: int) -> tuple[bool, bool]:
+            seen = self.in_view[number]
+            turned = np.ptp(self.objects[number].angle[seen]) if seen.any() else 0.0
+            return bool(turned >= 60 and seen.sum() >= 4), bool(turned <= 5)
+
+        return self.each(judge)
+
+    def doing(self, program: str, not_doing: frozenset[str]) -> Verdicts:
+        """Which objects were made to follow a program; those of other programs than `not_doing` are MAYBE.
+
+        Needs the camera's help: where it moves much, what stands still would be seen moving, so all are MAYBE.
+        """
+        drift = np.abs((self.centre - self.world) - (self.centre - self.world)[:, :1]).max()
+        if drift > RESTED:
+            return np.full(len(self), MAYBE, dtype=np.int8)
+        programs = [item.program for item in self.objects]
+        whole = self.in_view.mean(axis=1) >= 0.9
+        return verdicts(
+            [name == program and seen for name, seen in zip(programs, whole, strict=True)],
+            [name in not_doing for name in programs],
+        )
+
+
+def _entry(in_view: np.ndarray, absent: np.ndarray) -> float:
+    """First frame in view of an object that is wholly absent in two frames or more before, and stays for three or more."""
+    if not in_view.any():
+        return float("nan")
+    first = int(in_view.argmax())
+    before = int((~absent).argmax())  # frames before anything of it shows
+    comes = before >= 2 and in_view.sum() >= 3 and absent[:before].all()
+    return float(first) if comes else float("nan")

@@ -1,0 +1,126 @@
+"""Which instructions a video gets: some of each kind, all with one answer that nobody would argue about."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from operators.synth.grammar import PLURAL, can_say, say
+from operators.synth.judging import MAYBE, YES
+from operators.synth.records import KINDS, Expression
+from operators.synth.rules import RULES, Ask, View
+
+PLURAL_SHARE = 0.12  # of the instructions, at most, that ask for several objects at once
+
+# How often an absent instruction is of each kind.
+ABSENT_KINDS = {"referring": 0.4, "attribute": 0.25, "motion": 0.35}
+# Weights of rules where they are asked in vain, if not those of `RULES`: what all videos can be asked in vain would else crowd
+# out the rest, and a rule that is never asked in vain would say by itself that something is there.
+ABSENT_WEIGHTS = {
+    "heading": 7.0,
+    "still": 3.5,
+    "enters": 2.5,
+    "leaves": 2.5,
+    "hidden": 2.5,
+    "rolls": 3.0,
+    "no_corners": 3.0,
+}
+
+Chosen = tuple[str, str, str, Ask]  # kind, what it asks (a kind of RULES), subtype, ask
+
+
+def write_expressions(random: np.random.Generator, view: View, most: int) -> tuple[Expression, ...]:
+    """Up to `most` instructions of each kind; a video for which a kind has nothing to ask gets none of it."""
+    asks = _Asks(view)
+    chosen: list[Chosen] = []
+    for kind in KINDS[:3]:
+        taken: set[int] = set()
+        for _ in range(most):
+            answers = "several" if kind != "absent" and random.random() < PLURAL_SHARE else "one"
+            one = _choose(random, asks, kind, answers, taken) or _choose(random, asks, kind, "one", taken)
+            if one is not None:
+                chosen.append((kind, kind, *one))
+    taken = set()
+    for _ in range(most):
+        asked = str(random.choice(list(ABSENT_KINDS), p=list(ABSENT_KINDS.values())))
+        one = _choose(random, asks, asked, "none", taken)
+        if one is not None:
+            chosen.append(("absent", asked, *one))
+    return _written(random, view, chosen)
+
+
+def answer(verdicts: np.ndarray) -> str | None:
+    """`one`, `several` or `none`: how many objects are meant; None where people would argue."""
+    values = verdicts.tolist()
+    if MAYBE in values:
+        return None
+    return ("none", "one", "several")[min(2, values.count(YES))]
+
+
+class _Asks:
+    """Everything that can be asked of a video, worked out when first asked for: kind -> subtype -> answer -> asks."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._made: dict[tuple[str, str], dict[str, list[Ask]]] = {}
+
+    def of(self, kind: str, subtype: str) -> dict[str, list[Ask]]:
+        if (kind, subtype) not in self._made:
+            groups: dict[str, list[Ask]] = defaultdict(list)
+            for ask in RULES[kind][subtype][0](self.view):
+                found = answer(ask.verdicts)
+                if found is None or (found == "several" and subtype not in PLURAL):
+                    continue
+                if not self._is_sayable(subtype, ask, found == "several"):
+                    continue
+                if found == "one" and kind != "referring" and self._says_it_all(ask):
+                    continue
+                groups[found].append(ask)
+            self._made[kind, subtype] = groups
+        return self._made[kind, subtype]
+
+    def _says_it_all(self, ask: Ask) -> bool:
+        """Whether colour and shape alone name the object, so that one need not look at what it does."""
+        names = {key: ask.names[key] for key in ("colour", "shape") if key in ask.names}
+        return bool(names) and self.view.match(**names).sum() == 1
+
+    def _is_sayable(self, subtype: str, ask: Ask, plural: bool) -> bool:
+        pairs = [ask.names, ask.names.get("reference", {})]
+        allowed = all(self.view.is_allowed(p["colour"], p["shape"]) for p in pairs if "colour" in p and "shape" in p)
+        return allowed and can_say(subtype, ask.names, plural, self.view.unseen)
+
+
+def _choose(
+    random: np.random.Generator, asks: _Asks, kind: str, answers: str, taken: set[int]
+) -> tuple[str, Ask] | None:
+    """A subtype by its weight among those that have such an ask, then one of its asks; none that is in `taken`."""
+    subtypes = list(RULES[kind])
+    # tried in a random order that heavy subtypes tend to lead, so that rules which are not needed are not worked out
+    weights = [RULES[kind][name][1] for name in subtypes]
+    if answers == "none":
+        weights = [ABSENT_WEIGHTS.get(name, weight) for name, weight in zip(subtypes, weights, strict=True)]
+    order = np.argsort(random.exponential(size=len(subtypes)) / weights)
+    for place in order:
+        subtype = subtypes[place]
+        found = [ask for ask in asks.of(kind, subtype)[answers] if id(ask) not in taken]
+        if found:
+            chances = np.array([ask.weight for ask in found])
+            ask = found[random.choice(len(found), p=chances / chances.sum())]
+            taken.add(id(ask))
+            return subtype, ask
+    return None
+
+
+def _written(random: np.random.Generator, view: View, chosen: list[Chosen]) -> tuple[Expression, ...]:
+    expressions: list[Expression] = []
+    texts: set[str] = set()
+    for kind, asks, subtype, ask in chosen:
+        numbers = tuple(int(number) for number in np.flatnonzero(ask.verdicts == YES))
+        text, wording = say(random, subtype, ask.names, plural=len(numbers) > 1, unseen=view.unseen)
+        if text.lower().rstrip(".") in texts:
+            continue
+        texts.add(text.lower().rstrip("."))
+        number = str(len(expressions))
+        expressions.append(Expression(number, text, kind, subtype, asks, wording, numbers, ask.names))
+    return tuple(expressions)

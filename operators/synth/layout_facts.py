@@ -1,0 +1,133 @@
+"""What is true of the objects' places and sizes, as verdicts (see `judging`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from operators.synth.judging import APART, IN_VIEW, LARGER, MAYBE, MOST, NEARER, NO, YES, Verdicts, verdicts
+from operators.synth.motion import DIRECTIONS
+from operators.synth.records import SynthObject
+
+
+class LayoutFacts:
+    """Where objects are and how large; (n,) int8 of NO, MAYBE, YES for each question.
+
+    Args:
+        objects: n at least 1.
+        height, width: pixels of a frame.
+    """
+
+    def __init__(self, objects: Sequence[SynthObject], height: int, width: int) -> None:
+        self.objects = tuple(objects)
+        self.short = min(height, width)
+        self._beside: dict[tuple[int, str], Verdicts] = {}
+        self.centre = np.stack([item.centre for item in objects]) / self.short
+        self.world = np.stack([item.world for item in objects])
+        area = np.stack([item.area for item in objects])
+        inside = np.stack([item.inside for item in objects])
+        visible = np.stack([item.visible for item in objects])
+        self.shown = (visible >= 0.25 * area) & (visible >= 12)
+        self.in_view = inside >= IN_VIEW * area
+        self.absent = inside <= 0
+        self.visible_share = np.where(inside >= 0.2 * area, visible / np.maximum(inside, 1e-9), np.nan)
+        # sizes: what shows of it where it shows, and what it is by itself
+        self.shown_area = np.array(
+            [values[shown].mean() if shown.any() else 0.0 for values, shown in zip(visible, self.shown, strict=True)]
+        )
+        self.whole_area = np.array(
+            [values[seen].mean() if seen.any() else 0.0 for values, seen in zip(area, self.shown, strict=True)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def each(self, judge: Callable[[int], tuple[bool, bool]]) -> Verdicts:
+        """Verdicts from a function of an object's number that returns (yes, no)."""
+        pairs = [judge(number) for number in range(len(self))]
+        return verdicts([yes for yes, _ in pairs], [no for _, no in pairs])
+
+    def beside(self, reference: int, heading: str) -> Verdicts:
+        """Which objects are left of, right of, above (up) or below (down) the reference."""
+        if (reference, heading) not in self._beside:
+            along = self.centre @ np.array(DIRECTIONS[heading])
+            gap, both = along - along[reference], self.shown & self.shown[reference]
+            count = both.sum(axis=1)
+            yes = ((gap >= APART) & both).sum(axis=1) >= MOST * count
+            no = ((gap <= 0) & both).sum(axis=1) >= MOST * count
+            no[reference] = True
+            self._beside[reference, heading] = verdicts(yes & (count >= 3), no & (count >= 3))
+        return self._beside[reference, heading]
+
+    def outermost(self, heading: str, among: np.ndarray) -> Verdicts:
+        """Which of `among` (n,) bool is furthest to the left, right, top or bottom."""
+        along = self.centre @ np.array(DIRECTIONS[heading])
+        return self._first_in_most_frames(along, among, lambda best, second: best - second >= 0.08)
+
+    def nearest(self, reference: int, among: np.ndarray, far: bool = False) -> Verdicts:
+        """Which of `among` is nearest to the reference, or furthest from it; the reference itself is not among them."""
+        among = among.copy()
+        among[reference] = False
+        gap = np.linalg.norm(self.centre - self.centre[reference], axis=-1)
+        shown = self.shown & self.shown[reference]
+        if far:
+            return self._first_in_most_frames(gap, among, lambda best, second: best >= NEARER * second, shown)
+        return self._first_in_most_frames(-gap, among, lambda best, second: -second >= NEARER * -best, shown)
+
+    def _first_in_most_frames(
+        self,
+        score: np.ndarray,
+        among: np.ndarray,
+        clear: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        shown: np.ndarray | None = None,
+    ) -> Verdicts:
+        """YES for the one with the highest score (n, T), if it is so, clearly, in most frames that show it."""
+        shown = self.shown if shown is None else shown
+        if among.sum() < 2:
+            return np.where(among, MAYBE, NO).astype(np.int8)
+        values = np.where(shown & among[:, None], score, -np.inf)
+        totals = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else -np.inf for row in values])
+        best = int(totals.argmax())
+        others = np.delete(values, best, axis=0).max(axis=0)
+        judged = np.isfinite(values[best]) & np.isfinite(others)
+        # the others must be there to be compared with, for most of the time that the best is
+        enough = judged.sum() >= max(3, 0.5 * shown[best].sum())
+        sure = bool(enough and clear(values[best][judged], others[judged]).mean() >= MOST)
+        return self._winner(best, among, sure)
+
+    @staticmethod
+    def _winner(best: int, among: np.ndarray, sure: bool) -> Verdicts:
+        result = np.where(among, NO if sure else MAYBE, NO).astype(np.int8)
+        result[best] = YES if sure else MAYBE
+        return result
+
+    def extreme_size(self, among: np.ndarray, smallest: bool = False, rank: int = 0) -> Verdicts:
+        """Which of `among` is the largest or smallest, or the one after it (`rank` 1), by clear steps of area."""
+        numbers = np.flatnonzero(among)
+        if len(numbers) < 2 + rank:
+            return np.where(among, MAYBE, NO).astype(np.int8)
+        sign = 1 if smallest else -1
+        order = numbers[np.argsort(sign * self.shown_area[numbers], kind="stable")]
+        steps = [(order[place], order[place + 1]) for place in range(rank + 1)]
+        sure = all(self._size_step(one, other, smallest) for one, other in steps)
+        # what follows is ordered by what shows; by what they are themselves, it must not come before either
+        rest = order[rank + 1 :]
+        sure = sure and all(self._size_step(order[rank], other, smallest) for other in rest)
+        return self._winner(int(order[rank]), among, bool(sure))
+
+    def _size_step(self, one: int, other: int, smaller: bool = False) -> bool:
+        if smaller:
+            one, other = other, one
+        return all(area[one] >= LARGER * area[other] for area in (self.shown_area, self.whole_area))
+
+    def larger_than(self, reference: int, smaller: bool = False) -> Verdicts:
+        """Which objects are larger (smaller) than the reference."""
+
+        def judge(number: int) -> tuple[bool, bool]:
+            if number == reference:
+                return False, True
+            yes, no = self._size_step(number, reference), self._size_step(reference, number)
+            return (no, yes) if smaller else (yes, no)
+
+        return self.each(judge)

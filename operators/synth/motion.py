@@ -1,0 +1,198 @@
+"""How objects move: paths over a video, in short sides of the frame, with the origin in its middle and y down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """One object's motion over T frames.
+
+    `place` (T, 2) float64; `scale` (T,) factor on its radius; `angle` (T,) radians, clockwise as seen; `present` (T,) bool,
+    False where it does not exist. `program` names what it does.
+    """
+
+    program: str
+    place: np.ndarray
+    scale: np.ndarray
+    angle: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What a path may depend on: `time` (T,) from 0 to 1, the frame's half extents, the object's anchor and radius."""
+
+    time: np.ndarray
+    half: np.ndarray
+    anchor: np.ndarray
+    radius: float
+
+    @property
+    def room(self) -> np.ndarray:
+        """Half extents of where the centre may be, so that the object is nearly all in the frame."""
+        return np.maximum(self.half - 0.9 * self.radius, 0.02)
+
+
+def _path(program: str, stage: Stage, place: np.ndarray) -> Path:
+    frames = len(stage.time)
+    return Path(program, place, np.ones(frames), np.zeros(frames), np.ones(frames, dtype=bool))
+
+
+def _direction(random: np.random.Generator) -> np.ndarray:
+    """A unit vector, mostly close to an axis, so that one would say left, right, up or down."""
+    if random.random() < 0.12:
+        angle = random.uniform(0, 2 * np.pi)
+    else:
+        angle = random.integers(4) * np.pi / 2 + random.uniform(-0.2, 0.2)
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def _run(stage: Stage, direction: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Begin and end of a straight run of up to `length` in a direction, near the anchor and inside the room."""
+    reach = np.minimum(length * np.abs(direction), 2 * stage.room)
+    # the shorter of what both axes allow, so that the direction stays
+    scale = min(reach[axis] / abs(direction[axis]) for axis in (0, 1) if abs(direction[axis]) > 1e-6)
+    half = direction * scale / 2
+    middle = np.clip(stage.anchor, -stage.room + np.abs(half), stage.room - np.abs(half))
+    return middle - half, middle + half
+
+
+def _between(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+    return begin + (end - begin) * share[:, None]
+
+
+def still(stage: Stage, _: np.random.Generator) -> Path:
+    """Stays where it is."""
+    return _path("still", stage, np.repeat(stage.anchor[None], len(stage.time), axis=0))
+
+
+def line(stage: Stage, random: np.random.Generator, length: float | None = None, heading: str | None = None) -> Path:
+    """Straight, at one speed."""
+    direction = np.array(DIRECTIONS[heading]) if heading else _direction(random)
+    length = length if length is not None else random.uniform(0.25, 0.85)
+    begin, end = _run(stage, direction, length)
+    return _path("line", stage, _between(begin, end, stage.time))
+
+
+def stop(stage: Stage, random: np.random.Generator) -> Path:
+    """Straight, then it stands."""
+    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
+    return _path("stop", stage, _between(begin, end, np.minimum(stage.time / random.uniform(0.4, 0.6), 1)))
+
+
+def start(stage: Stage, random: np.random.Generator) -> Path:
+    """Stands, then goes straight."""
+    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
+    first = random.uniform(0.4, 0.6)
+    return _path("start", stage, _between(begin, end, np.maximum((stage.time - first) / (1 - first), 0)))
+
+
+def bounce(stage: Stage, random: np.random.Generator) -> Path:
+    """There and back, once or twice."""
+    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.7))
+    turns = 2 if len(stage.time) >= 16 and random.random() < 0.5 else 1
+    phase = (stage.time * turns) % 1
+    phase[-1] = 1
+    return _path("bounce", stage, _between(begin, end, 1 - np.abs(1 - 2 * phase)))
+
+
+def orbit(stage: Stage, random: np.random.Generator) -> Path:
+    """About once around in a circle."""
+    radius = min(random.uniform(0.12, 0.22), float(stage.room.min()))
+    centre = np.clip(stage.anchor, -stage.room + radius, stage.room - radius)
+    turn = random.choice([-1, 1]) * random.uniform(0.9, 1.15) * 2 * np.pi
+    angle = random.uniform(0, 2 * np.pi) + turn * stage.time
+    return _path("orbit", stage, centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+
+
+def wave(stage: Stage, random: np.random.Generator) -> Path:
+    """Along a line, swinging to both sides."""
+    direction = _direction(random)
+    begin, end = _run(stage, direction, random.uniform(0.4, 0.8))
+    swing = 0.06 * np.sin(2 * np.pi * random.uniform(1.5, 2.5) * stage.time)
+    return _path("wave", stage, _between(begin, end, stage.time) + swing[:, None] * [-direction[1], direction[0]])
+
+
+def grow(stage: Stage, random: np.random.Generator) -> Path:
+    """Gets larger or smaller in its place."""
+    factor = random.uniform(1.55, 2.0)
+    path = still(stage, random)
+    larger = random.random() < 0.5
+    scale = np.exp(np.log(factor) * (stage.time - 0.5)) if larger else np.exp(np.log(factor) * (0.5 - stage.time))
+    return replace(path, program="grow" if larger else "shrink", scale=scale)
+
+
+def enter(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
+    """Comes in over an edge, straight, at one speed."""
+    when = when if when is not None else random.uniform(0.2, 0.6)
+    inward = np.array(list(DIRECTIONS.values())[random.integers(4)])
+    axis = 0 if inward[0] else 1
+    other = 1 - axis
+    # just outside: half a frame and one radius (spikes reach further) away from the middle
+    edge = np.zeros(2)
+    edge[axis] = -inward[axis] * (stage.half[axis] + 1.45 * stage.radius)
+    edge[other] = np.clip(stage.anchor[other], -stage.room[other], stage.room[other])
+    inside = 2.6 * stage.radius + random.uniform(0.15, 0.6) * 2 * stage.room[axis]
+    travel = inward * min(inside, stage.half[axis] + 1.45 * stage.radius + stage.room[axis])
+    travel[other] = (
+        np.clip(edge[other] + random.uniform(-0.1, 0.1), -stage.room[other], stage.room[other]) - edge[other]
+    )
+    return _path("enter", stage, edge + travel * ((stage.time - when) / (1 - when))[:, None])
+
+
+def leave(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
+    """Goes out over an edge, straight, at one speed: coming in, backwards."""
+    path = enter(stage, random, when)
+    return replace(path, program="leave", place=path.place[::-1].copy())
+
+
+def appear(stage: Stage, random: np.random.Generator) -> Path:
+    """Is not there at first, then is."""
+    path = (still if random.random() < 0.5 else line)(stage, random)
+    return replace(path, program="appear", present=stage.time >= random.uniform(0.25, 0.6))
+
+
+def vanish(stage: Stage, random: np.random.Generator) -> Path:
+    """Is there at first, then is not."""
+    path = (still if random.random() < 0.5 else line)(stage, random)
+    return replace(path, program="vanish", present=stage.time <= random.uniform(0.4, 0.75))
+
+
+def across(stage: Stage, at: np.ndarray, when: float, random: np.random.Generator) -> Path | None:
+    """A straight path that is at the place `at` at the time `when`; None if no long enough one fits into the frame."""
+    for quarter in random.permutation(4):
+        angle = quarter * np.pi / 2 + random.uniform(-0.15, 0.15)
+        step = np.array([np.cos(angle), np.sin(angle)]) * random.uniform(0.6, 0.95)
+        begin, end = at - step * when, at + step * (1 - when)
+        if (np.abs(np.stack([begin, end])) <= stage.room + 0.02).all():
+            return _path("line", stage, _between(begin, end, stage.time))
+    return None
+
+
+Program = Callable[[Stage, np.random.Generator], Path]
+# Program -> how often, for an object that a scene has no other plan for.
+MIXED: dict[Program, float] = {
+    still: 0.22,
+    line: 0.34,
+    bounce: 0.07,
+    orbit: 0.07,
+    stop: 0.07,
+    start: 0.07,
+    wave: 0.03,
+    grow: 0.09,
+    appear: 0.02,
+    vanish: 0.02,
+}
+
+
+def mixed(stage: Stage, random: np.random.Generator) -> Path:
+    """One of `MIXED`."""
+    programs, weights = list(MIXED), np.array(list(MIXED.values()))
+    return programs[random.choice(len(programs), p=weights / weights.sum())](stage, random)

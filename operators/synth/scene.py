@@ -1,0 +1,229 @@
+"""The plan of a video: its size, its camera, which objects it has, what each does, and which lies in front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from operators.synth import motion
+from operators.synth.camera import Camera, draw_camera
+from operators.synth.config import SynthConfig
+from operators.synth.motion import Path, Stage
+from operators.synth.shapes import SHAPES, UNSEEN_PAIRS
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Actor:
+    """One planned object: its colour and shape, radius in short sides, first angle in radians, and path."""
+
+    colour: str
+    shape: str
+    radius: float
+    tilt: float
+    path: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A planned video. `actors` from back to front."""
+
+    height: int
+    width: int
+    camera: Camera
+    actors: tuple[Actor, ...]
+    theme: str
+
+    @property
+    def frames(self) -> int:
+        return len(self.camera.zoom)
+
+
+# What the objects of a video do together -> how often. In all of them one may come in, one may leave, one may hide another.
+THEMES = {"mixed": 0.36, "one still": 0.14, "one moves": 0.12, "speeds": 0.19, "headings": 0.19}
+ENTER = LEAVE = 0.33  # share of the videos
+OCCLUSION = 0.5
+
+
+def draw_scene(random: np.random.Generator, config: SynthConfig, split: str) -> Scene:
+    """A scene of a split: pairs of colour and shape that only `test_unseen` has never come in the others."""
+    frames = int(random.integers(config.frames[0], config.frames[1] + 1))
+    short = config.short_sides[random.integers(len(config.short_sides))]
+    aspect = config.aspects[random.integers(len(config.aspects))]
+    # even sizes, because H.264's usual colour format halves them
+    height, width = (2 * round(short * factor / 2) for factor in (max(1, 1 / aspect), max(1, aspect)))
+    half = np.array([width, height]) / (2 * min(width, height))
+    count = int(random.integers(config.objects[0], config.objects[1] + 1))
+    pairs = _pairs(random, config, split, count)
+    radii = _radii(random, config, pairs)
+    anchors = _anchors(random, half, radii)
+    time = np.linspace(0, 1, frames)
+    stages = [Stage(time, half, anchor, radius) for anchor, radius in zip(anchors, radii, strict=True)]
+    theme = str(random.choice(list(THEMES), p=np.array(list(THEMES.values()))))
+    paths = _paths(random, stages, theme)
+    order = [int(number) for number in random.permutation(count)]
+    if count > 1 and random.random() < OCCLUSION:
+        _plan_occlusion(random, pairs, stages, paths, order, config.radius[0])
+    actors = [_actor(random, pair, stage.radius, path) for pair, stage, path in zip(pairs, stages, paths, strict=True)]
+    return Scene(
+        height, width, draw_camera(random, time, config.effects), tuple(actors[number] for number in order), theme
+    )
+
+
+def _pairs(random: np.random.Generator, config: SynthConfig, split: str, count: int) -> list[Pair]:
+    """Colour and shape of each object; many share a colour, a shape or both with another one."""
+    shapes, colours = _weighted(config.shapes), list(config.colours)
+    allowed = {
+        (colour, shape)
+        for colour in colours
+        for shape in shapes
+        if split == "test_unseen" or (colour, shape) not in UNSEEN_PAIRS
+    }
+    held_out = sorted(allowed & UNSEEN_PAIRS)
+    if not allowed:
+        raise ValueError("shapes and colours: no pair of them is left for this split; give more of either")
+
+    def anything() -> Pair:
+        if held_out and random.random() < 0.5:
+            return held_out[random.integers(len(held_out))]
+        return colours[random.integers(len(colours))], shapes[random.integers(len(shapes))]
+
+    odd = random.random()
+    pairs: list[Pair] = []
+    for _ in range(100 * count):
+        if len(pairs) == count:
+            break
+        colour, shape = anything()
+        if pairs:
+            model = pairs[0] if odd < 0.16 and len(pairs) < count - 1 else pairs[random.integers(len(pairs))]
+            kin = random.random()
+            if odd < 0.08:  # all but the last have one colour
+                colour = model[0] if len(pairs) < count - 1 else colour
+            elif odd < 0.16:  # all but the last have one shape
+                shape = model[1] if len(pairs) < count - 1 else shape
+            elif kin < 0.17:
+                colour, shape = model
+            elif kin < 0.42:
+                colour = model[0]
+            elif kin < 0.67:
+                shape = model[1]
+        if (colour, shape) in allowed:
+            pairs.append((colour, shape))
+    while len(pairs) < count:
+        pairs.append(sorted(allowed)[random.integers(len(allowed))])
+    return [pairs[number] for number in random.permutation(count)]
+
+
+def _weighted(shapes: tuple[str, ...]) -> list[str]:
+    """Shapes, the common ones three times, so that they are drawn as often as that."""
+    return [shape for shape in shapes for _ in range(3 if SHAPES[shape].core else 1)]
+
+
+def _radii(random: np.random.Generator, config: SynthConfig, pairs: list[Pair]) -> list[float]:
+    """Sizes, spread evenly in their logarithm; smaller ranges where there are many objects."""
+    low, high = config.radius
+    crowded = high if len(pairs) <= 3 else max(low, min(high, high * (3.6 / len(pairs)) ** 0.5))
+    radii = np.exp(random.uniform(np.log(low), np.log(crowded), size=len(pairs)))
+    if random.random() < 0.35:  # one that is clearly the largest, or the smallest
+        chosen = random.integers(len(pairs))
+        radii[chosen] = high if random.random() < 0.5 else low
+    least = [min(SHAPES[shape].least_radius, high) for _, shape in pairs]
+    return [float(radius) for radius in np.maximum(radii, least)]
+
+
+def _anchors(random: np.random.Generator, half: np.ndarray, radii: list[float]) -> list[np.ndarray]:
+    """Places far from one another: each the best of some random ones."""
+    anchors: list[np.ndarray] = []
+    for number, radius in enumerate(radii):
+        room = np.maximum(half - radius, 0.02)
+        tries = random.uniform(-room, room, size=(10, 2))
+        gaps = [
+            min(
+                (
+                    float(np.hypot(*(place - other))) - radius - radii[index]
+                    for index, other in enumerate(anchors[:number])
+                ),
+                default=0.0,
+            )
+            for place in tries
+        ]
+        anchors.append(tries[int(np.argmax(gaps))])
+    return anchors
+
+
+def _paths(random: np.random.Generator, stages: list[Stage], theme: str) -> list[Path]:
+    count = len(stages)
+    paths = [motion.mixed(stage, random) for stage in stages]
+    chosen = int(random.integers(count))
+    if theme == "one still":
+        paths = [motion.line(stage, random) for stage in stages]
+        paths[chosen] = motion.still(stages[chosen], random)
+    elif theme == "one moves":
+        paths = [motion.still(stage, random) for stage in stages]
+        paths[chosen] = motion.mixed(stages[chosen], random)
+        if paths[chosen].program == "still":
+            paths[chosen] = motion.line(stages[chosen], random)
+    elif theme == "speeds":
+        lengths = [0.85 * 0.52**rank for rank in range(count)]
+        for number, rank in enumerate(random.permutation(count)):
+            rest = rank > 2 and random.random() < 0.5
+            paths[number] = (
+                motion.still(stages[number], random)
+                if rest
+                else motion.line(stages[number], random, length=lengths[rank])
+            )
+    elif theme == "headings":
+        for number, heading in enumerate(random.permutation([*motion.DIRECTIONS, *motion.DIRECTIONS][:count])):
+            if random.random() < 0.75:
+                paths[number] = motion.line(stages[number], random, heading=str(heading))
+            else:
+                paths[number] = motion.still(stages[number], random)
+    for chance, program in ((ENTER, motion.enter), (LEAVE, motion.leave)):
+        if count > 1 and random.random() < chance:
+            several = random.permutation(count)[: 2 if count > 3 and random.random() < 0.35 else 1]
+            # clearly one after the other
+            for number, when in zip(several, (random.uniform(0.35, 0.6), random.uniform(0.1, 0.25)), strict=False):
+                paths[number] = program(stages[number], random, when)
+    return paths
+
+
+def _plan_occlusion(
+    random: np.random.Generator,
+    pairs: list[Pair],
+    stages: list[Stage],
+    paths: list[Path],
+    order: list[int],
+    least: float,
+) -> None:
+    """Lets one object pass in front of or behind another; changes `stages`, `paths` and `order` in place."""
+    candidates = [number for number, (_, shape) in enumerate(pairs) if SHAPES[shape].solid]
+    if not candidates:
+        return
+    front = candidates[random.integers(len(candidates))]
+    back = int(random.choice([number for number in range(len(pairs)) if number != front]))
+    large = max(stages[front].radius, min(1.35 * stages[back].radius, 0.2))
+    small = max(least, min(stages[back].radius, 0.72 * large))
+    stages[front], stages[back] = replace(stages[front], radius=large), replace(stages[back], radius=small)
+    mover, other = (front, back) if random.random() < 0.5 else (back, front)
+    time = stages[mover].time
+    frame = int(random.integers(len(time) // 3, 2 * len(time) // 3 + 1))
+    # what is passed lies far enough inside for the other one's way to be long
+    calm = replace(stages[other], anchor=stages[other].anchor * 0.75)
+    waiting = motion.still(calm, random) if random.random() < 0.6 else motion.line(calm, random, length=0.15)
+    passing = motion.across(stages[mover], waiting.place[frame], float(time[frame]), random)
+    if passing is None:
+        return
+    paths[mover], paths[other] = passing, waiting
+    order.remove(front)
+    order.insert(order.index(back) + 1 + int(random.integers(len(order) - order.index(back))), front)
+
+
+def _actor(random: np.random.Generator, pair: Pair, radius: float, path: Path) -> Actor:
+    colour, shape = pair
+    tilt = random.uniform(-0.25, 0.25) if random.random() < 0.55 else random.uniform(0, 2 * np.pi)
+    if SHAPES[shape].spins and random.random() < (0.12 if path.program == "still" else 0.22):
+        turn = random.choice([-1, 1]) * random.uniform(1.4, 6.0)
+        path = replace(path, angle=turn * np.linspace(0, 1, len(path.angle)))
+    return Actor(colour, shape, radius, tilt, path)

@@ -1,0 +1,221 @@
+"""`vrshq synth`: the same bytes however it is run, in a layout that every reader takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from operators.decode import open_video
+from operators.rle import decode
+from operators.synth import SPLITS, SynthConfig, make_video
+from operators.video_files import DecodeConfig
+from pipelines.datasets import Folders, check_benchmark, open_benchmark
+from pipelines.instructions import build_manifest, read_instructions
+from pipelines.settings import SettingsError
+from pipelines.synth import Synthesised, content_checksums, encode_mp4, load_config, synth
+
+CONFIG = SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=2)
+VIDEOS = 12
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Synthesised]:
+    """Videos of every split, made by the for-loop."""
+    folder = tmp_path_factory.mktemp("synth") / "loop"
+    return folder, synth(str(folder), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_writes_the_same_bytes_as_the_loop(made: tuple[Path, Synthesised], tmp_path: Path, workers: int) -> None:
+    seen: list[str] = []
+    output = tmp_path / "ray"
+    done = synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, workers=workers, on_video=seen.append)
+    assert done == made[1]
+    assert digests(output) == digests(made[0])
+    assert len(seen) == VIDEOS
+
+
+def test_another_seed_gives_another_checksum(made: tuple[Path, Synthesised], tmp_path: Path) -> None:
+    one = synth(str(tmp_path / "a"), videos=1, seed=5, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    again = synth(str(tmp_path / "b"), videos=1, seed=5, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    other = synth(str(tmp_path / "c"), videos=1, seed=6, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    assert one.checksum == again.checksum
+    assert len({one.checksum, other.checksum, made[1].checksum}) == 3
+
+
+def test_more_videos_continue_what_fewer_began(made: tuple[Path, Synthesised], tmp_path: Path) -> None:
+    synth(str(tmp_path / "few"), videos=2, seed=4, split="train", config=CONFIG, use_ray=False)
+    few, many = (read(folder / "synth.json")["checksums"] for folder in (tmp_path / "few", made[0]))
+    assert set(few) == {"train_000000", "train_000001"}
+    assert all(many[name] == checksums for name, checksums in few.items())
+
+
+def test_the_splits_share_the_videos(made: tuple[Path, Synthesised]) -> None:
+    assert made[1].videos == {"train": 9, "valid": 1, "test": 1, "test_unseen": 1}
+    about = read(made[0] / "synth.json")
+    assert about["videos"] == made[1].videos
+    assert about["checksum"] == made[1].checksum
+    assert about["seed"] == 4
+    assert SynthConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}) == CONFIG
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_revos_reader_gives_back_the_masks_that_were_made(made: tuple[Path, Synthesised], split: str) -> None:
+    folders = Folders(metadata=f"meta_expressions_{split}_.json")
+    benchmark = open_benchmark("revos", str(made[0]), folders=folders)
+    assert benchmark.has_masks
+    assert len(benchmark.videos) == made[1].videos[split]
+    for index, listed in enumerate(benchmark.videos):
+        video = make_video(4, index, split, CONFIG)
+        assert listed.video_id == video.video_id
+        assert (len(listed.frames), listed.height, listed.width) == video.frames.shape[:3]
+        for expression, truth in zip(listed.expressions, video.expressions, strict=True):
+            assert expression.text == truth.text
+            assert (expression.kind == "no-target") == (truth.kind == "absent")
+            got = np.zeros(video.frames.shape[:3], bool)
+            for frame, codes in enumerate(benchmark.masks(listed, expression)):
+                for code in codes:
+                    got[frame] |= decode(code["counts"], *code["size"]).astype(bool)
+            assert np.array_equal(got, video.truth(truth))
+        foreground = benchmark.foreground(listed)
+        assert foreground is not None
+        union = np.stack([decode(codes[0]["counts"], *codes[0]["size"]) for codes in foreground])
+        assert np.array_equal(union.astype(bool), video.masks.any(axis=0))
+
+
+def test_the_validator_finds_no_error(made: tuple[Path, Synthesised]) -> None:
+    for split in ("train", "valid"):
+        report = check_benchmark("revos", str(made[0]), split=split)
+        assert [problem for problem in report.problems if problem.severity != "note"] == []
+
+
+def test_frames_on_disk_are_the_frames_that_were_made(made: tuple[Path, Synthesised]) -> None:
+    video = make_video(4, 0, "train", CONFIG)
+    folder = made[0] / "JPEGImages" / video.video_id
+    assert sorted(path.name for path in folder.iterdir()) == [f"{n:05d}.jpg" for n in range(len(video.frames))]
+    stored = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+    assert stored.shape == video.frames.shape
+    assert np.abs(stored.astype(int) - video.frames).mean() < 3
+    with open_video(str(made[0] / "videos" / f"{video.video_id}.mp4"), DecodeConfig()) as opened:
+        assert opened.num_frames == len(video.frames)
+        shown = np.stack(opened.frames(list(range(opened.num_frames))))
+    assert shown.shape == video.frames.shape
+    assert np.abs(shown.astype(int) - video.frames).mean() < 6
+    checksums = read(made[0] / "synth.json")["checksums"][video.video_id]
+    assert content_checksums(video).items() <= checksums.items()
+
+
+def test_the_instruction_tables_are_ready_for_labelling(made: tuple[Path, Synthesised]) -> None:
+    for split, count in made[1].videos.items():
+        table = read_instructions(str(made[0] / f"instructions_{split}.jsonl"))
+        manifest = build_manifest(table, videos_root=None, base=str(made[0]), max_instructions_per_unit=64)
+        assert manifest.num_rows == count
+        assert all(Path(uri).is_file() for uri in manifest["video_uri"].to_pylist())
+        metadata = read(made[0] / f"meta_expressions_{split}_.json")["videos"]
+        for row in table.to_pylist():
+            assert metadata[row["video_id"]]["expressions"][row["instruction_id"]]["exp"] == row["text"]
+
+
+def test_annotation_and_object_numbers_agree_across_the_tables(made: tuple[Path, Synthesised]) -> None:
+    masks, objects = read(made[0] / "mask_dict.json"), read(made[0] / "objects.json")
+    assert len(masks) == sum(len(entry["objects"]) for entry in objects.values())
+    owners: dict[int, tuple[str, int]] = {}
+    for split in SPLITS:
+        for name, entry in read(made[0] / f"meta_expressions_{split}_.json")["videos"].items():
+            for e in entry["expressions"].values():
+                assert len(e["obj_id"]) == len(e["anno_id"])
+                assert (e["type_id"] == 2) == (e["kind"] == "absent") == (e["obj_id"] == [])
+                for number, annotation in zip(e["obj_id"], e["anno_id"], strict=True):
+                    assert owners.setdefault(annotation, (name, number)) == (name, number)
+                    codes = masks[str(annotation)]
+                    areas = [decode(c["counts"].encode(), *c["size"]).sum() if c else 0 for c in codes]
+                    assert areas == objects[name]["objects"][number]["mask_area"]
+
+
+@pytest.mark.parametrize(
+    ("form", "there", "missing"), [("jpeg", "JPEGImages", "videos"), ("mp4", "videos", "JPEGImages")]
+)
+def test_only_the_asked_form_is_written(tmp_path: Path, form: str, there: str, missing: str) -> None:
+    synth(str(tmp_path / "out"), videos=1, seed=0, split="test", config=CONFIG, use_ray=False, form=form)
+    assert (tmp_path / "out" / there).is_dir()
+    assert not (tmp_path / "out" / missing).exists()
+    row = json.loads((tmp_path / "out" / "instructions_test.jsonl").read_text().splitlines()[0])
+    assert (tmp_path / "out" / row["video_uri"]).exists()
+
+
+def test_an_mp4_has_the_same_bytes_whatever_lay_in_memory_before() -> None:
+    random = np.random.default_rng(0)
+    for index in range(8):
+        frames = make_video(4, index, "train", CONFIG).frames
+        seen = set()
+        for _ in range(10):
+            # freed at once, so that the encoder's own buffers hold noise
+            blocks = [random.integers(0, 256, size, dtype=np.uint8) for size in random.integers(64, 200_000, 60)]
+            del blocks
+            seen.add(hashlib.sha256(encode_mp4(frames)).hexdigest())
+        assert len(seen) == 1, frames.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"videos": 0}, "--videos 0: expected 1 or more"),
+        ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"split": "dev"}, "--split dev: expected one of train, valid, test, test_unseen"),
+        ({"form": "png"}, "--format png: expected jpeg, mp4 or both"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        synth(str(tmp_path / "out"), **{"videos": 1, "seed": 0, "use_ray": False, **arguments})
+    assert str(caught.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        synth(str(tmp_path), videos=1, seed=0, use_ray=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_settings_come_from_a_file_and_from_assignments(tmp_path: Path) -> None:
+    (tmp_path / "synth.yaml").write_text("frames: [8, 16]\nshort_sides: [128]\neffects: 0.5\n")
+    config = load_config(str(tmp_path / "synth.yaml"), ["objects=[2, 3]", "effects=0"])
+    assert config == SynthConfig(frames=(8, 16), short_sides=(128,), effects=0.0, objects=(2, 3))
+    assert load_config(None, []) == SynthConfig()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("frame=[8, 16]", "setting frame: no such setting; expected one of objects, frames"),
+        ("frames=[1, 2]", "setting frames = "),
+        ("frames=few", "setting frames: "),
+        ("frames", "--set frames: expected key=value"),
+        ("frames=[", "--set frames=[: the value is not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config(None, [assignment])
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

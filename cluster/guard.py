@@ -7,6 +7,7 @@ which outlives the actors' processes and their machines:
 
     vrshq/{run}/now/{unit}          a unit that an actor has begun and not ended (`Mark`)
     vrshq/{run}/why/{unit}          why its worker gave it up, if the worker could still say so
+    vrshq/{run}/dead/{unit}         that the process which had begun it is gone
     vrshq/{run}/starts/{actor}      how often an actor's worker has begun to load without success
     vrshq/{run}/lost/{pool}/{actor} why an actor will not come back
 
@@ -54,12 +55,13 @@ class Mark:
     """A unit that an actor has begun.
 
     Attributes:
-        unit: its id. pool: the pool's name. pid, node: where it runs.
+        unit: its id. pool: the pool's name. actor, pid, node: where it runs.
         since: when it was begun; until: when it will be given up; both in seconds since 1970, `until` None for never.
     """
 
     unit: str
     pool: str
+    actor: str
     pid: int
     node: str
     since: float
@@ -77,7 +79,11 @@ class Guarded:
         context = ray.get_runtime_context()
         self._run, self._pool, self._key, self._deadline_s = run, pool, key, deadline_s
         self._node = context.get_node_id()
-        actor = context.get_actor_id()
+        self._actor = actor = context.get_actor_id()
+        if context.was_current_actor_reconstructed:
+            for mark in marks(run):
+                if mark.actor == actor:
+                    _put(f"vrshq/{run}/dead/{mark.unit}", "")
         starts_key, lost_key = f"vrshq/{run}/starts/{actor}", f"vrshq/{run}/lost/{pool}/{actor}"
         starts = int(_get(starts_key) or "0") + 1
         _put(starts_key, str(starts))
@@ -104,7 +110,7 @@ class Guarded:
     def __call__(self, table: pa.Table) -> pa.Table:
         global _watchdog
         units = [str(unit) for unit in table[self._key].to_pylist()]
-        _watchdog = _Watchdog(self._run, self._pool, self._node, units)
+        _watchdog = _Watchdog(self._run, self._pool, self._actor, self._node, units)
         _watchdog.allow(self._deadline_s)
         try:
             result = self._worker(table)
@@ -125,8 +131,8 @@ class Guarded:
 class _Watchdog:
     """Ends this process when a call takes longer than it may, and says before which unit it was and where it stood."""
 
-    def __init__(self, run: str, pool: str, node: str, units: list[str]) -> None:
-        self._run, self._pool, self._node, self._units = run, pool, node, units
+    def __init__(self, run: str, pool: str, actor: str, node: str, units: list[str]) -> None:
+        self._run, self._pool, self._actor, self._node, self._units = run, pool, actor, node, units
         self._since = time.time()
         self._caller = threading.get_ident()
         self._timer: threading.Timer | None = None
@@ -135,7 +141,7 @@ class _Watchdog:
         self._disarm()
         until = None if seconds is None else time.time() + seconds
         for unit in self._units:
-            mark = Mark(unit, self._pool, os.getpid(), self._node, self._since, until)
+            mark = Mark(unit, self._pool, self._actor, os.getpid(), self._node, self._since, until)
             _put(f"vrshq/{self._run}/now/{unit}", json.dumps(asdict(mark)))
         if seconds is not None:
             self._timer = threading.Timer(seconds, self._expired)
@@ -213,8 +219,9 @@ def watcher(run: str, actors: dict[str, int]) -> type:
 
         def _report_slow(self) -> None:
             now = time.time()
+            dead = {key.rpartition("/")[2] for key in _list(f"vrshq/{run}/dead/")}
             for mark in marks(run):
-                if mark.until is None:
+                if mark.until is None or mark.unit in dead:
                     continue
                 if mark.unit not in self._slow and now > mark.since + _SLOW_SHARE * (mark.until - mark.since):
                     self._slow.add(mark.unit)
@@ -254,8 +261,8 @@ def take_given_up(run: str) -> dict[str, str | None]:
     for mark in marks(run):
         why = f"vrshq/{run}/why/{mark.unit}"
         given_up[mark.unit] = _get(why)
-        _delete(f"vrshq/{run}/now/{mark.unit}")
-        _delete(why)
+        for note in ("now", "why", "dead"):
+            _delete(f"vrshq/{run}/{note}/{mark.unit}")
     return given_up
 
 

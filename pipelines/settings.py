@@ -99,7 +99,6 @@ class Resources(_Section):
     deadline_seconds_per_frame: float = Field(default=5, ge=0)
     compact: bool = True
 
-
     def deadline(self, num_frames: int, instructions: int) -> float:
         """Seconds that a unit may take once its video is open."""
         return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)

@@ -17,6 +17,10 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray must not blank CUDA_VISIBLE_DEVICES for actors that ask for no GPU; it warns unless this is decided.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Decoders start many threads. A heap for each of them keeps what the others could use (hundreds of MiB in an actor).
+    "MALLOC_ARENA_MAX": "1",
+    # Ray Data's statistics of a run that was ended early are of no use to anybody; it would print their traceback.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 
 _CONNECT_SECONDS = 10.0

@@ -16,9 +16,9 @@ from pycocotools import mask as coco
 
 from cluster.run_directory import RunDirectory
 from cluster.storage import Folder, join_uri
-from operators.bitmask import RleError, runs
 from operators.rle import Rle, encode
 from pipelines.datasets.base import DatasetError, Video
+from pipelines.datasets.codes import MaskError, as_rles
 from pipelines.schema import MASKS, TRACKS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -254,26 +254,8 @@ def encoded(mask: np.ndarray) -> Rle:
     return {"size": (int(mask.shape[0]), int(mask.shape[1])), "counts": encode(mask[None])[0].rle}
 
 
-def as_rle(code: Any) -> Rle:
-    """A run-length code out of JSON, checked: compressed, or uncompressed as a list of counts.
-
-    Raises RleError, KeyError, TypeError or ValueError for what is none.
-    """
-    height, width = (int(side) for side in code["size"])
-    if height < 1 or width < 1:
-        raise RleError(f"a mask of {height} x {width} pixels")
-    counts = code["counts"]
-    if isinstance(counts, list):
-        if sum(counts) != height * width or min(counts) < 0:
-            raise RleError(f"the counts are not those of {height} x {width} pixels")
-        counts = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
-    rle: Rle = {"size": (height, width), "counts": counts.encode() if isinstance(counts, str) else bytes(counts)}
-    runs([rle])
-    return rle
-
-
 def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
-    """Gives each pixel to one object at most, as one palette image holds it: the one surest on that frame, else the later.
+    """Gives each pixel to one object at most, as one palette image holds it: the one surest on that frame, else the first.
 
     The public code takes the largest mask probability; masks alone do not have it, so a frame's object score stands in.
     """
@@ -283,7 +265,7 @@ def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction
         here = [name for name in names if merged[name][frame] is not None]
         scores = {name: (predictions[name].scores or [0.0] * (frame + 1))[frame] for name in here}
         taken: Rle | None = None
-        for name in sorted(here, key=lambda name: (scores[name], names.index(name)), reverse=True):
+        for name in sorted(here, key=lambda name: (-scores[name], names.index(name))):
             mask = merged[name][frame]
             assert mask is not None
             if taken is not None and tuple(taken["size"]) == tuple(mask["size"]):
@@ -318,8 +300,11 @@ def _from_codes(codes: list[Any], frames: int) -> Prediction:
     problem = None if len(codes) == frames else f"{len(codes)} masks for {frames} frames"
     for position, code in enumerate(codes[:frames]):
         try:
-            masks.append(as_rle(code))
-        except (RleError, KeyError, TypeError, ValueError, OverflowError) as error:
+            found = as_rles(code)
+            if len(found) != 1:
+                raise MaskError(f"expected one mask, got {len(found)}")
+            masks += found
+        except MaskError as error:
             masks.append(None)
-            problem = problem or f"mask {position} is not a run-length code: {type(error).__name__}: {error}"
+            problem = problem or f"mask {position} is not a run-length code: {error}"
     return Prediction([*masks, *[None] * (frames - len(masks))], problem=problem)

@@ -22,7 +22,7 @@ class Revos(FileBenchmark):
     """
 
     name = "revos"
-    splits = ("valid", "train")
+    splits = ("valid", "train", "test", "test_unseen")  # the last two are those of `vrshq synth`
     expects_foreground = True
 
     def read(self, folders: Folders) -> None:

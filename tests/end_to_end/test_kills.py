@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -64,6 +65,25 @@ def finished(run: str) -> int:
 def wait_for_units(run: str, number: int, command: Command) -> None:
     """Until so many units are finished, or the command has ended."""
     wait_until(lambda: finished(run) >= number or command.process.poll() is not None, 240, f"{number} units")
+
+
+@pytest.mark.slow
+def test_four_actors_on_two_nodes_and_a_shuffled_table_give_identical_tables(
+    corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
+) -> None:
+    lines = corpus.read_text().splitlines(keepends=True)
+    shuffled = tmp_path / "shuffled.jsonl"
+    shuffled.write_text("".join(random.Random(3).sample(lines, len(lines))))
+    run = str(tmp_path / "run")
+    everything = "[presample,tokens,fuse,keyframe,propagate]"
+    pools = f"resources.pools=[{{operators: {everything}, actors: 4, cpus: 0.5}}]"
+    line = ["label", str(shuffled), "--videos", str(corpus.parent), "--output", run, *MODEL, "--set", pools]
+    command = Command(*line, "--address", cluster.address)
+    assert command.end(600) == 0, command.output
+    assert checksums(run) == undisturbed
+    stats = json.loads(Path(run, "stats.json").read_text())
+    assert (stats["unfinished"], stats["commands"][0]["workers"]) == (0, 4)
+    assert stats["commands"][0]["counts"]["encoder_calls"] == stats["commands"][0]["counts"]["frames"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ import ray
 from PIL import Image
 from pycocotools import mask as coco
 
+from cluster.lease import InUseError, Lease
 from cluster.run_directory import ConfigurationDiffers, RunDirectory
+from cluster.storage import Folder
 from pipelines.label import label
 from pipelines.schema import ERRORS, MASKS, TOKENS, TRACKS
 from pipelines.settings import Settings
@@ -343,6 +346,32 @@ def test_more_errors_than_allowed_is_exit_code_3_with_every_instruction_accounte
     assert "0 ok, 0 empty, 3 errors" in result.stdout
     assert [row["status"] for row in content(str(run))["tracks"]] == ["error"] * 3
     assert json.loads((run / "run.json").read_text())["identity"]["settings"]["keyframe"]["method"] == "first"
+
+
+def test_a_run_that_fails_throughout_stops_early_and_says_why(corpus: Path, tmp_path: Path) -> None:
+    """A wrong folder of videos: two hundred units, of which a handful show that it is no use."""
+    good = [instruction("one.mp4", number, "it", video_id=f"v{number}") for number in range(2)]
+    bad = [instruction(f"none-{number:03d}.mp4", 0, "it") for number in range(200)]
+    table = write_table(tmp_path / "table.jsonl", [*good, *bad])
+    run = tmp_path / "run"
+    line = ["label", table, "--videos", str(corpus), "--output", str(run), "--model", "untrained-tiny"]
+    result = vrshq(*line, "--max-error-rate", "0.2")
+    assert result.returncode == 3, result.stderr
+    match = re.fullmatch(
+        r"stopped: (\d+) of the first (\d+) instructions failed, more than --max-error-rate 0\.2 allows; "
+        r"\d+ x InputError, the first error: \S+none-\d+\.mp4 cannot be opened \(No such file or directory\).*"
+        r"run the same line with --retry-errors\n",
+        result.stderr,
+    )
+    assert match, result.stderr
+    assert 16 <= int(match.group(2)) < 100
+    # what was under way may still have been written
+    assert 0 <= len(content(str(run))["tracks"]) - int(match.group(2)) <= 8
+
+
+def test_another_command_on_the_same_run_is_refused(corpus: Path, loop_run: str) -> None:
+    with Lease(Folder(loop_run), "compact"), pytest.raises(InUseError, match="is in use by `vrshq compact`"):
+        label(str(corpus / "instructions.jsonl"), loop_run, SETTINGS, use_ray=False)
 
 
 DIES_DECODING = """

@@ -31,7 +31,7 @@ def poison(path):
         time.sleep(10**6)
     if "bomb" in path:
         kept = []
-        for _ in range(60):
+        for _ in range(100):
             kept.append(bytearray(os.urandom(1 << 20)) * 100)
             time.sleep(0.05)
     if "sticky" in path:
@@ -95,14 +95,16 @@ def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: P
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
     memory = psutil.virtual_memory()
+    if memory.available < 12e9:
+        pytest.skip(f"the bomb needs 12 GB of free memory, there are {memory.available / 1e9:.0f}")
     environment = {
         "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{Path.cwd()}",
-        # A machine with 3 GB to spare: the bomb, which takes twice that, is for Ray's memory monitor to find.
-        "RAY_memory_usage_threshold": str(min(0.98, (memory.total - memory.available + 3e9) / memory.total)),
+        # As if the machine had 7 GB to spare: the bomb, which takes 10, is for Ray's memory monitor to find.
+        "RAY_memory_usage_threshold": str((memory.total - memory.available + 7e9) / memory.total),
         "RAY_memory_monitor_refresh_ms": "100",
     }
     run = str(tmp_path / "run")
-    limits = ["--set", "resources.attempts=2", "--set", "resources.deadline_seconds=20"]
+    limits = ["--set", "resources.attempts=2", "--set", "resources.deadline_seconds=30"]
     table = str(corpus / "instructions.jsonl")
     command = Command("label", table, "--output", run, "--model", "untrained-tiny", *limits, environment=environment)
     assert command.end(900) == 0, command.output

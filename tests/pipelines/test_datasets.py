@@ -349,8 +349,8 @@ def test_metadata_that_cannot_be_read_is_one_line(content: str | None, message: 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no data set 'coco'.*revos"):
         open_benchmark("coco", str(tmp_path))
-    with pytest.raises(DatasetError, match="no split 'test'; expected one of valid, train"):
-        open_benchmark("revos", str(tmp_path), split="test")
+    with pytest.raises(DatasetError, match="no split 'tset'; expected one of valid, train"):
+        open_benchmark("revos", str(tmp_path), split="tset")
 
 
 def test_nulls_and_missing_fields_are_no_reason_to_fail(tmp_path: Path) -> None:

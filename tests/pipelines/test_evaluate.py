@@ -258,9 +258,9 @@ def test_the_official_davis_number_is_the_mean_of_four_annotators_without_first_
 def test_official_davis_gives_a_pixel_to_one_object_when_masks_overlap(tmp_path: Path) -> None:
     root = tmp_path / "davis"
     truth = fixtures.write_ref_davis(root)
-    # object 1 is predicted as both: where masks overlap, the later object takes the pixel, as in one palette image
+    # object 2 is predicted as both: nothing tells how sure it is, so the first object keeps its pixels, as with argmax
     both = {
-        key: masks | truth[key[0], str(int(key[1]) + 4)] if int(key[1]) < 4 else masks for key, masks in truth.items()
+        key: masks | truth[key[0], str(int(key[1]) - 4)] if int(key[1]) >= 4 else masks for key, masks in truth.items()
     }
     predictions = write_pngs(tmp_path / "pred", root, "ref-davis17-official", both)
     found = {}

@@ -47,7 +47,7 @@ class NotEnoughResources(ValueError):  # noqa: N818 - reads as the sentence that
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """One stage: a fixed number of actors, each with one worker.
+    """One stage: a number of actors, each with one worker.
 
     Attributes:
         name: its name in messages.
@@ -55,7 +55,8 @@ class Pool:
             up to `batch_size` rows to any number of rows. It travels to the actors by reference, so every machine has
             to have its module. It should turn failures into rows: what it raises loses the batch.
         arguments: its arguments; small and picklable.
-        actors: how many; no more are started than there are units.
+        actors: how many at least; no more are started than there are units.
+        max_actors: how many at most, where the cluster has room or makes some; default: as many as `actors`.
         num_cpus, num_gpus, memory: what one actor reserves; a GPU fraction should be 1/k; memory in bytes. They are
             bookkeeping for placement, not limits.
         batch_size: rows in a call at most. All rows of a call are lost together if it kills its process.
@@ -67,6 +68,7 @@ class Pool:
     worker: type
     arguments: dict[str, Any] = field(default_factory=dict)
     actors: int = 1
+    max_actors: int | None = None
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory: int | None = None
@@ -85,6 +87,8 @@ class Pool:
             raise ValueError(
                 f"pool {self.name}: actors and batch_size must be at least 1, got {self.actors} and {self.batch_size}"
             )
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ValueError(f"pool {self.name}: max_actors {self.max_actors} is less than actors {self.actors}")
 
 
 @dataclass(frozen=True)
@@ -190,21 +194,20 @@ def _pass(
     for pool in fitted:
         dataset = _mapped(dataset, pool, run, key)
     dataset.context.custom_execution_callback_classes.append(guard.watcher(run, {p.name: p.actors for p in fitted}))
-    with _loss_reasons() as reasons:
-        try:
-            # batch_size=None hands over each block as it is; no prefetch, which would hold back the newest one.
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from block.to_pylist()
-        except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError) as error:
-            # A machine is gone with rows that only it had. Whatever did not come is sent again.
-            logger.warning("a pass ended early: %s", guard.reason(error))
-        except ray.exceptions.RayError as error:
-            raise WorkerError(guard.reason(error)) from error
-        finally:
-            begun = guard.take_given_up(run)
-            guard.forget(run)
+    try:
+        # batch_size=None hands over each block as it is; no prefetch, which would hold back the newest one.
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from block.to_pylist()
+    except (ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError) as error:
+        # A machine is gone with rows that only it had. Whatever did not come is sent again.
+        logger.warning("a pass ended early: %s", guard.reason(error))
+    except ray.exceptions.RayError as error:
+        raise WorkerError(guard.reason(error)) from error
+    finally:
+        begun = guard.take_given_up(run)
+        guard.forget(run)
     for unit, why in begun.items():
-        given_up[unit] = why or " or ".join(sorted(reasons)) or guard.DIED
+        given_up[unit] = why
         logger.warning("attempt %d of unit %s failed: %s", tries.get(unit, 0) + 1, unit, given_up[unit])
 
 
@@ -226,7 +229,7 @@ def _shrunk(pools: Sequence[Pool]) -> list[Pool]:
 
 
 def _single(pools: Sequence[Pool]) -> list[Pool]:
-    return [replace(pool, actors=1, batch_size=1) for pool in pools]
+    return [replace(pool, actors=1, max_actors=None, batch_size=1) for pool in pools]
 
 
 def _without(units: pa.Table, key: str, ids: Set[str]) -> pa.Table:
@@ -271,7 +274,9 @@ def _lacking(needed: Resources, there: Resources) -> tuple[str, str] | None:
 
 
 def _fitted(pool: Pool, units: int) -> Pool:
-    return replace(pool, actors=min(pool.actors, -(-units // pool.batch_size)))
+    calls = -(-units // pool.batch_size)
+    most = None if pool.max_actors is None else min(pool.max_actors, calls)
+    return replace(pool, actors=min(pool.actors, calls), max_actors=most)
 
 
 def _table(manifest: pa.Table | str) -> pa.Table:
@@ -333,7 +338,9 @@ def _mapped(dataset: Dataset, pool: Pool, run: str, key: str) -> Dataset:
             batch_size=pool.batch_size,
             # One call at a time in an actor, and none waiting in it: what waits beside a call that kills the process
             # would be lost with it.
-            compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
+            compute=ActorPoolStrategy(
+                min_size=pool.actors, max_size=pool.max_actors or pool.actors, max_tasks_in_flight_per_actor=1
+            ),
             **reserved,
             **_fault_tolerance(),
         )
@@ -354,28 +361,3 @@ def _without_deprecation_of_ray_remote_args() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
         yield
-
-
-class _LossHandler(logging.Handler):
-    """Collects why Ray Data lost blocks: it says so in forty lines and does not know which unit it was."""
-
-    def __init__(self) -> None:
-        super().__init__(level=logging.ERROR)
-        self.reasons: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and "max_errored_blocks" in record.getMessage() and not guard.is_worker_error(error):
-            self.reasons.add(guard.reason(error))
-
-
-@contextlib.contextmanager
-def _loss_reasons() -> Iterator[set[str]]:
-    """What ended processes without a word of their own, gathered while the context is open."""
-    handler = _LossHandler()
-    source = logging.getLogger("ray.data")
-    source.addHandler(handler)
-    try:
-        yield handler.reasons
-    finally:
-        source.removeHandler(handler)

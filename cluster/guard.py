@@ -8,7 +8,7 @@ which outlives the actors' processes and their machines:
     vrshq/{run}/now/{unit}          a unit that an actor has begun and not ended (`Mark`)
     vrshq/{run}/why/{unit}          why its worker gave it up, if the worker could still say so
     vrshq/{run}/dead/{unit}         that the process which had begun it is gone
-    vrshq/{run}/starts/{actor}      how often an actor's worker has begun to load without success
+    vrshq/{run}/starts/{pool}/{actor} how often an actor's worker has begun to load without success
     vrshq/{run}/lost/{pool}/{actor} why an actor will not come back
 
 Ray restarts an actor whose process died without end, and never one whose constructor raised after a restart; Ray Data
@@ -40,6 +40,7 @@ _GRACE_SECONDS = 10.0
 # A unit is reported as slow once it has taken this share of its deadline.
 _SLOW_SHARE = 0.5
 DIED = "its worker process died"
+FOR_MEMORY = "its worker process was killed for memory"
 
 
 class WorkerError(RuntimeError):
@@ -84,7 +85,7 @@ class Guarded:
             for mark in marks(run):
                 if mark.actor == actor:
                     _put(f"vrshq/{run}/dead/{mark.unit}", "")
-        starts_key, lost_key = f"vrshq/{run}/starts/{actor}", f"vrshq/{run}/lost/{pool}/{actor}"
+        starts_key, lost_key = f"vrshq/{run}/starts/{pool}/{actor}", f"vrshq/{run}/lost/{pool}/{actor}"
         starts = int(_get(starts_key) or "0") + 1
         _put(starts_key, str(starts))
         if starts > MAX_STARTS:
@@ -193,7 +194,7 @@ def watcher(run: str, actors: dict[str, int]) -> type:
 
     Args:
         run: the name under which the run's `Guarded` workers note their marks and losses.
-        actors: how many actors each pool has.
+        actors: how many actors each pool has at least.
     """
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -214,7 +215,8 @@ def watcher(run: str, actors: dict[str, int]) -> type:
             self._known = set(lost)
             for pool, size in actors.items():
                 of_pool = [key for key in lost if key.split("/")[3] == pool]
-                if len(of_pool) >= size:
+                started = _list(f"vrshq/{run}/starts/{pool}/")
+                if len(of_pool) >= max(size, len(started)):
                     raise WorkerError(_get(of_pool[0]) or f"pool {pool} has lost all of its actors")
 
         def _report_slow(self) -> None:
@@ -252,18 +254,34 @@ def marks(run: str) -> list[Mark]:
     return found
 
 
-def take_given_up(run: str) -> dict[str, str | None]:
-    """The units that were begun and not ended, with the reason if one was noted, and forgets about them.
+def take_given_up(run: str) -> dict[str, str]:
+    """The units that were begun and not ended, with the reason, and forgets about them.
 
     To be called when no actor works any more.
     """
+    begun = marks(run)
+    for_memory = _killed_for_memory() if begun else set()
     given_up = {}
-    for mark in marks(run):
-        why = f"vrshq/{run}/why/{mark.unit}"
-        given_up[mark.unit] = _get(why)
+    for mark in begun:
+        why = _get(f"vrshq/{run}/why/{mark.unit}")
+        given_up[mark.unit] = why or (FOR_MEMORY if (mark.node, mark.pid) in for_memory else DIED)
         for note in ("now", "why", "dead"):
             _delete(f"vrshq/{run}/{note}/{mark.unit}")
     return given_up
+
+
+def _killed_for_memory() -> set[tuple[str, int]]:
+    """Node and pid of the worker processes that Ray's memory monitor has ended. Ray's own tables know; no public call does."""
+    try:
+        from ray._private.state import state
+        from ray.core.generated import gcs_pb2
+        from ray.core.generated.common_pb2 import WorkerExitType
+
+        rows = [gcs_pb2.WorkerTableData.FromString(row) for row in state._global_state_accessor.get_worker_table()]
+        exit_type = WorkerExitType.Value("NODE_OUT_OF_MEMORY")
+        return {(row.worker_address.node_id.hex(), row.pid) for row in rows if row.exit_type == exit_type}
+    except (ImportError, AttributeError, ValueError):
+        return set()  # another version of Ray: the reason is told less exactly
 
 
 def forget(run: str) -> None:
@@ -285,18 +303,13 @@ def reason(error: BaseException) -> str:
     if named:
         return named
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "its worker process was killed for memory"
+        return FOR_MEMORY
     other = re.findall(r"^\w*(?:Error|Exception): .*", str(error), re.MULTILINE)
     if other:
         return str(other[-1])
     if isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ActorDiedError):
         return DIED
     return _one_line(error)
-
-
-def is_worker_error(error: BaseException) -> bool:
-    """Whether a worker raised, and so has noted its reason itself."""
-    return isinstance(error, WorkerError) or _named(error) is not None
 
 
 def _named(error: BaseException) -> str | None:

@@ -97,6 +97,9 @@ def configure_data_context(*, progress: bool = False, no_progress_timeout_s: flo
     # A unit that kills its worker costs its one-row block, never the run. The caller finds it as manifest minus
     # receipts. Failures that workers catch are rows and do not count here.
     context.max_errored_blocks = -1
+    # A pool grows when all of its actors are busy. Ray Data's own threshold counts calls that wait inside actors, and
+    # here none does.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     # Every row a block of its own, so that what a lost call takes with it is one unit.
     context.target_max_block_size = 1
     # The last resort against a pool that can no longer work. It must exceed the longest honest unit: Ray's own half

@@ -235,6 +235,7 @@ def _on_ray(
                 worker=UnitWorker,
                 arguments={**worker_arguments(plan, pool), "log_units": True},
                 actors=pool.actors,
+                max_actors=pool.max_actors,
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
                 deadline_s=plan.settings.resources.deadline_seconds,

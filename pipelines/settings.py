@@ -65,10 +65,11 @@ OperatorName = Literal["presample", "tokens", "fuse", "keyframe", "propagate"]
 
 
 class Pool(_Section):
-    """One stage placement: operators that share an actor, and what each of `actors` actors holds."""
+    """One stage placement: operators that share an actor, and what each of `actors` (up to `max_actors`) actors holds."""
 
     operators: tuple[OperatorName, ...]
     actors: int = Field(default=1, ge=1)
+    max_actors: int | None = Field(default=None, ge=1)
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
 

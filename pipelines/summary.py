@@ -26,7 +26,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     for pool in plan.pools:
         gpus = f", {pool.gpus:g} GPU each" if pool.gpus else ""
-        grid.add_row("pool", f"{' + '.join(pool.operators)}: {pool.actors} actors, {pool.cpus:g} CPU each{gpus}")
+        most = f" to {pool.max_actors}" if pool.max_actors else ""
+        grid.add_row("pool", f"{' + '.join(pool.operators)}: {pool.actors}{most} actors, {pool.cpus:g} CPU each{gpus}")
     needs_gpus = sum(pool.actors * pool.gpus for pool in plan.pools)
     if needs_gpus > plan.available.gpus:
         grid.add_row("missing", f"[red]needs {needs_gpus:g} GPUs, there are {plan.available.gpus:g}[/red]")

@@ -147,6 +147,15 @@ def test_a_unit_that_is_done_although_no_row_came_is_not_sent_again(tmp_path: Pa
     assert Counter(line for line in log.read_text().splitlines() if "dies" in line) == {"dies 1": 1, "dies 3": 1}
 
 
+def test_a_pool_grows_to_its_limit_while_there_is_work() -> None:
+    growing = Pool(name="a", worker=Step, arguments={"name": "a", "seconds": 1.0}, actors=1, max_actors=3, num_cpus=1)
+    rows, lost = sent(units(40), [growing])
+    assert (len(rows), lost) == (40, [])
+    assert len({row["pid"] for row in rows}) == 3
+    with pytest.raises(ValueError, match="max_actors 1 is less than actors 2"):
+        Pool(name="a", worker=Step, actors=2, max_actors=1)
+
+
 def test_receipts_come_as_soon_as_they_are_there_and_a_run_can_be_left() -> None:
     receipts = stream_receipts(units(200), [pool("a", seconds=0.5)], attempts=1)
     begin = time.monotonic()

@@ -106,3 +106,15 @@ class Doubles:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return pa.concat_tables([table, table])
+
+
+class Greedy:
+    """Takes 6 GB of memory, 100 MB at a time, for the unit with the number 1."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if table["number"][0].as_py() == 1:
+            taken = []
+            for _ in range(60):
+                taken.append(bytearray(os.urandom(1 << 20)) * 100)
+                time.sleep(0.05)
+        return table.select(["unit_id"])

@@ -86,7 +86,8 @@ class Memory:
 class Segmenter(SAM2Base):
     """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
 
-    `precision` is the type that matrix products and convolutions are computed in.
+    `precision` is the type that matrix products and convolutions are computed in. `gate_masks`: whether the mask is -1024
+    where the object score is <= 0; off in training, where a mask that is gated away could not learn.
     """
 
     def __init__(self, config: Sam2Config) -> None:
@@ -170,6 +171,7 @@ class Segmenter(SAM2Base):
         )
         self.config = config
         self.precision = torch.float32
+        self.gate_masks = True
 
     def _autocast(self) -> torch.autocast:
         """Half precision where SAM2 tolerates it; its weights stay float32, as in the reference."""
@@ -204,7 +206,7 @@ class Segmenter(SAM2Base):
             )
             low_res = fill_holes(low_res[:, 0], hole_area)
             memory_mask = (self.to_image_size(low_res) > 0).float()
-            return low_res, Memory(self._encode_mask(features, memory_mask), pointer)
+            return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
 
     def track(
         self, features: Features, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
@@ -231,7 +233,7 @@ class Segmenter(SAM2Base):
             features = features.expand(len(backbone))
             decoded = self._decode(features, backbone, None)
             memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
-            return decoded, Memory(self._encode_mask(features, memory_mask), decoded.pointer)
+            return decoded, Memory(self.encode_mask(features, memory_mask), decoded.pointer)
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
         """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear."""
@@ -255,11 +257,13 @@ class Segmenter(SAM2Base):
             high_res_features=[features.s4, features.s8],
         )
         present = object_logit > 0  # (B, 1)
-        low_res = torch.where(present[..., None], masks[:, 0].float(), NO_OBJ_SCORE)
+        low_res = masks[:, 0].float()
+        if self.gate_masks:
+            low_res = torch.where(present[..., None], low_res, NO_OBJ_SCORE)
         pointer = torch.where(present, self.obj_ptr_proj(tokens[:, 0]), self.no_obj_ptr)
         return Decoded(low_res, object_logit[:, 0].float(), iou[:, 0].float(), pointer)
 
-    def _encode_mask(self, features: Features, mask: Tensor) -> Tensor:
+    def encode_mask(self, features: Features, mask: Tensor) -> Tensor:
         scaled = mask[:, None] * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
         encoded: Tensor = self.memory_encoder(features.s16, scaled, skip_mask_sigmoid=True)["vision_features"]
         return encoded

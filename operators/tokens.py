@@ -114,13 +114,16 @@ class ChatUniVi(nn.Module):
         self.llama(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return _shared(cache)
 
-    def suffix_states(self, prefix: DynamicCache, prompts: Sequence[Prompt]) -> list[Tensor]:
+    def suffix_states(self, prefix: DynamicCache, prompts: Sequence[Prompt], *, whole: bool = False) -> list[Tensor]:
         """Last hidden states of what follows the prefix, up to the row of [TAK], for prompts that share it.
+
+        Args:
+            whole: go on to the prompt's end, as the cross entropy of training needs.
 
         Returns:
             One (rows, D) per prompt; row 0 is row `prompt.prefix_rows` of the whole prompt.
         """
-        suffixes = [prompt.input_ids[prompt.prefix_length : _end(prompt)] for prompt in prompts]
+        suffixes = [prompt.input_ids[prompt.prefix_length : None if whole else _end(prompt)] for prompt in prompts]
         # Padded on the right with token 0. No mask is needed: the decoder is causal, so no real row ever sees a padded one.
         longest = max(map(len, suffixes))
         ids = torch.tensor([[*suffix, *[0] * (longest - len(suffix))] for suffix in suffixes], device=self.device)

@@ -276,6 +276,30 @@ def synth(
     console.print(f"{made}; instructions: {kinds}; checksum {done.checksum}", markup=False, highlight=False)
 
 
+@app.command()
+def train(
+    config: Annotated[str, typer.Option("--config", help="YAML file, such as pipelines/configs/tiny.yaml.")],
+    output: Annotated[str, typer.Option("--output", help="Folder of the run, local or in a bucket.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. stages.0.steps=100.")] = None,
+    address: Address = None,
+) -> None:
+    """Train a model in stages; the same line again continues where it was stopped."""
+    from pipelines.train import train as run_train
+    from pipelines.train_settings import load_train_settings
+
+    settings = load_train_settings(config, set_ or [])
+    for stage in settings.stages:
+        work = f"{stage.steps} steps of {stage.batch} samples of {', '.join(stage.data)}"
+        console.print(f"{stage.name}: {work}; trains {', '.join(stage.trained)}", markup=False, highlight=False)
+
+    def on_log(stage: str, step: int, row: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        console.print(f"{stage} {step}: {shown}", markup=False, highlight=False)
+
+    bundle = run_train(settings, output, address=address, on_log=on_log)
+    console.print(f"{bundle}: use it with --model {bundle}", markup=False, highlight=False)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,

@@ -20,14 +20,20 @@ with ray_session(num_cpus=3, num_gpus=1, object_store_memory=100_000_000):
     for deadly in [], [2]:
         arguments = {"name": "a", "deadly": deadly}
         pools = [Pool(name="a", worker=Step, arguments=arguments, actors=2, num_cpus=0.5, num_gpus=0.5)]
-        print(sorted(row["number"] for row in stream_receipts(pa.table({"number": range(4)}), pools, max_retries=1)))
+        units = pa.table({"unit_id": ["0", "1", "2", "3"], "number": range(4)})
+        answers = stream_receipts(units, pools, attempts=2)
+        print(sorted(answer["number"] for answer in answers if isinstance(answer, dict)))
 """
 
 
 def test_a_run_prints_only_its_own_words_and_a_line_for_each_lost_unit() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 1, 2, 3]\n[0, 1, 3]\n"
-    assert done.stderr == "lost a unit: its worker process died\n"
+    assert done.stderr == (
+        "attempt 1 of unit 2 failed: its worker process died\n"
+        "attempt 2 of unit 2 failed: its worker process died\n"
+        "unit 2 is lost after 2 attempts: its worker process died\n"
+    )
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

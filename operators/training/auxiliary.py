@@ -1,0 +1,180 @@
+"""What a model that is trained from nothing needs beside the masks; none of it is in a bundle.
+
+Oracle prompts say what is meant in SAM2's prompt space, so that SAM2 can learn before the language model does, and are then
+the language model's target. Heads on the tower, on SAM2's features and on [SEG] and [TAK] learn names and places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Objects
+
+UNKNOWN = -1  # a colour or shape that a query does not name
+KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.75, 0.75, 0.5  # chances that a query names it
+WAVES = 4  # of a place's coordinate: sine and cosine of pi, 2 pi, 4 pi, 8 pi times it
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """E queries: `colours`, `shapes` (E,) int64 or `UNKNOWN`, `ways` (E, 5) float32, `placed` (E,) bool, `nothing` (E,) bool.
+
+    A way is the mean x, y and radius of an object over the clip and how far it moves from its beginning to its end.
+    """
+
+    colours: np.ndarray
+    shapes: np.ndarray
+    ways: np.ndarray
+    placed: np.ndarray
+    nothing: np.ndarray
+
+
+def ways(objects: Objects) -> np.ndarray:
+    """(O, 5) float32: see `Queries`."""
+    places = objects.places
+    return np.concatenate([places.mean(1), places[:, -1, :2] - places[:, 0, :2]], axis=1)
+
+
+def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries, np.ndarray]:
+    """A query for each object, two that fit nothing, and the masks (E, n, H, W) that answer them.
+
+    A query that names no place means every object of its colour and shape.
+    """
+    count = len(objects.colours)
+    colours, shapes, placed = objects.colours.copy(), objects.shapes.copy(), random.random(count) < KEEP_PLACE
+    colours[random.random(count) > KEEP_COLOUR] = UNKNOWN
+    shapes[random.random(count) > KEEP_SHAPE] = UNKNOWN
+    bare = (colours == UNKNOWN) & (shapes == UNKNOWN) & ~placed
+    colours[bare] = objects.colours[bare]
+    fits = ((colours[:, None] == objects.colours) | (colours[:, None] == UNKNOWN)) & (
+        (shapes[:, None] == objects.shapes) | (shapes[:, None] == UNKNOWN)
+    )
+    fits = np.where(placed[:, None], np.eye(count, dtype=bool), fits)
+    there = set(zip(objects.colours.tolist(), objects.shapes.tolist(), strict=True))
+    absent = [(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPE_NAMES)) if (c, s) not in there]
+    # near misses: one of them shares a colour or a shape with an object
+    near = [pair for pair in absent if pair[0] in objects.colours or pair[1] in objects.shapes]
+    chosen = [near[random.integers(len(near))], None]
+    missing = np.array([pair or (UNKNOWN, UNKNOWN) for pair in chosen])
+    queries = Queries(
+        np.concatenate([colours, missing[:, 0]]),
+        np.concatenate([shapes, missing[:, 1]]),
+        np.concatenate([ways(objects), np.zeros((2, 5), np.float32)]),
+        np.concatenate([placed, [False, False]]),
+        np.concatenate([np.zeros(count, bool), [False, True]]),
+    )
+    masks = np.stack([objects.masks[row].any(0) for row in fits])
+    return queries, np.concatenate([masks, np.zeros((2, *masks.shape[1:]), bool)])
+
+
+def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
+    """What each instruction means, as a query with all that is known, and (E,) bool: whether it means at most one object."""
+    number = objects.meant.sum(1)
+    first = objects.meant.argmax(1)
+    nothing: np.ndarray = number == 0
+    queries = Queries(
+        np.where(nothing, UNKNOWN, objects.colours[first]),
+        np.where(nothing, UNKNOWN, objects.shapes[first]),
+        ways(objects)[first],
+        ~nothing,
+        nothing,
+    )
+    return queries, number <= 1
+
+
+class Auxiliary(nn.Module):
+    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps."""
+
+    def __init__(self, prompt: int, tower: int, image: int) -> None:
+        super().__init__()
+        colours, shapes = len(COLOUR_NAMES), len(SHAPE_NAMES)
+        self.colour = nn.Embedding(colours + 1, prompt)  # the last one is for UNKNOWN
+        self.shape = nn.Embedding(shapes + 1, prompt)
+        self.nothing = nn.Parameter(torch.randn(prompt))
+        self.way = nn.Sequential(nn.Linear(5 + 4 * WAVES, 128), nn.ReLU(), nn.Linear(128, prompt))
+        names = colours + shapes + 2  # one more of each for the background
+        self.on_tower = nn.Linear(tower, names)
+        self.on_image = nn.Linear(image, names)
+        self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether anything is meant
+        self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
+
+    def oracle(self, queries: Queries) -> Tensor:
+        """(E, prompt): the embedding that says what a query means."""
+        device = self.nothing.device
+        colours, shapes = (torch.from_numpy(item).to(device) for item in (queries.colours, queries.shapes))
+        way = torch.from_numpy(queries.ways).to(device)
+        angles = way[:, :2, None] * torch.pi * 2 ** torch.arange(WAVES, device=device)
+        waves = torch.cat([way, angles.sin().flatten(1), angles.cos().flatten(1)], dim=1)
+        placed = torch.from_numpy(queries.placed).to(device)[:, None]
+        known = self.colour(colours % self.colour.num_embeddings) + self.shape(shapes % self.shape.num_embeddings)
+        meant = known + self.way(waves) * placed
+        return torch.where(torch.from_numpy(queries.nothing).to(device)[:, None], self.nothing, meant)
+
+    def dense_loss(self, head: nn.Linear, features: Tensor, objects: Objects, crop: bool) -> Tensor:
+        """Cross entropy of colour and shape at each place of a feature map.
+
+        Args:
+            head: `on_tower` or `on_image`.
+            features: (n, g*g, width). crop: whether the map shows the frame's central square alone.
+        """
+        colour, shape = (labels.to(features.device) for labels in dense_labels(objects, features.shape[1], crop))
+        logits = head(features).flatten(0, 1).float()
+        split = len(COLOUR_NAMES) + 1
+        return F.cross_entropy(logits[:, :split], colour) + F.cross_entropy(logits[:, split:], shape)
+
+    def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
+        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
+        queries, single = meant_queries(objects)
+        known = torch.from_numpy(single & ~queries.nothing).to(tak.device)
+        named, present = self.on_tak(tak).float().split([len(COLOUR_NAMES) + len(SHAPE_NAMES), 1], dim=1)
+        is_there = torch.from_numpy(~queries.nothing).to(tak.device).float()
+        loss = F.binary_cross_entropy_with_logits(present[:, 0], is_there)
+        if not known.any():
+            return loss
+        colour, shape = named[known].split([len(COLOUR_NAMES), len(SHAPE_NAMES)], dim=1)
+        loss = loss + F.cross_entropy(colour, torch.from_numpy(queries.colours).to(tak.device)[known])
+        loss = loss + F.cross_entropy(shape, torch.from_numpy(queries.shapes).to(tak.device)[known])
+        first = objects.meant.argmax(1)
+        places = torch.from_numpy(objects.places[first]).to(tak.device)[known]
+        shown: np.ndarray = np.any(objects.masks[first], axis=(2, 3))
+        visible = torch.from_numpy(shown).to(tak.device)[known].float()
+        said = self.on_seg(seg[known]).float()
+        distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
+        loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
+        return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
+
+    def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
+        """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved."""
+        queries, single = meant_queries(objects)
+        known = torch.from_numpy(single).to(tak.device)
+        if not known.any():
+            return tak.sum() * 0
+        target = self.oracle(queries).detach()[known]
+        return F.mse_loss(tak[known].float(), target) + 0.2 * F.mse_loss(
+            seg[known].float(), target[:, None].expand_as(seg[known])
+        )
+
+
+def dense_labels(objects: Objects, places: int, crop: bool) -> tuple[Tensor, Tensor]:
+    """Colour and shape (n * g*g,) int64 at each place of a g x g grid; one beyond the last name where no object fills half."""
+    side = round(places**0.5)
+    masks = objects.masks
+    height, width = masks.shape[-2:]
+    if crop:
+        short = min(height, width)
+        top, left = (height - short) // 2, (width - short) // 2
+        masks = masks[..., top : top + short, left : left + short]
+    elif height != width:  # padded right and below, as SAM2 sees it
+        long = max(height, width)
+        masks = np.pad(masks, ((0, 0), (0, 0), (0, long - height), (0, long - width)))
+    share = F.interpolate(torch.from_numpy(masks).float(), size=(side, side), mode="area").permute(1, 2, 3, 0)
+    best, number = share.flatten(0, 2).max(1)
+    empty = best < 0.5
+    colour = torch.from_numpy(objects.colours)[number].masked_fill(empty, len(COLOUR_NAMES))
+    shape = torch.from_numpy(objects.shapes)[number].masked_fill(empty, len(SHAPE_NAMES))
+    return colour, shape

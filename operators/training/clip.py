@@ -1,0 +1,102 @@
+"""What one training sample is: sampled frames with instructions and their masks, or with a dialogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.synth import SynthVideo
+from operators.synth.colours import COLOURS
+from operators.synth.shapes import SHAPES
+
+COLOUR_NAMES, SHAPE_NAMES = tuple(COLOURS), tuple(SHAPES)
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What is known of the O objects of a synthetic clip, for oracle prompts and training-only heads.
+
+    Attributes:
+        masks: (O, n, H, W) bool.
+        colours, shapes: (O,) int64, positions in `COLOUR_NAMES` and `SHAPE_NAMES`.
+        places: (O, n, 3) float32: x and y of the centre and the radius, in frame widths, heights and shorter sides.
+        meant: (E, O) bool, which objects each instruction means.
+    """
+
+    masks: np.ndarray
+    colours: np.ndarray
+    shapes: np.ndarray
+    places: np.ndarray
+    meant: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One sample: n frames and E instructions on them.
+
+    Attributes:
+        source: where it comes from, for logs.
+        frames: (n, H, W, 3) uint8 RGB, in time's order; n = 1 for an image.
+        texts: the instructions, normalised.
+        masks: (E, n, H, W) bool; all zero where nothing is meant.
+        ignored: (H, W) bool, pixels that take no part in the mask losses (ADE20K's void, ReasonSeg's "ignore"); or None.
+        is_video: whether TDA applies (the recipe fuses videos only).
+        turns: instead of instructions: (question, answer) pairs of a dialogue about the frames, which has no masks.
+        objects: of a synthetic clip.
+    """
+
+    source: str
+    frames: np.ndarray
+    texts: tuple[str, ...] = ()
+    masks: np.ndarray | None = None
+    ignored: np.ndarray | None = None
+    is_video: bool = True
+    turns: tuple[tuple[str, str], ...] = ()
+    objects: Objects | None = None
+
+
+def choose_frames(random: np.random.Generator, total: int, least: int, most: int) -> np.ndarray:
+    """Ascending frame numbers: between `least` and `most` equal segments of the video, a random frame of each.
+
+    A video with fewer frames than `least` gives all of them.
+    """
+    count = min(int(random.integers(least, most + 1)), total)
+    bounds = np.linspace(0, total, count + 1).astype(int)
+    return random.integers(bounds[:-1], bounds[1:])
+
+
+def from_synth(
+    video: SynthVideo, random: np.random.Generator, frames: tuple[int, int], expressions: int | None = None
+) -> Clip:
+    """A clip of a synthetic video: `frames` (least, most) of its frames, and at most so many of its expressions."""
+    from operators.prompt import normalize
+
+    chosen = choose_frames(random, len(video.frames), *frames)
+    asked = list(video.expressions)
+    if expressions is not None and len(asked) > expressions:
+        asked = [asked[number] for number in sorted(random.choice(len(asked), expressions, replace=False))]
+    height, width = video.frames.shape[1:3]
+    meant = np.zeros((len(asked), len(video.objects)), bool)
+    for row, expression in enumerate(asked):
+        meant[row, list(expression.object_ids)] = True
+    masks = video.masks[:, chosen]
+    places = np.stack(
+        [
+            np.column_stack([item.centre / (width, height), item.radius / min(height, width)])[chosen]
+            for item in video.objects
+        ]
+    )
+    return Clip(
+        source="synth",
+        frames=video.frames[chosen],
+        texts=tuple(normalize(expression.text) for expression in asked),
+        masks=np.stack([masks[row].any(0) for row in meant]) if len(meant) else np.zeros((0, *masks.shape[1:]), bool),
+        objects=Objects(
+            masks=masks,
+            colours=np.array([COLOUR_NAMES.index(item.colour) for item in video.objects]),
+            shapes=np.array([SHAPE_NAMES.index(item.shape) for item in video.objects]),
+            places=places.astype(np.float32),
+            meant=meant,
+        ),
+    )

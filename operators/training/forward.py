@@ -1,0 +1,214 @@
+"""The whole model on one clip, with a graph: teacher-forced prompts, TDA, SAM2 around the keyframe, all losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from operators.clustering import cluster
+from operators.fusion import fuse, similarities
+from operators.preprocess import clip_input
+from operators.prompt import Prompt, PromptTokenizer
+from operators.segmenter import Segmenter
+from operators.tokens import ChatUniVi
+from operators.training.auxiliary import Auxiliary, draw_queries
+from operators.training.clip import Clip
+from operators.training.dialogue import answer_labels, encode_dialogue
+from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardConfig:
+    """How a clip goes through the model. Defaults: the paper's recipe.
+
+    `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
+    (`none`: the language model alone learns, by its auxiliary losses). `keyframe`: the sampled frame most similar to
+    [TAK], or a random one. `share_prefix`: frames go through the LLaMA once for all instructions of a clip; off, each
+    prompt is run whole, as gradient checkpointing needs. `max_rows`: the model's length that a dialogue may use.
+    """
+
+    alpha: float = 0.1
+    prompts: Literal["language", "oracle", "none"] = "language"
+    keyframe: Literal["similarity", "random"] = "similarity"
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    share_prefix: bool = True
+    max_rows: int = 2048
+
+
+class TrainingModel(nn.Module):
+    """The networks of a bundle and what only training needs: the LM head and, for a model from nothing, `Auxiliary`.
+
+    `language` and `segmenter` stay in evaluation mode (no dropout in either but LoRA's own, which follows `train`).
+    """
+
+    def __init__(
+        self,
+        language: ChatUniVi,
+        segmenter: Segmenter,
+        tokenizer: PromptTokenizer,
+        lm_head: nn.Linear | None = None,
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
+        super().__init__()
+        self.language, self.segmenter, self.lm_head, self.auxiliary = language, segmenter, lm_head, auxiliary
+        self.tokenizer = tokenizer
+        self.segmenter.gate_masks = False
+
+    def forward(self, clip: Clip, seed: int, config: ForwardConfig, weights: LossWeights) -> Losses:
+        """All losses of one clip; `loss` is their weighted sum, the others are unweighted. `iou`, of masks > 0, has no graph.
+
+        Args:
+            seed: decides everything random: which frames, dropout.
+        """
+        random = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        losses: Losses = {}
+        if clip.turns:
+            losses["ce"] = self._dialogue(clip, config)
+        elif config.prompts == "oracle":
+            self._with_oracle(clip, config, weights, random, losses)
+        else:
+            self._with_language(clip, config, weights, random, losses)
+        total = sum(getattr(weights, name) * value for name, value in losses.items() if hasattr(weights, name))
+        assert isinstance(total, Tensor), "a clip without instructions"
+        return {"loss": total, **losses}
+
+    def _dialogue(self, clip: Clip, config: ForwardConfig) -> Tensor:
+        dialogue = encode_dialogue(self.tokenizer, clip.turns, len(clip.frames), config.max_rows)
+        tokens, _ = self._image_tokens(clip.frames)
+        embeddings = self.language.embed(dialogue.input_ids, tokens)
+        states = self.language.llama(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
+        extra = (tokens.shape[1] - 1) * len(clip.frames)
+        first = next((index for index, label in enumerate(dialogue.labels) if label >= 0), len(dialogue.labels))
+        labels = torch.tensor(dialogue.labels[first:], device=states.device)
+        return self._answer_loss(states[first - 1 + extra : -1], labels)
+
+    def _answer_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+        assert self.lm_head is not None, "the cross entropy needs the LM head"
+        kept = labels >= 0
+        return answer_loss(self.lm_head(states[kept]), labels[kept])
+
+    def _with_oracle(
+        self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
+    ) -> None:
+        assert self.auxiliary is not None, "oracle prompts need the auxiliary part"
+        assert clip.objects is not None, "oracle prompts need a synthetic clip"
+        queries, masks = draw_queries(clip.objects, random)
+        prompts = self.auxiliary.oracle(queries)
+        keyframes = [int(frame) for frame in random.integers(len(clip.frames), size=len(prompts))]
+        self._segment(clip, masks, prompts, keyframes, config, weights, random, losses)
+
+    def _with_language(
+        self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
+    ) -> None:
+        prompts = [self.tokenizer.encode(text, len(clip.frames)) for text in clip.texts]
+        tokens, patches = self._image_tokens(clip.frames)
+        states = self._suffix_states(prompts, tokens, config.share_prefix)
+        if weights.ce > 0:
+            labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, strict=True)]
+            # the state at one token is asked for the next one
+            rows = [state[:-1] for state in states]
+            wanted = [label[prompt.prefix_length + 1 :] for label, prompt in zip(labels, prompts, strict=True)]
+            joined = torch.tensor([label for row in wanted for label in row], device=tokens.device)
+            losses["ce"] = self._answer_loss(torch.cat(rows), joined)
+        read = [
+            self.language.text_hidden_fcs(
+                state[
+                    torch.tensor([*prompt.seg_positions, prompt.tak_position], device=tokens.device)
+                    - prompt.prefix_rows
+                ]
+            ).float()
+            for prompt, state in zip(prompts, states, strict=True)
+        ]
+        seg, tak = torch.stack([rows[:-1] for rows in read]), torch.stack([rows[-1] for rows in read])
+        if self.auxiliary is not None and clip.objects is not None:
+            if weights.auxiliary > 0:
+                losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects)
+                if any(parameter.requires_grad for parameter in self.language.vision_tower.parameters()):
+                    dense = self.auxiliary.dense_loss(self.auxiliary.on_tower, patches, clip.objects, crop=True)
+                    losses["auxiliary"] = losses["auxiliary"] + dense
+            if weights.oracle > 0:
+                losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
+        if config.prompts == "none" or clip.masks is None:
+            return
+        fused = (
+            torch.stack([fuse(*pair, config.alpha) for pair in zip(seg, tak, strict=True)]) if clip.is_video else tak
+        )
+        with torch.no_grad():
+            cosines = torch.stack([similarities(*pair) for pair in zip(seg, tak, strict=True)])
+        keyframes = cosines.argmax(1).tolist()
+        if config.keyframe == "random":
+            keyframes = [int(frame) for frame in random.integers(len(clip.frames), size=len(prompts))]
+        self._segment(clip, clip.masks, fused, keyframes, config, weights, random, losses)
+
+    def _segment(
+        self,
+        clip: Clip,
+        masks: np.ndarray,
+        prompts: Tensor,
+        keyframes: Sequence[int],
+        config: ForwardConfig,
+        weights: LossWeights,
+        random: np.random.Generator,
+        losses: Losses,
+    ) -> None:
+        size = self.segmenter.image_size
+        truth = square_masks(masks, size).to(prompts.device)
+        features = encode_frames(self.segmenter, clip.frames)
+        if (
+            weights.auxiliary > 0
+            and self.auxiliary is not None
+            and clip.objects is not None
+            and features.s16.requires_grad
+        ):
+            maps = features.s16.flatten(2).transpose(1, 2)
+            dense = self.auxiliary.dense_loss(self.auxiliary.on_image, maps, clip.objects, crop=False)
+            losses["auxiliary"] = losses["auxiliary"] + dense if "auxiliary" in losses else dense
+        output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)
+        logits, wanted = compared(output, masks, truth, clip.ignored, size, config.segment)
+        shown = wanted.flatten(1).amax(1) > 0.5
+        kept = torch.ones_like(shown) if config.segment.empty_masks else shown
+        losses["bce"] = bce_loss(logits, wanted)
+        losses["dice"] = dice_loss(logits[kept], wanted[kept])
+        if weights.presence > 0:
+            losses["presence"] = presence_loss(output.object_logit, shown)
+        with torch.no_grad():
+            losses |= ious(output, logits, wanted, shown)
+
+    def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What stands for the frames in the prompt (n, K, D), and the tower's patches (n, N, C)."""
+        pixels = clip_input(frames, self.language.config.tower.image_size)
+        with torch.set_grad_enabled(any(item.requires_grad for item in self.language.vision_tower.parameters())):
+            patches = self.language.patch_features(pixels)
+            levels = cluster(patches, self.language.config.clustering)
+        return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches
+
+    def _suffix_states(self, prompts: Sequence[Prompt], tokens: Tensor, share: bool) -> list[Tensor]:
+        """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`."""
+        if not share:
+            return [self.language.hidden_states(prompt, tokens)[prompt.prefix_rows :] for prompt in prompts]
+        prefix = self.language.run_prefix(prompts[0], tokens)
+        return self.language.suffix_states(prefix, prompts, whole=True)
+
+
+def ious(output: Segmented, logits: Tensor, truth: Tensor, shown: Tensor) -> Losses:
+    """Mean IoU over the outputs that show something: of prompted masks `iou`, of tracked ones `iou_tracked`; NaN for none.
+
+    And `object_accuracy`: how often the sign of the object score says whether anything is there.
+    """
+    mask, wanted = logits > 0, truth > 0.5
+    overlap, union = (mask & wanted).flatten(1).sum(1), (mask | wanted).flatten(1).sum(1)
+    each = overlap / union.clamp(min=1)
+    return {
+        "iou": each[shown & output.prompted].mean(),
+        "iou_tracked": each[shown & ~output.prompted].mean(),
+        "object_accuracy": ((output.object_logit > 0) == shown).float().mean(),
+    }

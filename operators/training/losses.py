@@ -1,0 +1,72 @@
+"""The losses of VRS-HQ: cross entropy of the answer, BCE and Dice of the masks (as LISA's, arXiv 2308.00692), and presence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100  # a label that takes no part in the cross entropy
+DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Factors of the losses in their sum. The first three are the paper's; the others are ours, and 0 in its recipe.
+
+    `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `oracle`: of the distance of [TAK] and
+    [SEG] from the embedding of what is meant.
+    """
+
+    ce: float = 1.0
+    bce: float = 2.0
+    dice: float = 0.5
+    presence: float = 0.0
+    auxiliary: float = 0.0
+    oracle: float = 0.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if not getattr(self, item.name) >= 0:
+                raise ValueError(f"losses.{item.name} = {getattr(self, item.name)}: expected 0 or more")
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the next token, the mean over the labels that are not `IGNORED`; 0 where there is none.
+
+    Args:
+        logits: (L, V) float; row i predicts label i.
+        labels: (L,) int64.
+    """
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def bce_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Tensor:
+    """Binary cross entropy of N masks: the mean over each mask's pixels, then over the masks. 0 for none.
+
+    Args:
+        logits: (N, H, W). truth: (N, H, W) in 0..1.
+        num_masks: what the sum over masks is divided by; default N.
+    """
+    each = F.binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none").flatten(1).mean(1)
+    return each.sum() / max(num_masks if num_masks is not None else len(logits), 1)
+
+
+def dice_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Tensor:
+    """1 - Dice of N masks with p = sigmoid(logit), summed over the masks and divided by their number. 0 for none.
+
+    Dice = (2 sum(p t) / 1000 + 1e-6) / (sum(p) / 1000 + sum(t) / 1000 + 1e-6), sums over the pixels of one mask; the scale
+    makes the epsilon matter only for masks of less than about a thousandth of a pixel.
+    """
+    p, t = logits.float().sigmoid().flatten(1) / DICE_SCALE, truth.float().flatten(1)
+    overlap = 2 * (p * t).sum(1)
+    total = p.sum(1) + (t / DICE_SCALE).sum(1)
+    each = 1 - (overlap + DICE_EPSILON) / (total + DICE_EPSILON)
+    return each.sum() / max(num_masks if num_masks is not None else len(logits), 1)
+
+
+def presence_loss(object_logits: Tensor, present: Tensor) -> Tensor:
+    """Binary cross entropy of SAM2's object score, the mean over frames. object_logits: (N,); present: (N,) bool."""
+    return F.binary_cross_entropy_with_logits(object_logits.float(), present.float()) if len(present) else present.sum()

@@ -1,0 +1,213 @@
+"""SAM2 in training: the prompt's mask on the keyframe, tracked through the neighbouring sampled frames, ungated.
+
+Shape letters: E instructions, n sampled frames, S `image_size`, l = S/4, R rows (pairs of an instruction and a frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from operators.preprocess import sam2_input, sam2_size
+from operators.segmenter import Decoded, Features, Memory, Segmenter, to_frame_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """What SAM2 is asked in training. Defaults: the paper's recipe.
+
+    `window`: sampled frames around the keyframe that are segmented (1: the keyframe alone). `memory`: what tracking starts
+    from, `prompt`: the keyframe's own decoding with its soft mask, or `mask`: that mask as a new prompt, as inference does,
+    and then with chance `truth_in_memory` the true one. `candidates`: how many further random frames are decoded by the
+    prompt alone, as TKS does. `mask_size`: whether masks are compared at the `frame`'s size or as `low` resolution logits.
+    `empty_masks`: whether Dice is also taken of masks whose truth is empty.
+    """
+
+    window: int = 3
+    memory: Literal["prompt", "mask"] = "prompt"
+    truth_in_memory: float = 0.0
+    candidates: int = 0
+    mask_size: Literal["frame", "low"] = "frame"
+    empty_masks: bool = True
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.candidates < 0:
+            raise ValueError(
+                f"window = {self.window}, candidates = {self.candidates}: expected at least 1 and at least 0"
+            )
+        if not 0 <= self.truth_in_memory <= 1:
+            raise ValueError(f"truth_in_memory = {self.truth_in_memory}: expected 0 .. 1")
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """R outputs: `instruction` and `frame` (R,) int64, `low_res` (R, l, l) ungated logits, `object_logit` (R,).
+
+    `prompted` (R,) bool: decoded with the prompt, not tracked.
+    """
+
+    instruction: Tensor
+    frame: Tensor
+    low_res: Tensor
+    object_logit: Tensor
+    prompted: Tensor
+
+
+def window_around(keyframe: int, total: int, size: int) -> range:
+    """The `size` neighbouring positions with the keyframe in their middle, moved inside 0..total where they stick out."""
+    size = min(size, total)
+    start = min(max(keyframe - size // 2, 0), total - size)
+    return range(start, start + size)
+
+
+def encode_frames(segmenter: Segmenter, frames: np.ndarray) -> Features:
+    """Image features of n frames (n, H, W, 3) uint8; without a graph where the encoder is frozen."""
+    pixels, _ = sam2_input(frames, segmenter.image_size)
+    like = next(segmenter.parameters())
+    learns = any(
+        parameter.requires_grad
+        for module in (segmenter.image_encoder, segmenter.sam_mask_decoder.conv_s0, segmenter.sam_mask_decoder.conv_s1)
+        for parameter in module.parameters()
+    )
+    with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        return segmenter.encode(pixels.to(like.device, like.dtype))
+
+
+def square_masks(masks: np.ndarray, image_size: int) -> Tensor:
+    """Masks (..., H, W) bool as SAM2 sees the frame: (..., S, S) float in 0..1, resized and padded right and below."""
+    height, width = masks.shape[-2:]
+    size = sam2_size(height, width, image_size)
+    flat = torch.from_numpy(masks.reshape(-1, 1, height, width)).float()
+    resized = F.interpolate(flat, size=size, mode="bilinear", align_corners=False, antialias=True)
+    padded = F.pad(resized, (0, image_size - size[1], 0, image_size - size[0]))
+    return padded.view(*masks.shape[:-2], image_size, image_size)
+
+
+def segment(
+    segmenter: Segmenter,
+    features: Features,
+    prompts: Tensor,
+    keyframes: Sequence[int],
+    truth: Tensor,
+    config: SegmentConfig,
+    random: np.random.Generator,
+) -> Segmented:
+    """The outputs of each instruction on the window around its keyframe, and on some more frames.
+
+    Args:
+        features: of the n frames.
+        prompts: (E, C), one embedding for each instruction.
+        keyframes: E positions among the n frames.
+        truth: (E, n, S, S) in 0..1, for `truth_in_memory`.
+    """
+    count, device = len(features), prompts.device
+    every = list(range(len(prompts)))
+    # all prompted frames in one batch: the keyframes first, then the candidates
+    extra = [
+        (one, int(frame))
+        for one in every
+        for frame in random.permutation([place for place in range(count) if place != keyframes[one]])[
+            : config.candidates
+        ]
+    ]
+    pairs = [*zip(every, keyframes, strict=True), *extra]
+    asked = features[[frame for _, frame in pairs]]
+    decoded = segmenter.decode_prompt(asked, prompts[[one for one, _ in pairs]])
+    parts = [(pairs, decoded, True)]
+    tracks = [
+        (one, order)
+        for one in every
+        for order in _orders(keyframes[one], window_around(keyframes[one], count, config.window))
+    ]
+    if tracks:
+        keys = asked[slice(0, len(every))]
+        first = Decoded(
+            *(getattr(decoded, name)[: len(every)] for name in ("low_res", "object_logit", "iou", "pointer"))
+        )
+        known = truth[every, list(keyframes)] > 0.5
+        memory = keyframe_memory(segmenter, keys, first, known, config, random)
+        parts += _track(segmenter, features, memory, tracks)
+    return Segmented(
+        torch.tensor([one for rows, _, _ in parts for one, _ in rows], device=device),
+        torch.tensor([frame for rows, _, _ in parts for _, frame in rows], device=device),
+        torch.cat([output.low_res for _, output, _ in parts]),
+        torch.cat([output.object_logit for _, output, _ in parts]),
+        torch.tensor([prompted for rows, _, prompted in parts for _ in rows], device=device),
+    )
+
+
+def keyframe_memory(
+    segmenter: Segmenter,
+    features: Features,
+    decoded: Decoded,
+    truth: Tensor,
+    config: SegmentConfig,
+    random: np.random.Generator,
+) -> Memory:
+    """What tracking looks back at: the keyframes' memories (E rows)."""
+    if config.memory == "prompt":
+        soft = torch.sigmoid(segmenter.to_image_size(decoded.low_res))
+        return Memory(segmenter.encode_mask(features, soft), decoded.pointer)
+    own = segmenter.to_image_size(decoded.low_res.detach()) > 0
+    given = torch.from_numpy(random.random(len(own)) < config.truth_in_memory).to(own.device)
+    return segmenter.condition(features, torch.where(given[:, None, None], truth, own), hole_area=0)[1]
+
+
+def _orders(keyframe: int, window: range) -> list[list[int]]:
+    """The frames that are tracked after the keyframe, and those before it, each from the nearest one."""
+    after, before = list(range(keyframe + 1, window.stop)), list(range(keyframe - 1, window.start - 1, -1))
+    return [order for order in (after, before) if order]
+
+
+def _track(
+    segmenter: Segmenter, features: Features, memory: Memory, tracks: list[tuple[int, list[int]]]
+) -> list[tuple[list[tuple[int, int]], Decoded, bool]]:
+    """Steps of all tracks; every track starts from its keyframe alone, so those equally far have memories of one shape."""
+    parts = []
+    past: dict[int, list[Memory]] = {number: [] for number in range(len(tracks))}
+    for step in range(max(len(order) for _, order in tracks)):
+        active = [number for number, (_, order) in enumerate(tracks) if len(order) > step]
+        rows = [(tracks[number][0], tracks[number][1][step]) for number in active]
+        keys = [one for one, _ in rows]
+        nearest_first = [[past[number][age] for number in active] for age in range(step - 1, -1, -1)]
+        joined = [Memory.concatenate(memories) for memories in nearest_first]
+        decoded, memories = segmenter.track(
+            features[[frame for _, frame in rows]],
+            Memory(memory.features[keys], memory.pointer[keys]),
+            [item.features for item in joined[: segmenter.num_maskmem - 1]],
+            [item.pointer for item in joined[: segmenter.max_obj_ptrs_in_encoder - 1]],
+        )
+        for row, number in enumerate(active):
+            past[number].append(memories[row : row + 1])
+        parts.append((rows, decoded, False))
+    return parts
+
+
+def compared(
+    output: Segmented,
+    masks: np.ndarray,
+    truth: Tensor,
+    ignored: np.ndarray | None,
+    image_size: int,
+    config: SegmentConfig,
+) -> tuple[Tensor, Tensor]:
+    """Logits and truth of the R outputs as the mask losses take them: (R, H, W) or (R, l, l).
+
+    Ignored pixels get the logit -100 and truth 0: neither loss then feels them.
+    """
+    height, width = masks.shape[-2:]
+    if config.mask_size == "low":
+        shrunk = F.avg_pool2d(truth[output.instruction, output.frame], 4)
+        return output.low_res, shrunk
+    logits = to_frame_size(output.low_res, image_size, sam2_size(height, width, image_size), (height, width))
+    wanted = torch.from_numpy(masks).to(logits.device)[output.instruction, output.frame].float()
+    if ignored is not None:
+        hidden = torch.from_numpy(ignored).to(logits.device)
+        logits, wanted = logits.masked_fill(hidden, -100.0), wanted.masked_fill(hidden, 0.0)
+    return logits, wanted

@@ -1,0 +1,187 @@
+"""Where training starts and where it ends: networks of a bundle, or fresh ones of given sizes, and a bundle of the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from operators.bundle import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED, DESCRIPTION, FORMAT, open_bundle
+from operators.checkpoint import LM_HEAD, load_clip, open_checkpoint, published_name, write_safetensors
+from operators.model_config import ModelConfig
+from operators.segmenter import Segmenter
+from operators.tokens import ChatUniVi
+from operators.training.auxiliary import Auxiliary
+from operators.training.forward import TrainingModel
+from operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
+
+CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """The model that training starts from.
+
+    `bundle`: a bundle's name or local folder; None: a fresh model of `sizes` (see `ModelConfig`), whose tokenizer has
+    `sizes.language.vocab_size` - 2 pieces made of the words of the synthetic videos' instructions. `frozen_dtype`: the type
+    of weights that are not trained. `auxiliary`: whether there are training-only heads.
+    """
+
+    bundle: str | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    auxiliary: bool = False
+    frozen_dtype: str = "float32"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.bundle is None) == (not self.sizes):
+            raise ValueError("start: expected either a bundle or sizes")
+        if self.frozen_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"start.frozen_dtype {self.frozen_dtype!r}: expected float32 or bfloat16")
+
+
+def prepare_start(config: StartConfig, seed: int, folder: Path) -> str:
+    """The bundle that training starts from; one without weights is written into `folder` where sizes are given."""
+    if config.bundle is not None:
+        return config.bundle
+    from operators.synth.grammar import all_wordings, vocabulary
+    from operators.training.vocabulary import write_word_pieces
+
+    model = ModelConfig.from_dict(config.sizes)
+    words = vocabulary() | {word for text in all_wordings(False) for word in _words(text)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_word_pieces(folder / "tokenizer.model", words, min(model.language.seg_token_id, model.language.tak_token_id))
+    shutil.copytree(CLIP_TOKENIZERS, folder / "clip", dirs_exist_ok=True)
+    description = {"format": FORMAT, "name": "start", "seed": seed, "weights": None, "model": model.to_dict()}
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return str(folder)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.lower().replace("?", " ").replace(",", " ").split() if "{" not in word]
+
+
+def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> TrainingModel:
+    """The networks to train, in float32, but for frozen ones in `frozen_dtype`. The same arguments give the same weights."""
+    bundle = open_bundle(bundle_name)
+    sizes = bundle.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if bundle.seed is None:
+            language = bundle.load_language(device, getattr(torch, config.frozen_dtype))
+            segmenter = bundle.load_segmenter(device)
+        else:
+            language, segmenter = ChatUniVi(sizes).to(device).eval(), Segmenter(sizes.sam2).to(device).eval()
+            with torch.no_grad():
+                for layer in segmenter.memory_encoder.fuser.layers:
+                    layer.gamma.fill_(
+                        0.1
+                    )  # 1e-6 is for networks deeper than two layers; it would not leave zero in time
+        lm_head = nn.Linear(sizes.language.hidden_size, sizes.language.vocab_size, bias=False)
+        auxiliary = None
+        if config.auxiliary:
+            auxiliary = Auxiliary(sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model)
+        add_lora(language.llama, config.lora)
+    if bundle.seed is None and LM_HEAD in (tensors := open_checkpoint(bundle).tensors):
+        with torch.no_grad():
+            lm_head.weight.copy_(tensors[LM_HEAD])
+    model = TrainingModel(language, segmenter, bundle.prompt_tokenizer(), lm_head, auxiliary).to(device)
+    model.train()
+    language.vision_tower.eval()
+    segmenter.eval()
+    if config.gradient_checkpointing:
+        language.llama.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def published_state(model: TrainingModel, bundle_name: str) -> dict[str, Tensor]:
+    """All tensors of a bundle under their published names, adapters merged; those of CLIP as they were at the start."""
+    clip = load_clip(open_bundle(bundle_name), "cpu", torch.float32)
+    parts: tuple[tuple[Any, Mapping[str, Tensor]], ...] = (
+        ("language", merged_state(model.language, model.language.llama)),
+        ("segmenter", model.segmenter.state_dict()),
+        ("clip", clip.state_dict()),
+    )
+    state = {published_name(part, name): value for part, values in parts for name, value in values.items()}
+    if model.lm_head is not None:
+        state[LM_HEAD] = model.lm_head.weight
+    return {name: value.detach().cpu() for name, value in state.items()}
+
+
+def write_bundle(
+    model: TrainingModel,
+    bundle_name: str,
+    folder: Path,
+    *,
+    name: str,
+    dtype: torch.dtype = torch.float16,
+    with_lm_head: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes what was trained as a bundle folder that `--model` takes. The same weights give the same bytes.
+
+    Args:
+        bundle_name: what training started from: sizes, tokenizers, and the pre-sampling CLIP.
+        with_lm_head: keep the LM head, which only more training needs.
+    """
+    start = open_bundle(bundle_name)
+    state = published_state(model, bundle_name)
+    if not with_lm_head:
+        state.pop(LM_HEAD, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        key: (dtype if value.is_floating_point() else value.dtype, tuple(value.shape)) for key, value in state.items()
+    }
+    checksums = {
+        "model.safetensors": write_safetensors(
+            folder / "model.safetensors", contents, lambda key: state[key].to(contents[key][0])
+        )
+    }
+    tokenizers = {"tokenizer.model": start.folder / "tokenizer.model"}
+    tokenizers |= {
+        f"clip/{path.name}": path for path in sorted(start.clip.iterdir()) if path.suffix in (".json", ".txt")
+    }
+    for item, path in tokenizers.items():
+        (folder / item).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / item)
+        checksums[item] = hashlib.sha256(path.read_bytes()).hexdigest()
+    description = {
+        "format": FORMAT,
+        "name": name,
+        "provenance": dict(provenance or {}),
+        "weights": ["model.safetensors"],
+        "sha256": checksums,
+        "model": start.model.to_dict(),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_adapter(model: TrainingModel, folder: Path) -> Path:
+    """Writes the LoRA adapters alone, in peft's layout."""
+    layers = lora_layers(model.language.llama)
+    if not layers:
+        raise ValueError("no LoRA adapters to write; expected start.lora.rank of 1 or more")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.float().cpu() for name, value in adapter_state(model.language.llama).items()}
+    contents = {name: (value.dtype, tuple(value.shape)) for name, value in state.items()}
+    write_safetensors(folder / ADAPTER_WEIGHTS[0], contents, state.__getitem__)
+    any_layer = next(iter(layers.values()))
+    rank = any_layer.lora_a.shape[0]
+    settings = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": any_layer.scale * rank,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "bias": "none",
+    }
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,165 @@
+"""The plain training loop's parts: one optimiser step over its share of samples, and all that a resumed run needs.
+
+Sample k is a pure function of the seed and k, and so is everything random in its forward pass: the state of sampler and
+random numbers is the number of the next sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from operators.training.clip import Clip
+from operators.training.forward import ForwardConfig, TrainingModel
+from operators.training.losses import LossWeights
+from operators.training.schedule import Average, OptimiserConfig, choose_trained, optimiser, rate_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of training.
+
+    `steps` optimiser steps of `batch` samples each, over all workers and accumulated where there are fewer workers.
+    `trained`: see `schedule.choose_trained`. `bf16`: products are computed in bfloat16, weights stay float32.
+    """
+
+    name: str = "stage"
+    steps: int
+    batch: int = 1
+    trained: tuple[str, ...]
+    bf16: bool = False
+    forward: ForwardConfig = field(default_factory=ForwardConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"stage {self.name}: steps {self.steps}, batch {self.batch}: expected at least 1")
+
+
+def sample_seed(seed: int, stage: str, number: int) -> int:
+    """The seed of everything random about one sample of a stage."""
+    digest = hashlib.blake2b(json.dumps([seed, stage, number]).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+class StageTrainer:
+    """A stage of training in one process; with others, one rank of it.
+
+    Args:
+        model: where parameters live.
+        wrapped: what is called, e.g. DDP around the model; default the model itself.
+        no_sync: the context in which gradients are not exchanged yet.
+    """
+
+    def __init__(
+        self,
+        model: TrainingModel,
+        config: StageConfig,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        wrapped: nn.Module | None = None,
+        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        if config.batch % world:
+            raise ValueError(f"stage {config.name}: a batch of {config.batch} is not shared evenly by {world} workers")
+        self.model, self.config, self.seed = model, config, seed
+        self.rank, self.world = rank, world
+        self.wrapped, self.no_sync = wrapped or model, no_sync
+        self.trained = choose_trained(model, config.trained) if wrapped is None else _trained(model)
+        self.optimiser = optimiser(self.trained.values(), config.optimiser)
+        self.average = Average(self.trained, config.optimiser.average) if config.optimiser.average else None
+        self.step = 0
+
+    def sample_numbers(self) -> Iterable[int]:
+        """The samples, from the next step on, that this rank works on, in order."""
+        first, end = self.step * self.config.batch, self.config.steps * self.config.batch
+        return range(first + self.rank, end, self.world)
+
+    def run_step(self, clips: Iterable[Clip]) -> dict[str, float]:
+        """One optimiser step on the next `batch / world` clips of this rank; the means of its losses over them."""
+        config, share = self.config, self.config.batch // self.world
+        first = self.step * config.batch + self.rank
+        sums: dict[str, list[float]] = defaultdict(list)
+        source = iter(clips)
+        for place in range(share):
+            clip = next(source)
+            last = place == share - 1
+            seed = sample_seed(self.seed, config.name, first + place * self.world)
+            device = next(self.model.parameters()).device
+            with (
+                nullcontext() if last else self.no_sync(),
+                torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
+            ):
+                losses = self.wrapped(clip, seed, config.forward, config.losses)
+                (losses["loss"] / share).backward()
+            for name, value in losses.items():
+                sums[name].append(float(value.detach()))
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), config.optimiser.clip)
+        rate = config.optimiser.rate * rate_factor(self.step, config.steps, config.optimiser)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average:
+            self.average.update(self.trained, self.step)
+        self.step += 1
+        means = {name: _mean(values) for name, values in self._of_all_ranks(sums).items()}
+        return {**means, "gradient": _number(norm), "rate": rate}
+
+    def _of_all_ranks(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
+        """The values of every sample of the batch: what is logged must not depend on the number of workers."""
+        if self.world == 1:
+            return values
+        parts: list[dict[str, list[float]]] = [{}] * self.world
+        torch.distributed.all_gather_object(parts, dict(values))
+        return {name: [value for part in parts for value in part.get(name, [])] for part in parts for name in part}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that continuing needs beside frozen weights: only tensors, numbers, texts, lists and dicts."""
+        return {
+            "step": self.step,
+            "sampler": {"seed": self.seed, "next_sample": self.step * self.config.batch},
+            "model": {name: parameter.detach() for name, parameter in self.trained.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.values if self.average else None,
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        if state["sampler"] != {"seed": self.seed, "next_sample": state["step"] * self.config.batch}:
+            raise ValueError(
+                f"checkpoint of sampler state {state['sampler']}: expected seed {self.seed} and batch {self.config.batch}"
+            )
+        self.step = state["step"]
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["model"][name])
+            if self.average:
+                for name, value in self.average.values.items():
+                    value.copy_(state["average"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["rng"].cpu())
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)

@@ -1,0 +1,258 @@
+"""Readers of the training mixture's image sets and dialogues: metadata in the constructor, one random clip a call.
+
+Layouts as the public loaders of VISA and VRS-HQ read them; every path is inside the given root.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+from cluster.storage import Folder
+from operators.batch import InputError
+from operators.prompt import normalize
+from operators.training.clip import Clip
+from pipelines.datasets.base import DatasetError
+from pipelines.datasets.pickles import read_plain_pickle
+
+IGNORE = 255  # a pixel of a label map that belongs to no class
+
+
+def read_image(folder: Folder, name: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    with Image.open(io.BytesIO(folder.read_bytes(name)), formats=("JPEG", "PNG")) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_json(folder: Folder, name: str) -> Any:
+    data = folder.read_bytes(name)
+    try:
+        try:
+            return json.loads(data.decode())
+        except UnicodeDecodeError:
+            return json.loads(data.decode("cp1252"))
+    except ValueError as error:
+        raise DatasetError(f"{folder.uri_of(name)}: not a JSON file ({error})") from error
+
+
+def paint(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(H, W) bool of a COCO segmentation: polygons, or a run-length code, compressed or not."""
+    if isinstance(segmentation, list):
+        parts = [part for part in segmentation if len(part) >= 6]
+        if not parts:
+            return np.zeros((height, width), bool)
+        code = coco.merge(coco.frPyObjects(parts, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = coco.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    decoded: np.ndarray = coco.decode(code).astype(bool)
+    return decoded
+
+
+def image_clip(
+    source: str, image: np.ndarray, texts: Sequence[str], masks: Sequence[np.ndarray], ignored: np.ndarray | None = None
+) -> Clip:
+    stacked = np.stack(masks)[:, None] if masks else np.zeros((0, 1, *image.shape[:2]), bool)
+    return Clip(source, image[None], tuple(map(normalize, texts)), stacked, ignored, is_video=False)
+
+
+def some(random: np.random.Generator, items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, without repetition, in random order."""
+    return [items[number] for number in random.permutation(len(items))[:most]]
+
+
+class LabelMaps:
+    """ADE20K and COCO-Stuff: an image, and a PNG with a class number at each pixel.
+
+    Args:
+        names: class names by number; None where a class is not asked for.
+        offset: what is taken from a PNG's number to give a class's; 0 then is `IGNORE` (ADE20K's void).
+    """
+
+    def __init__(
+        self, source: str, folder: Folder, labels: str, images: str, names: Sequence[str | None], offset: int, most: int
+    ) -> None:
+        self.source, self.folder, self.labels, self.images = source, folder, labels, images
+        self.names, self.offset, self.most = names, offset, most
+        self.stems = [
+            name.rpartition("/")[2].removesuffix(".png") for name in folder.list(labels) if name.endswith(".png")
+        ]
+        if not self.stems:
+            raise DatasetError(f"{folder.uri_of(labels)}: no PNG label maps")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        while True:
+            stem = self.stems[random.integers(len(self.stems))]
+            with Image.open(io.BytesIO(self.folder.read_bytes(f"{self.labels}/{stem}.png")), formats=("PNG",)) as image:
+                numbers = np.asarray(image).astype(int) - self.offset
+            numbers[(numbers < 0) | (numbers >= len(self.names))] = IGNORE
+            found = [int(value) for value in np.unique(numbers) if value != IGNORE and self.names[value]]
+            if found:
+                break
+        chosen = some(random, found, self.most)
+        picture = read_image(self.folder, f"{self.images}/{stem}.jpg")
+        texts = [str(self.names[value]) for value in chosen]
+        return image_clip(self.source, picture, texts, [numbers == value for value in chosen], numbers == IGNORE)
+
+
+def ade20k(folder: Folder, most: int) -> LabelMaps:
+    """`classes.json` in the root: a list of the 150 names (the public loader has it at a path of its own)."""
+    names = read_json(folder, "ade20k/classes.json")
+    return LabelMaps("ade20k", folder, "ade20k/annotations/training", "ade20k/images/training", names, 1, most)
+
+
+def coco_stuff(folder: Folder, most: int) -> LabelMaps:
+    """Names are those of `cocostuff/classes.txt`, lines "id: name", the first one a title; names with "-" are not asked for."""
+    lines = folder.read_bytes("cocostuff/classes.txt").decode().splitlines()[1:]
+    names = [line.partition(": ")[2].strip() for line in lines if line.strip()]
+    asked = [None if "-" in name else name for name in names]
+    return LabelMaps("coco-stuff", folder, "cocostuff/train2017", "coco/train2017", asked, 0, most)
+
+
+class CocoParts:
+    """PACO-LVIS and PASCAL-Part: COCO's annotations, whose categories may be parts ("dog:ear")."""
+
+    def __init__(self, source: str, folder: Folder, annotations: str, images: str, most: int) -> None:
+        self.source, self.folder, self.images_folder, self.most = source, folder, images, most
+        data = read_json(folder, annotations)
+        self.names = {item["id"]: spoken_category(item["name"]) for item in data["categories"]}
+        self.images = {item["id"]: item for item in data["images"]}
+        grouped: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        for item in data["annotations"]:
+            if not item.get("iscrowd"):
+                grouped[item["image_id"]][item["category_id"]].append(item["segmentation"])
+        self.grouped = {image: dict(categories) for image, categories in grouped.items() if image in self.images}
+        self.order = sorted(self.grouped)
+        if not self.order:
+            raise DatasetError(f"{folder.uri_of(annotations)}: no annotated images")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        image = self.order[random.integers(len(self.order))]
+        about = self.images[image]
+        chosen = some(random, sorted(self.grouped[image]), self.most)
+        size = about["height"], about["width"]
+        masks = [np.any([paint(part, *size) for part in self.grouped[image][item]], axis=0) for item in chosen]
+        picture = read_image(self.folder, f"{self.images_folder}/{about['file_name']}")
+        return image_clip(self.source, picture, [self.names[item] for item in chosen], masks)
+
+
+def spoken_category(name: str) -> str:
+    """ "dog:ear" is the ear of the dog; what follows "_(" is a qualifier, and underscores are spaces."""
+    whole, _, part = (piece.split("_(")[0].replace("_", " ").strip() for piece in name.partition(":"))
+    return f"the {part} of the {whole}" if part else whole
+
+
+class ReasonSeg:
+    """Images with a JSON of the same name: questions, and outlines of what answers them or is to be ignored."""
+
+    def __init__(self, folder: Folder, split: str, most: int) -> None:
+        self.folder, self.most = folder, most
+        base = f"reason_seg/ReasonSeg/{split}"
+        self.stems = [name.removesuffix(".json") for name in folder.list(base) if name.endswith(".json")]
+        if not self.stems:
+            raise DatasetError(f"{folder.uri_of(base)}: no JSON files")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        stem = self.stems[random.integers(len(self.stems))]
+        about = read_json(self.folder, f"{stem}.json")
+        picture = read_image(self.folder, f"{stem}.jpg")
+        numbers = outlines(about["shapes"], *picture.shape[:2])
+        texts = some(random, about["text"], self.most)
+        return image_clip("reason-seg", picture, texts, [numbers == 1] * len(texts), numbers == IGNORE)
+
+
+def outlines(shapes: Sequence[dict[str, Any]], height: int, width: int) -> np.ndarray:
+    """(H, W) uint8: 1 target, 255 ignore. The largest is painted first; flags are no shapes."""
+    painted = np.zeros((height, width), np.uint8)
+    layers = []
+    for shape in shapes:
+        label = str(shape["label"]).lower()
+        if "flag" in label:
+            continue
+        points = [np.array(shape["points"], np.float64).round().astype(np.int32)]
+        one = np.zeros((height, width), np.uint8)
+        cv2.polylines(one, points, True, 1, 1)
+        cv2.fillPoly(one, points, 1)
+        layers.append((int(one.sum()), IGNORE if "ignore" in label else 1, one.astype(bool)))
+    for _, value, where in sorted(layers, key=lambda layer: -layer[0]):
+        painted[where] = value
+    return painted
+
+
+class Dialogues:
+    """LLaVA-Instruct and Chat-UniVi-Instruct: an image, or none, with a conversation; only pairs of both sides are kept.
+
+    Args:
+        last: keep the last question and answer only, as the recipe does for Chat-UniVi.
+    """
+
+    def __init__(self, source: str, folder: Folder, listing: str, images: str, *, last: bool) -> None:
+        self.source, self.folder, self.images, self.last = source, folder, images, last
+        self.items = [item for item in read_json(folder, listing) if item.get("image") and pairs(item["conversations"])]
+        if not self.items:
+            raise DatasetError(f"{folder.uri_of(listing)}: no conversations about images")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        item = self.items[random.integers(len(self.items))]
+        turns = pairs(item["conversations"])
+        names = item["image"] if isinstance(item["image"], list) else [item["image"]]
+        frames = [read_image(self.folder, f"{self.images}/{name}") for name in names[:1]]
+        return Clip(self.source, np.stack(frames), is_video=False, turns=tuple(turns[-1:] if self.last else turns))
+
+
+def pairs(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
+    """(question, answer) of each "human" turn that a "gpt" turn follows."""
+    found = []
+    for asked, said in itertools.pairwise(conversation):
+        if asked.get("from") == "human" and said.get("from") == "gpt":
+            found.append((str(asked["value"]), str(said["value"])))
+    return found
+
+
+class Refer:
+    """refCOCO, refCOCO+, refCOCOg and refCLEF: sentences about annotated objects of images."""
+
+    def __init__(self, name: str, folder: Folder, most: int) -> None:
+        base, by = f"refer_seg/{name}", "umd" if name == "refcocog" else "unc"
+        self.source, self.folder, self.most = name, folder, most
+        kind = "saiapr_tc-12" if name == "refclef" else "mscoco/images/train2014"
+        self.images_folder = f"refer_seg/images/{kind}"
+        refs = read_plain_pickle(folder, f"{base}/refs({by}).p")
+        data = read_json(folder, f"{base}/instances.json")
+        self.annotations = {item["id"]: item for item in data["annotations"]}
+        self.images = {item["id"]: item for item in data["images"]}
+        grouped: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for ref in refs:
+            if ref["split"] == "train" and ref["ann_id"] in self.annotations and ref["image_id"] in self.images:
+                for sentence in ref["sentences"]:
+                    if _usable(sentence["sent"]):
+                        grouped[ref["image_id"]].append((ref["ann_id"], sentence["sent"]))
+        self.grouped, self.order = dict(grouped), sorted(grouped)
+        if not self.order:
+            raise DatasetError(f"{folder.uri_of(base)}: no sentences of the split train")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        image = self.order[random.integers(len(self.order))]
+        about = self.images[image]
+        chosen = some(random, self.grouped[image], self.most)
+        size = about["height"], about["width"]
+        masks = [paint(self.annotations[annotation]["segmentation"], *size) for annotation, _ in chosen]
+        picture = read_image(self.folder, f"{self.images_folder}/{about['file_name']}")
+        return image_clip(self.source, picture, [text for _, text in chosen], masks)
+
+
+def _usable(text: str) -> bool:
+    try:
+        return bool(normalize(text))
+    except InputError:
+        return False

@@ -1,0 +1,419 @@
+"""Training's parts: losses against hand-computed values, gradients where they belong, the step, LoRA, prompts' labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from operators.bundle import open_bundle
+from operators.synth import SynthConfig, make_video
+from operators.training.auxiliary import UNKNOWN, dense_labels, draw_queries
+from operators.training.clip import Clip, choose_frames, from_synth
+from operators.training.dialogue import answer_labels, encode_dialogue
+from operators.training.forward import ForwardConfig, TrainingModel
+from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from operators.training.schedule import (
+    PAPER_PARTS,
+    LoraConfig,
+    OptimiserConfig,
+    choose_trained,
+    lora_layers,
+    rate_factor,
+)
+from operators.training.segmentation import SegmentConfig, window_around
+from operators.training.start import StartConfig, build, write_adapter, write_bundle
+from operators.training.step import StageConfig, StageTrainer
+
+SMALL = SynthConfig(short_sides=(64,), aspects=(1.0,), frames=(4, 6), objects=(2, 3))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def clip_of(index: int = 0, frames: tuple[int, int] = (4, 4), expressions: int = 2) -> Clip:
+    return from_synth(make_video(0, index, "train", SMALL), np.random.default_rng(index), frames, expressions)
+
+
+def model_of(**changes: Any) -> TrainingModel:
+    return build(StartConfig(**{"bundle": "untrained-tiny", **changes}), "untrained-tiny", 0, "cpu")
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_is_the_mean_over_labels_that_count() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [5.0, 1.0]])
+    labels = torch.tensor([1, 0, IGNORED])
+    # -log(1/2) and -log(3/4)
+    assert answer_loss(logits, labels).item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2, abs=1e-6)
+
+
+def test_cross_entropy_of_no_label_is_zero() -> None:
+    assert answer_loss(torch.zeros(2, 3), torch.tensor([IGNORED, IGNORED])).item() == 0
+
+
+def test_bce_averages_each_mask_and_then_the_masks() -> None:
+    # mask 1: p = 1/2 everywhere: log 2. mask 2: p = 3/4, half right, half wrong: (log 4/3 + log 4) / 2
+    logits = torch.tensor([[[0.0, 0.0]], [[math.log(3), math.log(3)]]])
+    truth = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    expected = (math.log(2) + (math.log(4 / 3) + math.log(4)) / 2) / 2
+    assert bce_loss(logits, truth).item() == pytest.approx(expected, abs=1e-6)
+    assert bce_loss(logits, truth, num_masks=4).item() == pytest.approx(expected / 2, abs=1e-6)
+
+
+def test_dice_of_a_hand_computed_mask() -> None:
+    # p = 3/4, 3/4, 1/4, 1/4; t = 1, 0, 1, 0: overlap 2 * 1, total 2 + 2
+    x = math.log(3)
+    logits, truth = torch.tensor([[[x, x], [-x, -x]]]), torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    expected = 1 - (2 * 1.0 / 1000 + 1e-6) / (4 / 1000 + 1e-6)
+    assert dice_loss(logits, truth).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_dice_of_an_empty_truth_is_near_one_unless_nothing_is_predicted() -> None:
+    truth = torch.zeros(1, 2, 2)
+    assert dice_loss(torch.zeros(1, 2, 2), truth).item() == pytest.approx(1 - 1e-6 / (2 / 1000 + 1e-6), abs=1e-6)
+    assert dice_loss(torch.full((1, 2, 2), -60.0), truth).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_mask_losses_of_no_mask_are_zero_and_have_a_graph() -> None:
+    logits = torch.zeros(0, 4, 4, requires_grad=True)
+    total = bce_loss(logits, torch.zeros(0, 4, 4)) + dice_loss(logits, torch.zeros(0, 4, 4))
+    total.backward()
+    assert total.item() == 0
+
+
+def test_presence_is_the_binary_cross_entropy_of_the_object_score() -> None:
+    loss = presence_loss(torch.tensor([0.0, math.log(3)]), torch.tensor([True, False]))
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_mask_losses_do_not_depend_on_the_order_of_masks_or_pixels(masks: int, pixels: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    logits, truth = (
+        torch.randn(masks, 1, pixels, generator=random),
+        torch.rand(masks, 1, pixels, generator=random).round(),
+    )
+    rows, places = torch.randperm(masks, generator=random), torch.randperm(pixels, generator=random)
+    for loss in (bce_loss, dice_loss):
+        moved = loss(logits[rows][..., places], truth[rows][..., places])
+        assert moved.item() == pytest.approx(loss(logits, truth).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ce", "presence"])
+def test_a_negative_or_unknown_weight_is_refused(name: str) -> None:
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"losses.{name}"):
+            LossWeights(**{name: wrong})
+
+
+# ---- prompts and their labels -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["the red ring", "which shape would roll?", "a <video> of [seg] assistant: x"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_labels_are_exactly_the_answer(text: str, frames: int) -> None:
+    tokenizer = open_bundle("untrained-tiny").prompt_tokenizer()
+    prompt = tokenizer.encode(text, frames)
+    labels = answer_labels(tokenizer, text, prompt)
+    assert len(labels) == len(prompt.input_ids)
+    begin = next(index for index, label in enumerate(labels) if label != IGNORED)
+    assert labels[begin:] == prompt.input_ids[begin:]
+    said = tokenizer.pieces.decode([token for token in labels[begin:] if token < 1000])
+    assert said.startswith("Sure, the segmentation result of each frame is (0)")
+    assert tokenizer.pieces.decode([token for token in prompt.input_ids[:begin] if token >= 0]).endswith("ASSISTANT:")
+    assert labels[-1] == tokenizer.pieces.eos_id()
+    assert labels.count(1000) == frames
+    assert labels.count(1001) == 1
+
+
+def test_a_dialogue_has_labels_on_its_answers_only_and_its_texts_stay_data() -> None:
+    tokenizer = open_bundle("untrained-tiny").prompt_tokenizer()
+    turns = [("<image>\nwhat is it? [SEG]</s>", "a ring </s>"), ("and its colour?", "red")]
+    dialogue = encode_dialogue(tokenizer, turns, 2, limit=2048)
+    assert dialogue.input_ids.count(-200) == 2
+    assert 1000 not in dialogue.input_ids
+    assert [token for token in dialogue.input_ids if token == tokenizer.pieces.eos_id()] == [
+        tokenizer.pieces.eos_id()
+    ] * 2
+    answers = tokenizer.pieces.decode([label for label in dialogue.labels if label > 2])
+    assert answers.replace("</s>", "").split() == ["a", "ring", "red"]
+    cut = encode_dialogue(tokenizer, turns, 2, limit=280)
+    assert len(cut.input_ids) + 2 * 111 == 280
+
+
+# ---- windows, frames, queries -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.data())
+def test_the_window_holds_the_keyframe_and_stays_inside(total: int, size: int, data: Any) -> None:
+    keyframe = data.draw(st.integers(0, total - 1))
+    window = window_around(keyframe, total, size)
+    assert len(window) == min(size, total)
+    assert keyframe in window
+    assert window.start >= 0
+    assert window.stop <= total
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 4), st.integers(0, 1000))
+def test_sampled_frames_lie_one_in_each_segment(total: int, least: int, more: int, seed: int) -> None:
+    frames = choose_frames(np.random.default_rng(seed), total, least, least + more)
+    assert min(least, total) <= len(frames) <= min(least + more, total)
+    assert (np.diff(frames) > 0).all()
+    assert frames[0] < math.ceil(total / len(frames)) + 1
+    assert total - 1 - frames[-1] < math.ceil(total / len(frames)) + 1
+
+
+def test_oracle_queries_are_answered_by_the_objects_that_fit() -> None:
+    for index in range(20):
+        objects = clip_of(index).objects
+        assert objects is not None
+        queries, masks = draw_queries(objects, np.random.default_rng(index))
+        for row in range(len(queries.nothing)):
+            colour, shape = queries.colours[row], queries.shapes[row]
+            fits = [
+                (colour in (UNKNOWN, objects.colours[item])) and (shape in (UNKNOWN, objects.shapes[item]))
+                for item in range(len(objects.colours))
+            ]
+            if queries.placed[row]:
+                fits = [place == row for place in range(len(fits))]
+            expected = objects.masks[fits].any(0) if row < len(fits) else np.zeros_like(masks[row])
+            assert np.array_equal(masks[row], expected)
+
+
+def test_dense_labels_name_the_object_that_fills_a_place() -> None:
+    clip = clip_of(3)
+    assert clip.objects is not None
+    colour, _ = dense_labels(clip.objects, 64, crop=True)
+    grid = colour.view(4, 8, 8)
+    for place in np.argwhere(clip.objects.masks[0].reshape(4, 8, 8, 8, 8).mean((2, 4)) > 0.9):
+        assert grid[tuple(place)] == clip.objects.colours[0]
+
+
+# ---- forward and step -------------------------------------------------------------------------------------------------
+
+
+def one_step(model: TrainingModel, config: StageConfig, clips: list[Clip]) -> tuple[dict[str, float], set[str]]:
+    """The losses of a step, and the names of the parameters that it changed."""
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    losses = StageTrainer(model, config, 0).run_step(clips)
+    return losses, {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+
+
+def test_the_recipe_trains_its_parts_and_nothing_else() -> None:
+    model = model_of()
+    for layer in lora_layers(model.language.llama).values():
+        nn.init.normal_(layer.lora_b, std=0.02)  # at zero, A has no gradient yet
+    config = StageConfig(steps=1, batch=2, trained=PAPER_PARTS, optimiser=OptimiserConfig(warmup=0))
+    losses, changed = one_step(model, config, [clip_of(0), clip_of(1)])
+    assert all(math.isfinite(losses[name]) for name in ("loss", "ce", "bce", "dice", "gradient"))
+    expected = 1.0 * losses["ce"] + 2.0 * losses["bce"] + 0.5 * losses["dice"]
+    assert losses["loss"] == pytest.approx(expected, rel=1e-5)
+    assert all(name.startswith(PAPER_PARTS[:-1]) or ".lora_" in name for name in changed)
+    named = [
+        "language.llama.embed_tokens.weight",
+        "lm_head.weight",
+        "language.text_hidden_fcs.0.weight",
+        "language.text_hidden_fcs.2.bias",
+        "segmenter.sam_mask_decoder.transformer.layers.0.self_attn.q_proj.weight",
+        "segmenter.sam_mask_decoder.output_hypernetworks_mlps.0.layers.0.weight",
+        "segmenter.sam_mask_decoder.conv_s0.weight",
+    ]
+    for name in lora_layers(model.language.llama):
+        named += [f"language.llama.{name}.lora_a", f"language.llama.{name}.lora_b"]
+    assert set(named) <= changed
+    # no loss of the recipe touches SAM2's object score
+    assert not any("pred_obj_score_head" in name for name in changed)
+
+
+def test_presence_supervision_reaches_the_object_score() -> None:
+    config = StageConfig(
+        steps=1, trained=PAPER_PARTS, losses=LossWeights(presence=1), optimiser=OptimiserConfig(warmup=0)
+    )
+    _, changed = one_step(model_of(), config, [clip_of()])
+    assert any("pred_obj_score_head" in name for name in changed)
+
+
+def test_oracle_stage_trains_sam2_with_its_memory_and_leaves_the_language_model() -> None:
+    model = model_of(auxiliary=True)
+    config = StageConfig(
+        steps=1,
+        trained=("segmenter", "auxiliary"),
+        forward=ForwardConfig(
+            prompts="oracle", segment=SegmentConfig(window=3, memory="mask", truth_in_memory=0.5, mask_size="low")
+        ),
+        losses=LossWeights(ce=0, presence=1, auxiliary=1),
+        optimiser=OptimiserConfig(warmup=0),
+    )
+    _, changed = one_step(model, config, [clip_of()])
+    assert not any(name.startswith(("language", "lm_head")) for name in changed)
+    for part in ("image_encoder.trunk", "memory_attention", "memory_encoder", "sam_mask_decoder"):
+        assert any(name.startswith(f"segmenter.{part}") for name in changed), part
+
+
+def test_sharing_the_prefix_changes_no_loss() -> None:
+    model = model_of().eval()
+    choose_trained(model, PAPER_PARTS)
+    clip = clip_of()
+    shared, whole = (model(clip, 0, ForwardConfig(share_prefix=share), LossWeights()) for share in (True, False))
+    for name in ("ce", "bce", "dice"):
+        assert shared[name].item() == pytest.approx(whole[name].item(), abs=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    clip, gradients = clip_of(), []
+    for checkpointing in (False, True):
+        model = model_of(gradient_checkpointing=checkpointing, lora=LoraConfig(dropout=0.0))
+        trained = choose_trained(model, PAPER_PARTS)
+        model(clip, 0, ForwardConfig(share_prefix=False), LossWeights())["loss"].backward()
+        gradients.append({name: value.grad for name, value in trained.items() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        assert torch.allclose(value, gradients[1][name], atol=1e-6), name
+
+
+def test_bf16_gives_nearly_the_same_losses_and_float32_weights() -> None:
+    losses = []
+    for bf16 in (False, True):
+        model = model_of(lora=LoraConfig(dropout=0.0))
+        trainer = StageTrainer(model, StageConfig(steps=1, trained=PAPER_PARTS, bf16=bf16), 0)
+        losses.append(trainer.run_step([clip_of()]))
+        assert {value.dtype for value in trainer.trained.values()} == {torch.float32}
+    assert losses[1]["ce"] != losses[0]["ce"]
+    assert losses[1]["ce"] == pytest.approx(losses[0]["ce"], rel=0.02)
+
+
+def test_accumulated_samples_are_the_mean_of_their_gradients() -> None:
+    clips, gradients = [clip_of(0), clip_of(1)], []
+    model = model_of(lora=LoraConfig(rank=0))
+    parts = PAPER_PARTS[:-1]
+    config = StageConfig(steps=1, batch=2, trained=parts, optimiser=OptimiserConfig(clip=1e9))
+    for clip in clips:
+        trained = choose_trained(model, parts)
+        model.zero_grad()
+        model(clip, 0, config.forward, config.losses)["loss"].backward()
+        gradients.append({name: value.grad.clone() for name, value in trained.items() if value.grad is not None})
+    model.zero_grad()
+    trainer = StageTrainer(model, config, 0)
+    seen: dict[str, Tensor] = {}
+
+    def look(*_: object) -> None:
+        seen.update({name: value.grad.clone() for name, value in trainer.trained.items() if value.grad is not None})
+
+    trainer.optimiser.register_step_pre_hook(look)
+    trainer.run_step(clips)
+    assert seen
+    for name, value in seen.items():
+        mean = sum(item[name] for item in gradients if name in item) / 2
+        assert torch.allclose(value, mean, atol=1e-6), name
+
+
+def test_a_resumed_trainer_goes_on_as_if_nothing_had_happened() -> None:
+    config = StageConfig(steps=4, trained=PAPER_PARTS, optimiser=OptimiserConfig(average=0.9, warmup=2))
+    clips = [clip_of(index) for index in range(4)]
+    whole = StageTrainer(model_of(), config, 0)
+    curve = [whole.run_step([clip])["loss"] for clip in clips]
+    first = StageTrainer(model_of(), config, 0)
+    for clip in clips[:2]:
+        first.run_step([clip])
+    state = first.state()
+    second = StageTrainer(model_of(), config, 0)
+    second.load_state(state)
+    assert list(second.sample_numbers()) == [2, 3]
+    assert [second.run_step([clip])["loss"] for clip in clips[2:]] == curve[2:]
+    assert second.state()["sampler"] == whole.state()["sampler"]
+    for name, value in whole.trained.items():
+        assert torch.equal(value, second.trained[name])
+        assert whole.average is not None
+        assert second.average is not None
+        assert torch.equal(whole.average.values[name], second.average.values[name])
+
+
+def test_ranks_share_a_batch_without_gap_or_overlap() -> None:
+    config = StageConfig(steps=3, batch=4, trained=("lm_head",))
+    numbers = [list(StageTrainer(model_of(), config, 0, rank=rank, world=2).sample_numbers()) for rank in range(2)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(12))
+    with pytest.raises(ValueError, match="not shared evenly by 3 workers"):
+        StageTrainer(model_of(), config, 0, world=3)
+
+
+# ---- schedule ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_warms_up_and_falls_linearly_to_zero() -> None:
+    config = OptimiserConfig(warmup=100)
+    assert rate_factor(0, 7500, config) == pytest.approx(0.01)
+    assert rate_factor(99, 7500, config) == 1
+    assert rate_factor(100, 7500, config) == 1
+    assert rate_factor(3800, 7500, config) == pytest.approx(0.5)
+    assert rate_factor(7499, 7500, config) == pytest.approx(1 / 7400)
+
+
+@given(st.integers(0, 500), st.sampled_from(["linear", "cosine", "none"]), st.floats(0, 1))
+def test_the_rate_stays_between_its_ends(step: int, decay: Any, final: float) -> None:
+    factor = rate_factor(step, 400, OptimiserConfig(warmup=50, decay=decay, final=final))
+    assert 0 < factor <= 1 or (step >= 400 and factor >= 0)
+
+
+def test_a_part_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match=r"language\.nothing"):
+        choose_trained(model_of(), ["language.nothing"])
+    with pytest.raises(ValueError, match="no linear layer x_proj"):
+        model_of(lora=LoraConfig(targets=("x_proj",)))
+
+
+# ---- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_path: Path) -> None:
+    model = model_of()
+    for layer in lora_layers(model.language.llama).values():
+        nn.init.normal_(layer.lora_b, std=0.1)
+    model.eval()
+    prompt = model.tokenizer.encode("the red ring", 2)
+    frames = clip_of().frames[:2]
+    with torch.no_grad():
+        tokens, _ = model._image_tokens(frames)
+        expected = model.language.hidden_states(prompt, tokens)
+    write_bundle(model, "untrained-tiny", tmp_path / "bundle", name="x", dtype=torch.float32, with_lm_head=True)
+    merged = open_bundle(str(tmp_path / "bundle")).load_language()
+    with torch.no_grad():
+        assert torch.allclose(merged.hidden_states(prompt, tokens), expected, atol=1e-4)
+    # the same from weights without the adapter, and the adapter beside them
+    for layer in lora_layers(model.language.llama).values():
+        layer.scale = layer.scale * 0.0
+    write_bundle(model, "untrained-tiny", tmp_path / "base", name="x", dtype=torch.float32)
+    for layer in lora_layers(model.language.llama).values():
+        layer.scale = 2.0
+    write_adapter(model, tmp_path / "base" / "adapter")
+    adapted = open_bundle(str(tmp_path / "base")).load_language()
+    with torch.no_grad():
+        assert torch.allclose(adapted.hidden_states(prompt, tokens), expected, atol=1e-4)
+    assert json.loads((tmp_path / "base" / "adapter" / "adapter_config.json").read_text())["lora_alpha"] == 16
+
+
+def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_path: Path) -> None:
+    model = model_of()
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        write_bundle(model, "untrained-tiny", folder, name="x", dtype=torch.float32, with_lm_head=True)
+    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
+    config = replace(StartConfig(bundle="untrained-tiny"), bundle=str(folders[0]))
+    again = build(config, str(folders[0]), 1, "cpu")
+    values = dict(again.named_parameters())
+    for name, value in model.named_parameters():
+        if "lora_" not in name:
+            assert torch.equal(value, values[name]), name

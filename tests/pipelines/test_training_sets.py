@@ -1,0 +1,269 @@
+"""Every reader of the training mixture on a tiny data set of its layout, and the paper's recipe over all of them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from operators.training.clip import Clip
+from operators.training.start import build
+from operators.training.step import StageTrainer
+from pipelines.datasets.base import DatasetError
+from pipelines.mixture import Group
+from pipelines.train import train
+from pipelines.train_settings import FileData, SourceConfig, load_train_settings
+from pipelines.training_images import outlines, pairs, spoken_category
+from pipelines.training_sets import READERS, open_source
+from tests.pipelines.dataset_fixtures import (
+    make_clip,
+    rle,
+    write_json,
+    write_lvvis,
+    write_mevis,
+    write_ref_davis,
+    write_ref_youtube_vos,
+    write_revos,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+HEIGHT, WIDTH = 48, 64
+BOX = [[10, 10, 30, 10, 30, 30, 10, 30]]  # x, y of the corners of a square
+
+
+def square() -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:30, 10:30] = True
+    return mask
+
+
+def write_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(make_clip().frames[0]).save(path)
+
+
+def write_labels(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+    numbers[10:30, 10:30] = value
+    Image.fromarray(numbers).save(path)
+
+
+def coco_file(path: Path, segmentation: Any, name: str = "dog:ear", file_name: str = "train2017/1.jpg") -> None:
+    image = {"id": 1, "file_name": file_name, "height": HEIGHT, "width": WIDTH}
+    annotation = {"id": 7, "image_id": 1, "category_id": 3, "segmentation": segmentation, "iscrowd": 0}
+    write_json(path, {"images": [image], "annotations": [annotation], "categories": [{"id": 3, "name": name}]})
+
+
+def write_images(root: Path) -> None:
+    """All image sets and dialogues of the mixture, each with one image that shows the same square."""
+    write_picture(root / "ade20k/images/training/a.jpg")
+    write_labels(root / "ade20k/annotations/training/a.png", 2)
+    write_json(root / "ade20k/classes.json", ["wall", "building", "sky"])
+    write_picture(root / "coco/train2017/1.jpg")
+    write_labels(root / "cocostuff/train2017/1.png", 1)
+    (root / "cocostuff/classes.txt").write_text("0: unlabeled\n0: fog-other\n1: person\n")
+    coco_file(root / "vlpart/paco/annotations/paco_lvis_v1_train.json", BOX)
+    coco_file(root / "vlpart/pascal_part/train.json", rle(square()), "cat_(pet):left_leg", "1.jpg")
+    write_picture(root / "vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages/1.jpg")
+    shapes = [
+        {"label": "target", "points": [[10, 10], [29, 10], [29, 29], [10, 29]]},
+        {"label": "ignore", "points": [[0, 40], [20, 40], [20, 47], [0, 47]]},
+        {"label": "flag", "points": [[0, 0], [9, 0], [9, 9]]},
+    ]
+    write_json(root / "reason_seg/ReasonSeg/train/r.json", {"text": ["What would cool it?"], "shapes": shapes})
+    write_picture(root / "reason_seg/ReasonSeg/train/r.jpg")
+    for name in ("refcoco", "refcoco+", "refcocog", "refclef"):
+        ref = {"ann_id": 7, "image_id": 1, "split": "train", "sentences": [{"sent": "The Square"}, {"sent": " "}]}
+        other = ref | {"split": "val", "sentences": [{"sent": "never"}]}
+        by = "umd" if name == "refcocog" else "unc"
+        coco_file(root / f"refer_seg/{name}/instances.json", BOX, "x", "1.jpg")
+        (root / f"refer_seg/{name}/refs({by}).p").write_bytes(pickle.dumps([ref, other]))
+    write_picture(root / "refer_seg/images/mscoco/images/train2014/1.jpg")
+    write_picture(root / "refer_seg/images/saiapr_tc-12/1.jpg")
+    talk = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "A disk."},
+        {"from": "human", "value": "Its colour?"},
+        {"from": "gpt", "value": "Red."},
+    ]
+    write_json(root / "llava_dataset/llava_instruct_150k.json", [{"image": "1.jpg", "conversations": talk}])
+    univi = [{"image": "LA/1.jpg", "conversations": talk}, {"conversations": talk}]
+    write_json(root / "Fine-tuning/MIMIC_imageonly/MIMIC-IT-imageonly.json", univi)
+    write_picture(root / "Fine-tuning/MIMIC_imageonly/LA/1.jpg")
+
+
+def write_videos(root: Path) -> None:
+    write_revos(root / "ReVOS", "train")
+    write_mevis(root / "MeViS", "train")
+    write_lvvis(root / "lvvis")
+    write_ref_youtube_vos(root / "Ref_Youtube_VOS")
+    write_ref_davis(root / "Ref_DAVIS")  # its valid split; train has the same layout
+    for inside in ("", "meta_expressions/"):
+        (root / "Ref_DAVIS" / f"{inside}valid").rename(root / "Ref_DAVIS" / f"{inside}train")
+
+
+def drawn(name: str, root: Path, seed: int = 0, **changes: Any) -> Clip:
+    source = open_source(SourceConfig(files=FileData(reader=name, root=str(root), **changes)))
+    clip: Clip = source.draw(np.random.default_rng(seed))
+    return clip
+
+
+IMAGES = {
+    "ade20k": "building",
+    "coco-stuff": "person",
+    "paco-lvis": "the ear of the dog",
+    "pascal-part": "the left leg of the cat",
+    "reason-seg": "what would cool it?",
+    "refcoco": "the square",
+    "refcoco+": "the square",
+    "refcocog": "the square",
+    "refclef": "the square",
+}
+
+
+@pytest.mark.parametrize("name", sorted(IMAGES))
+def test_an_image_set_gives_its_text_and_mask(name: str, tmp_path: Path) -> None:
+    write_images(tmp_path)
+    clip = drawn(name, tmp_path)
+    assert clip.texts == (IMAGES[name],)
+    assert clip.frames.shape == (1, HEIGHT, WIDTH, 3)
+    assert clip.masks is not None
+    assert np.array_equal(clip.masks[0, 0], square())
+    assert not clip.is_video
+
+
+def test_pixels_of_no_class_are_ignored(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    void = drawn("ade20k", tmp_path).ignored
+    assert void is not None
+    assert np.array_equal(void, ~square())
+    ignored = drawn("reason-seg", tmp_path).ignored
+    assert ignored is not None
+    assert ignored[41:47, 1:20].all()
+    assert not ignored[:38].any()
+
+
+def test_dialogues_keep_their_turns(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    whole, last = drawn("llava-instruct", tmp_path), drawn("chat-univi", tmp_path)
+    assert whole.turns == (("<image>\nWhat is it?", "A disk."), ("Its colour?", "Red."))
+    assert last.turns == (("Its colour?", "Red."),)
+
+
+VIDEOS = {
+    "revos": "ReVOS",
+    "mevis": "MeViS",
+    "lvvis": "lvvis",
+    "ref-youtube-vos": "Ref_Youtube_VOS",
+    "ref-davis17": "Ref_DAVIS",
+}
+
+
+@pytest.mark.parametrize("name", sorted(VIDEOS))
+def test_a_video_set_gives_frames_with_the_masks_of_its_expressions(name: str, tmp_path: Path) -> None:
+    write_videos(tmp_path)
+    seen = 0
+    for seed in range(6):
+        clip = drawn(name, tmp_path / VIDEOS[name], seed, frames=(2, 3), expressions=2)
+        assert clip.is_video
+        assert clip.masks is not None
+        assert clip.masks.shape == (len(clip.texts), *clip.frames.shape[:3])
+        assert 2 <= len(clip.frames) <= 3
+        assert 1 <= len(clip.texts) <= 2
+        red = (clip.frames[..., 0] > 170) & (
+            clip.frames[..., 2] < 100
+        )  # the disk of `make_clip`, give or take JPEG's blur
+        for mask in clip.masks:
+            if mask.any() and (mask & red).sum() > 0.6 * mask.sum():
+                seen += 1
+    assert seen > 0  # masks lie on what the pictures show
+
+
+def test_an_unknown_reader_and_an_absent_data_set_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="reader 'x'"):
+        drawn("x", tmp_path)
+    for name in READERS:
+        with pytest.raises((DatasetError, OSError)) as caught:
+            drawn(name, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_group_draws_by_weight() -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def draw(self, _: np.random.Generator) -> Clip:
+            return Clip(self.name, np.zeros((1, 2, 2, 3), np.uint8))
+
+    group = Group({"often": (9, Named("often")), "seldom": (1, Named("seldom"))})
+    random = np.random.default_rng(0)
+    assert 850 < sum(group.draw(random).source == "often" for _ in range(1000)) < 950
+
+
+def test_outlines_paint_the_largest_first() -> None:
+    def box(label: str, low: int, high: int) -> dict[str, Any]:
+        return {"label": label, "points": [[low, low], [high, low], [high, high], [low, high]]}
+
+    painted = outlines([box("target", 5, 10), box("ignore", 0, 20)], 30, 30)
+    assert (painted[5:11, 5:11] == 1).all()
+    assert (painted == 255).sum() == 21 * 21 - 36
+
+
+def test_names_and_turns() -> None:
+    assert spoken_category("dog:ear") == "the ear of the dog"
+    assert spoken_category("red_cup_(tall)") == "red cup"
+    assert pairs([{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]) == []
+
+
+@pytest.mark.timeout(900)
+def test_the_papers_recipe_goes_through_every_data_set_at_tiny_dims(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    write_images(tmp_path / "data")
+    write_videos(tmp_path / "data")
+    values = yaml.safe_load((ROOT / "pipelines/configs/vrs-hq-7b.yaml").read_text())
+    values |= {"workers": 0, "device": "cpu", "log_every": 1, "checkpoint_every": 1, "bundle_dtype": "float32"}
+    values["start"] |= {"bundle": "untrained-tiny", "frozen_dtype": "float32"}
+    stage = values["stages"][0]
+    stage |= {"steps": 2, "batch": 4}
+    set_roots(stage["data"], tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    settings = load_train_settings(str(path), [])
+    train(settings, str(tmp_path / "run"))
+    row = json.loads((tmp_path / "run/logs/vrs-hq.jsonl").read_text().splitlines()[-1])
+    assert all(np.isfinite(row[name]) for name in ("loss", "ce", "bce", "dice"))
+    # the mixture draws by weight; here each of its data sets has its turn
+    sources = dict(leaves(settings.stages[0].data))
+    assert set(sources) == set(READERS)
+    one = replace(settings.stages[0], batch=1, steps=len(sources))
+    trainer = StageTrainer(build(settings.start, "untrained-tiny", 0, "cpu"), one, 0)
+    for name, source in sources.items():
+        losses = trainer.run_step([open_source(source).draw(np.random.default_rng(0))])
+        assert np.isfinite(losses["loss"]), name
+        assert ("bce" in losses) == (name not in ("llava-instruct", "chat-univi")), name
+
+
+def set_roots(sources: dict[str, Any], root: Path) -> None:
+    for source in sources.values():
+        set_roots(source.get("group", {}), root)
+        if "files" in source:
+            source["files"] |= {"root": str(root / source["files"]["root"]), "frames": [2, 3]}
+
+
+def leaves(sources: dict[str, SourceConfig]) -> Iterator[tuple[str, SourceConfig]]:
+    for source in sources.values():
+        if source.group is not None:
+            yield from leaves(source.group)
+        elif source.files is not None:
+            yield source.files.reader, source

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +12,11 @@ from cluster_helpers import S3_BUCKET, S3Server
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ray_environment() -> Iterator[None]:
-    """Ray sessions of these tests keep to a folder of their own, and leave no access token in the home folder."""
-    folder = tempfile.mkdtemp(prefix="vr-")  # short: Ray puts sockets in it, and their paths have a limit
+def importable_workers() -> Iterator[None]:
+    """The processes of Ray import these tests' workers by name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        # The processes of Ray import the tests' workers by name.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         yield
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from cluster.run_directory import RunDirectory
 from pipelines.label import label
@@ -54,6 +55,7 @@ def cluster(server: S3Server, proxy: FaultyProxy) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment(proxy.port).items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # which may lead to another test's server
         with nodes(workers=1) as running:
             yield running
 

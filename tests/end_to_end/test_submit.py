@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from cluster.run_directory import RunDirectory
 from tests.cluster.cluster_helpers import S3_BUCKET, S3Server, free_port
@@ -28,6 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with S3Server(served) as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.environment().items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # which may lead to another test's server
         yield running
 
 

@@ -116,12 +116,13 @@ def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: P
     errors = RunDirectory(run).read("errors", ERRORS).to_pylist()
     assert {row["video_id"] for row in errors} == {key[0] for key, row in tracks.items() if row["status"] == "error"}
 
-    good = write_table(tmp_path / "good.jsonl", [instruction(name, 0, "the block") for name in GOOD])
+    rows = [instruction(name, 0, "the block") for name in GOOD] + [instruction(GOOD[0], "../../up", TRICKS)]
+    good = write_table(tmp_path / "good.jsonl", rows)
     alone = str(tmp_path / "alone")
     label(good, alone, Settings(model="untrained-tiny"), videos=str(corpus), use_ray=False)
     rows = RunDirectory(run).read("masks", MASKS).to_pylist()
-    got = [row for row in rows if row["video_id"] in GOOD and row["instruction_id"] == "0"]
-    keys = ("video_id", "frame_index")
+    got = [row for row in rows if row["video_id"] in GOOD]
+    keys = ("video_id", "instruction_id", "frame_index")
     expected = RunDirectory(alone).read("masks", MASKS).to_pylist()
     assert sorted(got, key=lambda row: [row[key] for key in keys]) == sorted(
         expected, key=lambda row: [row[key] for key in keys]

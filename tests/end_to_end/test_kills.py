@@ -94,11 +94,12 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
     corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
 ) -> None:
     chance = random.Random(11)
-    run = str(tmp_path / "run")
-    line = ["label", str(corpus), "--output", run, *MODEL, "--address", cluster.address]
+    runs = [str(tmp_path / "run-0")]
     before = len(cluster.units_begun())
     kills = actors = machines = 0
     while kills < DRIVER_KILLS:
+        run = runs[-1]
+        line = ["label", str(corpus), "--output", run, *MODEL, "--address", cluster.address]
         command = Command(*line)
         done = finished(run)
         if chance.random() < 0.7 and done < VIDEOS:
@@ -120,22 +121,23 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
         if command.kill():
             kills += 1
         else:
-            assert done == VIDEOS, command.output
-            break
-    last = Command(*line)
-    assert last.end(600) == 0, last.output
-    assert checksums(run) == undisturbed
-    counts = accounted(run)
-    assert (len(counts), set(counts.values())) == (VIDEOS, {1})
+            # on a fast machine it outruns the kills: the rest of them hit a further run
+            assert finished(run) == VIDEOS, command.output
+            runs.append(str(tmp_path / f"run-{len(runs)}"))
+    for run in runs:
+        last = Command("label", str(corpus), "--output", run, *MODEL, "--address", cluster.address)
+        assert last.end(600) == 0, last.output
+        assert checksums(run) == undisturbed
+        counts = accounted(run)
+        assert (len(counts), set(counts.values())) == (VIDEOS, {1})
     assert (actors, machines) == (3, 1)
-    assert kills == DRIVER_KILLS
-    begun = len(cluster.units_begun()) - before
+    begun, units = len(cluster.units_begun()) - before, VIDEOS * len(runs)
     print(
         f"{kills} kills of the driver, {actors} of actors, {machines} of a machine; "
-        f"{VIDEOS} units, begun {begun} times: {begun - VIDEOS} of them again"
+        f"{units} units, begun {begun} times: {begun - units} of them again"
     )
     # each kill costs at most what two actors held
-    assert begun <= VIDEOS + 2 * (kills + actors + machines)
+    assert begun <= units + 2 * (kills + actors + machines)
 
 
 @pytest.mark.slow

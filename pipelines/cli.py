@@ -164,6 +164,20 @@ def convert(
 
 
 @app.command()
+def publish(
+    source: Annotated[str, typer.Argument(help="A bundle or published weights: a folder, a bucket uri or a hub id.")],
+    output: Annotated[str, typer.Argument(help="New local folder.")],
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to merge; default: the source's own.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: as stored.")] = None,
+) -> None:
+    """Write weights in the published layout, as the reference's code loads them."""
+    from pipelines.publish import publish as run_publish
+
+    done = run_publish(source, output, adapter=adapter, dtype=dtype)
+    console.print(f"{output}: {done.tensors} tensors, {done.nbytes / 1e9:.2f} GB", markup=False, highlight=False)
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Run directory.")],
     output: Annotated[str | None, typer.Option(help="Where to write; default: into the run directory.")] = None,

@@ -86,23 +86,14 @@ def convert(
         CheckpointError: the source is no whole model, sizes cannot be found, or an argument cannot be used.
         StorageError: a bucket cannot be read.
     """
-    target = _new_folder(output)
-    if dtype is not None and dtype not in DTYPES:
-        raise CheckpointError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    target = new_folder(output)
+    kind = checked_dtype(dtype)
     opened = open_bundle(
         local_model(source, "SOURCE"),
         clip=Path(local_model(clip, "--clip")) if clip else None,
         adapter=Path(local_model(adapter, "--adapter")) if adapter else None,
     )
-    if opened.seed is not None:
-        raise CheckpointError(f"{source}: it has no weights to convert (untrained, seed {opened.seed})")
-    opened.verify([*opened.shards, *_tokenizers(opened).values()])
-    checkpoint = open_checkpoint(opened)
-    model = opened.model
-    if not (opened.folder / DESCRIPTION).exists():
-        shapes = {item: tuple(tensor.shape) for item, tensor in checkpoint.tensors.items()}
-        model = derive_sizes(opened.folder, opened.clip, shapes)
-    checkpoint.check(model)
+    checkpoint, model = verified(opened, source)
     provenance = {
         "source": source,
         **({"clip": clip} if clip else {}),
@@ -111,8 +102,8 @@ def convert(
         **({"date": _checked_date(date)} if date else {}),
         "versions": {package: version(package) for package in ("vrshq", "torch", "safetensors", "transformers")},
     }
-    with _appearing_whole(target) as folder:
-        checksums, tensors, nbytes = _write_weights(checkpoint, folder, DTYPES[dtype] if dtype else None, shard_bytes)
+    with appearing_whole(target) as folder:
+        checksums, tensors, nbytes = _write_weights(checkpoint, folder, kind, shard_bytes)
         weights = list(checksums)
         for item, path in _tokenizers(opened).items():
             (folder / item).parent.mkdir(exist_ok=True)
@@ -132,7 +123,27 @@ def convert(
     return Converted(open_bundle(str(target)), tensors, nbytes)
 
 
-def _new_folder(output: str) -> Path:
+def verified(opened: Bundle, source: str) -> tuple[Checkpoint, ModelConfig]:
+    """The mapped tensors of a model whose files and shapes have been checked, and its sizes."""
+    if opened.seed is not None:
+        raise CheckpointError(f"{source}: it has no weights to convert (untrained, seed {opened.seed})")
+    opened.verify([*opened.shards, *_tokenizers(opened).values()])
+    checkpoint = open_checkpoint(opened)
+    model = opened.model
+    if not (opened.folder / DESCRIPTION).exists():
+        shapes = {item: tuple(tensor.shape) for item, tensor in checkpoint.tensors.items()}
+        model = derive_sizes(opened.folder, opened.clip, shapes)
+    checkpoint.check(model)
+    return checkpoint, model
+
+
+def checked_dtype(dtype: str | None) -> torch.dtype | None:
+    if dtype is not None and dtype not in DTYPES:
+        raise CheckpointError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    return DTYPES[dtype] if dtype else None
+
+
+def new_folder(output: str) -> Path:
     if is_remote(output):
         raise CheckpointError(
             f"OUTPUT {output}: expected a local folder; copy the finished bundle to the bucket from there"
@@ -151,14 +162,14 @@ def _checked_date(date: str) -> str:
 
 
 @contextmanager
-def _appearing_whole(target: Path) -> Iterator[Path]:
+def appearing_whole(target: Path) -> Iterator[Path]:
     """A folder to write into, beside `target`; it takes that name only when all went well."""
     partial = target.parent / f".{target.name}.{secrets.token_hex(8)}.partial"
     try:
         partial.mkdir(parents=True)
         yield partial
         if target.exists():
-            target.rmdir()  # empty, see _new_folder
+            target.rmdir()  # empty, see new_folder
         partial.rename(target)
     except OSError as error:
         raise CheckpointError(f"OUTPUT {target}: cannot be written ({error.strerror or error})") from error

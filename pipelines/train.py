@@ -22,6 +22,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,27 +100,32 @@ def run_stage(
     log = TrainingLog(folder, stage.name, local=rank == 0 and not is_remote(output), before=trainer.step)
     mixture = open_mixture(stage, settings.seed + number)
     source = (clips or mixture.stream)(trainer.sample_numbers())
+    shared = world > 1 and settings.parallel == "fsdp"
     while trainer.step < stage.steps:
         row = trainer.run_step(source)
         step, last = trainer.step, trainer.step == stage.steps
-        if rank != 0:
+        # where weights are shared out, all ranks take part in whatever needs them
+        if rank != 0 and not shared:
             continue
         measured: dict[str, float] = {}
         if _due(step, settings.validate.every, last):
-            measured |= validate(trainer, mixture, settings.validate.clips)
+            measured |= validate(trainer, mixture, settings.validate.clips, shared)
         if _due(step, settings.evaluate.every, last):
-            measured |= evaluate_now(settings, trainer, output)
-        if measured or _due(step, settings.log_every, last):
+            measured |= evaluate_now(settings, trainer, number, output, rank)
+        if rank == 0 and (measured or _due(step, settings.log_every, last)):
             log.add(step, row | measured)
             on_log(stage.name, step, row | measured)
         if _due(step, settings.checkpoint_every, last):
-            log.write()
-            _save(folder, f"checkpoints/{stage.name}/{step:08d}.pt", trainer.state())
-            for old in _checkpoints(folder, stage.name)[:-KEPT]:
-                folder.remove(old)
+            state = trainer.state()
+            if rank == 0:
+                log.write()
+                _save(folder, f"checkpoints/{stage.name}/{step:08d}.pt", state)
+                for old in _checkpoints(folder, stage.name)[:-KEPT]:
+                    folder.remove(old)
+    if rank == 0 or shared:
+        state = trainer.state()
     if rank == 0:
-        weights = trainer.average.values if trainer.average else trainer.state()["model"]
-        _save(folder, f"stages/{stage.name}.pt", {"model": weights})
+        _save(folder, f"stages/{stage.name}.pt", {"model": state["average"] or state["model"]})
 
 
 def make_trainer(
@@ -141,28 +147,39 @@ def make_trainer(
 
 
 @torch.no_grad()
-def validate(trainer: StageTrainer, mixture: Mixture, clips: int) -> dict[str, float]:
-    """Losses and IoU on clips that training never draws, with the averaged weights where there are some."""
-    config = trainer.config
+def validate(trainer: StageTrainer, mixture: Mixture, clips: int, shared: bool) -> dict[str, float]:
+    """Losses and IoU on clips that training never draws, with the averaged weights where there are some.
+
+    Args:
+        shared: weights are shared out over ranks, which then all have to call this.
+    """
+    config, model = trainer.config, trainer.wrapped if shared else trainer.model
     sums: dict[str, list[float]] = {}
     with _averaged(trainer):
         for number in range(VALIDATION, VALIDATION + clips):
             seed = sample_seed(trainer.seed, "validation", number)
-            losses = trainer.model(mixture.sample(number), seed, config.forward, config.losses)
+            losses = model(mixture.sample(number), seed, config.forward, config.losses)
             for name, value in losses.items():
                 if value == value:
                     sums.setdefault(f"valid_{name}", []).append(float(value))
     return {name: sum(values) / len(values) for name, values in sums.items()}
 
 
-def evaluate_now(settings: TrainSettings, trainer: StageTrainer, output: str) -> dict[str, float]:
-    """The numbers of `vrshq evaluate` for the weights as they are, in this process."""
+def evaluate_now(
+    settings: TrainSettings, trainer: StageTrainer, number: int, output: str, rank: int
+) -> dict[str, float]:
+    """The numbers of `vrshq evaluate` for the weights as they are in stage `number`; only rank 0 evaluates."""
     from pipelines.evaluate import evaluate
     from pipelines.settings import Settings
 
+    state = trainer.state()
+    if rank != 0:
+        return {}
     config = settings.evaluate
-    with tempfile.TemporaryDirectory(prefix="vrshq-train-") as scratch, _averaged(trainer):
-        bundle = write_bundle(trainer.model, _start(settings, output), Path(scratch) / "bundle", name=settings.name)
+    model = _model(replace(settings, device="cpu"), number, output)
+    _put(model, state["average"] or state["model"])
+    with tempfile.TemporaryDirectory(prefix="vrshq-train-") as scratch:
+        bundle = write_bundle(model, _start(settings, output), Path(scratch) / "bundle", name=settings.name)
         chosen = Settings.model_validate({**config.settings, "model": str(bundle)})
         run = evaluate(config.dataset, config.root, f"{scratch}/run", chosen, split=config.split, use_ray=False)
     return {f"evaluate_{name}": value for name, value in _numbers(run.scores or {}).items()}
@@ -220,12 +237,16 @@ def write_result(settings: TrainSettings, output: str) -> str:
 def _model(settings: TrainSettings, number: int, output: str) -> TrainingModel:
     """The model before stage `number`: the start, and over it what each earlier stage trained."""
     model = build(settings.start, _start(settings, output), settings.seed, settings.device)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for stage in settings.stages[:number]:
-            for name, value in _load(Folder(output), f"stages/{stage.name}.pt")["model"].items():
-                parameters[name].copy_(value)
+    for stage in settings.stages[:number]:
+        _put(model, _load(Folder(output), f"stages/{stage.name}.pt")["model"])
     return model
+
+
+@torch.no_grad()
+def _put(model: TrainingModel, weights: dict[str, torch.Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)
 
 
 def _start(settings: TrainSettings, output: str) -> str:
@@ -265,7 +286,7 @@ def _load(folder: Folder, name: str) -> dict[str, Any]:
 
 
 # What may change between the commands of one run: where and how fast, not what is learnt.
-_FREE = ("workers", "device", "threads", "feeders", "checkpoint_every", "log_every", "attempts")
+_FREE = ("workers", "parallel", "device", "threads", "feeders", "checkpoint_every", "log_every", "attempts")
 
 
 def _dump(settings: TrainSettings) -> str:

@@ -100,6 +100,11 @@ def _work(config: dict[str, Any]) -> None:
     def wrap(model: TrainingModel) -> tuple[Any, Any]:
         if settings.device == "cuda":
             model.to(ray.train.torch.get_device())
+        if settings.parallel == "fsdp":
+            from operators.training.sharding import Sharded
+
+            sharded = Sharded(model, world)
+            return sharded, sharded.no_sync
         # which parts take part depends on the sample: a dialogue has no masks, one frame no tracking
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
         return parallel, parallel.no_sync

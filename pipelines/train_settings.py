@@ -75,7 +75,8 @@ class ValidateConfig:
 class TrainSettings:
     """A training run.
 
-    `workers`: processes of Ray Train, with DDP; 0: this process alone, without Ray. `feeders`:
+    `workers`: processes of Ray Train; 0: this process alone, without Ray. `parallel`: each worker has all weights (`ddp`), or
+    weights, gradients and the optimiser's state are shared out over them (`fsdp`), which changes no loss. `feeders`:
     whether Ray Data makes the samples in processes of its own. `checkpoint_every`, `log_every`: in steps. `attempts`: how
     often Ray restarts workers that died. `bundle_dtype`: of the final bundle.
     """
@@ -85,6 +86,7 @@ class TrainSettings:
     stages: tuple[Stage, ...]
     name: str = "trained"
     workers: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     feeders: bool = True
@@ -104,6 +106,19 @@ class TrainSettings:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
         if self.workers < 0:
             raise ValueError(f"workers {self.workers}: expected 0 or more")
+        if self.parallel == "fsdp":
+            self._check_shared_out()
+
+    def _check_shared_out(self) -> None:
+        if self.start.frozen_dtype != "float32":
+            raise ValueError(
+                f"parallel fsdp with start.frozen_dtype {self.start.frozen_dtype}: expected float32, as weights that are "
+                "shared out together have one type (bf16: true in a stage computes in bfloat16 all the same)"
+            )
+        for stage in self.stages:
+            if stage.forward.share_prefix:
+                # a shared prefix is used through its keys and values alone, for which FSDP does not gather weights again
+                raise ValueError(f"parallel fsdp: expected forward.share_prefix false in stage {stage.name}")
 
 
 def load_train_settings(config: str, assignments: list[str]) -> TrainSettings:

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 from operators.training.clip import Clip
 from operators.training.forward import ForwardConfig, TrainingModel
@@ -56,7 +58,7 @@ class StageTrainer:
 
     Args:
         model: where parameters live.
-        wrapped: what is called, e.g. DDP around the model; default the model itself.
+        wrapped: what is called, e.g. DDP around the model; default the model itself. Weights may be shared out (FSDP).
         no_sync: the context in which gradients are not exchanged yet.
     """
 
@@ -126,13 +128,16 @@ class StageTrainer:
         return {name: [value for part in parts for value in part.get(name, [])] for part in parts for name in part}
 
     def state(self) -> dict[str, Any]:
-        """Everything that continuing needs beside frozen weights: only tensors, numbers, texts, lists and dicts."""
+        """Everything that continuing needs beside frozen weights: only tensors, numbers, texts, lists and dicts.
+
+        Where weights are shared out over ranks, all of them must ask for it, and all get all of it.
+        """
         return {
             "step": self.step,
             "sampler": {"seed": self.seed, "next_sample": self.step * self.config.batch},
-            "model": {name: parameter.detach() for name, parameter in self.trained.items()},
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.values if self.average else None,
+            "model": {name: whole(parameter.detach()) for name, parameter in self.trained.items()},
+            "optimiser": tree_map_only(Tensor, whole, self.optimiser.state_dict()),
+            "average": tree_map_only(Tensor, whole, self.average.values) if self.average else None,
             "rng": torch.get_rng_state(),
         }
 
@@ -144,12 +149,31 @@ class StageTrainer:
         self.step = state["step"]
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(state["model"][name])
+                parameter.copy_(shared_like(state["model"][name], parameter))
             if self.average:
                 for name, value in self.average.values.items():
-                    value.copy_(state["average"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+                    value.copy_(shared_like(state["average"][name], value))
+        moments = {
+            place: {
+                key: shared_like(value, parameter) if value.shape == parameter.shape else value
+                for key, value in state["optimiser"]["state"].get(place, {}).items()
+            }
+            for place, parameter in enumerate(self.trained.values())
+        }
+        self.optimiser.load_state_dict({**state["optimiser"], "state": moments})
         torch.set_rng_state(state["rng"].cpu())
+
+
+def whole(value: Tensor) -> Tensor:
+    """The tensor; one that is shared out over ranks, put together (all ranks must take part)."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def shared_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, shared out as another one is."""
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -162,4 +186,4 @@ def _mean(values: list[float]) -> float:
 
 
 def _number(value: Tensor | float) -> float:
-    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+    return float(whole(value.detach())) if isinstance(value, Tensor) else float(value)

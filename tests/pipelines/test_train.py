@@ -235,18 +235,43 @@ def test_killed_anywhere_and_resumed_a_run_has_the_same_losses_and_sampler(tmp_p
         assert torch.allclose(value, states[1]["model"][name], atol=1e-6), name
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_of_ray_train_take_the_step_of_the_plain_loop(tmp_path: Path, workers: int) -> None:
-    train(settings_of(tmp_path), str(tmp_path / "plain"))
-    settings = settings_of(tmp_path, workers=workers, feeders=True)
-    train(settings, str(tmp_path / "ray"))
-    for one, two in zip(curve(tmp_path / "plain"), curve(tmp_path / "ray"), strict=True):
+def assert_same_training(plain: Path, ray: Path) -> None:
+    for one, two in zip(curve(plain), curve(ray), strict=True):
         assert two["gradient"] == pytest.approx(one["gradient"], rel=1e-5)
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
-    plain, ray = weights(tmp_path / "plain"), weights(tmp_path / "ray")
-    assert plain.keys() == ray.keys()
-    for name, value in plain.items():
-        assert torch.allclose(value, ray[name], atol=1e-6), name
-    assert last_state(tmp_path / "ray")["sampler"] == last_state(tmp_path / "plain")["sampler"]
+    for one, two in ((weights(plain), weights(ray)), (last_state(plain)["average"], last_state(ray)["average"])):
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            assert torch.allclose(value, two[name], atol=1e-6), name
+    assert last_state(ray)["sampler"] == last_state(plain)["sampler"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_of_ray_train_take_the_step_of_the_plain_loop(tmp_path: Path, workers: int) -> None:
+    average = ["stages.0.optimiser.average=0.9"]
+    train(settings_of(tmp_path, average), str(tmp_path / "plain"))
+    train(settings_of(tmp_path, average, workers=workers, feeders=True), str(tmp_path / "ray"))
+    assert_same_training(tmp_path / "plain", tmp_path / "ray")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_weights_shared_out_over_workers_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
+    chosen = [
+        "stages.0.optimiser.average=0.9",
+        "validate={every: 3, clips: 2}",
+        "stages.0.forward={share_prefix: false}",
+    ]
+    train(settings_of(tmp_path, chosen), str(tmp_path / "plain"))
+    settings = settings_of(tmp_path, chosen, workers=2, parallel="fsdp")
+    train(settings, str(tmp_path / "ray"))
+    assert_same_training(tmp_path / "plain", tmp_path / "ray")
+    # what a stop before the last step leaves
+    (tmp_path / "ray/stages/one.pt").unlink()
+    (tmp_path / "ray/checkpoints/one/00000003.pt").unlink()
+    train(settings, str(tmp_path / "ray"))
+    assert_same_training(tmp_path / "plain", tmp_path / "ray")
+    valid = [curve(tmp_path / name)[-1]["valid_loss"] for name in ("plain", "ray")]
+    assert valid[1] == pytest.approx(valid[0], abs=1e-6)

@@ -1,0 +1,58 @@
+"""Weights, gradients and the optimiser's state shared out over ranks (FSDP), for models that one GPU does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from operators.training.forward import Losses, TrainingModel
+
+
+class Sharded(nn.Module):
+    """A training model whose weights lie in shares on all ranks: each layer of the LLaMA apart, all else together.
+
+    Called like the model. Every rank has to call it as often as the others.
+    """
+
+    def __init__(self, model: TrainingModel, world: int) -> None:
+        super().__init__()
+        self.model = model
+        mesh = init_device_mesh(next(model.parameters()).device.type, (world,))
+        layers = list(model.language.llama.layers)
+        in_layers = {id(parameter) for layer in layers for parameter in layer.parameters()}
+        # gathered together with the root, before it is called
+        self._of_root = [name for name, parameter in model.named_parameters() if id(parameter) not in in_layers]
+        for layer in layers:
+            fully_shard(layer, mesh=mesh)
+        # also the root gives its whole weights up, or a call without gradients would leave them to go stale
+        fully_shard(self, mesh=mesh, reshard_after_forward=True)
+
+    def forward(self, *arguments: Any) -> Losses:
+        losses: Losses = self.model(*arguments)
+        # Which parts a sample uses differs between ranks, but gradients are exchanged for all of a group's parts or none.
+        untouched = torch.zeros_like(losses["loss"])
+        for name in self._of_root:
+            parameter = self.model.get_parameter(name)
+            if parameter.requires_grad:
+                untouched = untouched + 0.0 * parameter.reshape(-1)[0]
+        return {**losses, "loss": losses["loss"] + untouched.to(losses["loss"].dtype)}
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Within it gradients are not exchanged."""
+        return _no_exchange(self)
+
+
+@contextmanager
+def _no_exchange(module: nn.Module) -> Iterator[None]:
+    assert isinstance(module, FSDPModule)
+    module.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        module.set_requires_gradient_sync(True)

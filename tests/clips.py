@@ -115,6 +115,15 @@ def remuxed(source: Callable[[Path], Path], path: Path, **options: Any) -> Path:
         return remux(source(Path(folder) / "source.mp4"), path, **options)
 
 
+def av1(path: Path) -> Path:
+    """SVT-AV1 makes the calling thread a real-time one where it may, and leaves it so: all later processes would inherit it."""
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        return encode(path, codec="libsvtav1", preset=10, **{"svtav1-params": "lp=1"})
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
+
+
 def hevc(path: Path, open_groups: bool) -> Path:
     """HEVC with 4 B-frames."""
     params = f"bframes=4:b-adapt=0:log-level=none:pools=1:frame-threads=1:scenecut=0:open-gop={int(open_groups)}"
@@ -150,7 +159,7 @@ GOOD: dict[str, Kind] = {
     "h264 without times": Kind(h264, ".h264"),
     "hevc mp4 b-frames": Kind(partial(hevc, open_groups=False)),
     "hevc mp4 open gop": Kind(partial(hevc, open_groups=True)),
-    "av1 mp4": Kind(partial(encode, codec="libsvtav1", preset=10, **{"svtav1-params": "lp=1"})),
+    "av1 mp4": Kind(av1),
     "vp9 webm": Kind(partial(encode, codec="libvpx-vp9", deadline="realtime", **{"cpu-used": 8}), ".webm"),
     "vp8 webm": Kind(partial(encode, codec="libvpx", deadline="realtime", b="300k", **{"cpu-used": 8}), ".webm"),
     "mpeg4 avi b-frames": Kind(partial(encode, codec="mpeg4", bf=2, **{"q:v": 4}), ".avi"),

@@ -17,14 +17,14 @@ from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Objects
 
 UNKNOWN = -1  # a colour or shape that a query does not name
 KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.75, 0.75, 0.5  # chances that a query names it
-WAVES = 4  # of a place's coordinate: sine and cosine of pi, 2 pi, 4 pi, 8 pi times it
 
 
 @dataclass(frozen=True, eq=False)
 class Queries:
     """E queries: `colours`, `shapes` (E,) int64 or `UNKNOWN`, `ways` (E, 5) float32, `placed` (E,) bool, `nothing` (E,) bool.
 
-    A way is the mean x, y and radius of an object over the clip and how far it moves from its beginning to its end.
+    A way is the mean x, y and radius of an object over the clip and how far it moves from its beginning to its end, in
+    sides of the square that SAM2 sees.
     """
 
     colours: np.ndarray
@@ -36,7 +36,10 @@ class Queries:
 
 def ways(objects: Objects) -> np.ndarray:
     """(O, 5) float32: see `Queries`."""
-    places = objects.places
+    height, width = objects.masks.shape[-2:]
+    long = max(height, width)
+    scale = np.array([width / long, height / long, min(height, width) / long], np.float32)
+    places = objects.places * scale
     return np.concatenate([places.mean(1), places[:, -1, :2] - places[:, 0, :2]], axis=1)
 
 
@@ -88,15 +91,22 @@ def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
 
 
 class Auxiliary(nn.Module):
-    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps."""
+    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps.
 
-    def __init__(self, prompt: int, tower: int, image: int) -> None:
+    `waves` (2, prompt / 2): the random frequencies by which SAM2 encodes places, so that a prompt can speak its language.
+    """
+
+    waves: Tensor
+
+    def __init__(self, prompt: int, tower: int, image: int, waves: Tensor) -> None:
         super().__init__()
         colours, shapes = len(COLOUR_NAMES), len(SHAPE_NAMES)
         self.colour = nn.Embedding(colours + 1, prompt)  # the last one is for UNKNOWN
         self.shape = nn.Embedding(shapes + 1, prompt)
         self.nothing = nn.Parameter(torch.randn(prompt))
-        self.way = nn.Sequential(nn.Linear(5 + 4 * WAVES, 128), nn.ReLU(), nn.Linear(128, prompt))
+        self.register_buffer("waves", waves.clone())
+        self.way = nn.Sequential(nn.Linear(5 + prompt, 128), nn.ReLU(), nn.Linear(128, prompt))
+        self.place = nn.Linear(prompt, prompt)
         names = colours + shapes + 2  # one more of each for the background
         self.on_tower = nn.Linear(tower, names)
         self.on_image = nn.Linear(image, names)
@@ -108,15 +118,16 @@ class Auxiliary(nn.Module):
         device = self.nothing.device
         colours, shapes = (torch.from_numpy(item).to(device) for item in (queries.colours, queries.shapes))
         way = torch.from_numpy(queries.ways).to(device)
-        angles = way[:, :2, None] * torch.pi * 2 ** torch.arange(WAVES, device=device)
-        waves = torch.cat([way, angles.sin().flatten(1), angles.cos().flatten(1)], dim=1)
+        # as in SAM's PositionEmbeddingRandom
+        angles = 2 * torch.pi * ((2 * way[:, :2] - 1) @ self.waves)
+        place = torch.cat([angles.sin(), angles.cos()], dim=1)
         placed = torch.from_numpy(queries.placed).to(device)[:, None]
         known = self.colour(colours % self.colour.num_embeddings) + self.shape(shapes % self.shape.num_embeddings)
-        meant = known + self.way(waves) * placed
+        meant = known + (self.place(place) + self.way(torch.cat([way, place], dim=1))) * placed
         return torch.where(torch.from_numpy(queries.nothing).to(device)[:, None], self.nothing, meant)
 
     def dense_loss(self, head: nn.Linear, features: Tensor, objects: Objects, crop: bool) -> Tensor:
-        """Cross entropy of colour and shape at each place of a feature map.
+        """Cross entropy of colour and shape at each place of a feature map, objects and background in equal weight.
 
         Args:
             head: `on_tower` or `on_image`.
@@ -125,7 +136,11 @@ class Auxiliary(nn.Module):
         colour, shape = (labels.to(features.device) for labels in dense_labels(objects, features.shape[1], crop))
         logits = head(features).flatten(0, 1).float()
         split = len(COLOUR_NAMES) + 1
-        return F.cross_entropy(logits[:, :split], colour) + F.cross_entropy(logits[:, split:], shape)
+        each = F.cross_entropy(logits[:, :split], colour, reduction="none")
+        each = each + F.cross_entropy(logits[:, split:], shape, reduction="none")
+        background = colour == len(COLOUR_NAMES)
+        parts = [each[rows].mean() for rows in (background, ~background) if rows.any()]
+        return torch.stack(parts).mean()
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""

@@ -88,7 +88,8 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
         lm_head = nn.Linear(sizes.language.hidden_size, sizes.language.vocab_size, bias=False)
         auxiliary = None
         if config.auxiliary:
-            auxiliary = Auxiliary(sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model)
+            waves = segmenter.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+            auxiliary = Auxiliary(sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model, waves)
         add_lora(language.llama, config.lora)
     if bundle.seed is None and LM_HEAD in (tensors := open_checkpoint(bundle).tensors):
         with torch.no_grad():

@@ -49,7 +49,7 @@ class Video:
     Frames are (height, width, 3) uint8 RGB arrays, upright as displayed, and belong to the caller. Those that fit in
     `frame_cache_bytes` are kept once decoded, the others are decoded again when they are asked for again; ascending
     indices are cheapest. To go backwards through a video larger than the cache, ask for blocks of frames, not for
-    single ones.
+    single ones: in each call they are read in ascending order.
 
     Reading raises IndexError for an index outside 0..num_frames-1, and InputError that names the frame where the stream
     breaks or a frame's file is broken: a video never comes out shorter or with repeated frames.
@@ -60,16 +60,12 @@ class Video:
     height: int  # in pixels, as displayed
     width: int
     reader_reason: str  # why this reader
-    decode_passes: int  # times a decode of the file was started for its pixels; the check of decord is not counted
-    frames_decoded: int  # frames that were taken from the decoder; those it skipped on the way are not counted
 
     def __init__(self, path: str, config: DecodeConfig) -> None:
         self.source = path
-        self.decode_passes = self.frames_decoded = 0
         self._config = config
         self._path = local_path(path, config)
         self._cache = FrameCache(config.frame_cache_bytes)
-        self._next = -1  # index after the one that was read last
         self._packets: Packets | None = None
         self._reader: Reader
         if self._path.is_dir():
@@ -78,7 +74,7 @@ class Video:
         else:
             self._info, self._packets = inspect_video(self._path, config)
             self._reader, self.reader_reason = open_reader(self._path, self._info, self._packets, config, self._cache)
-            self._count_opening_pass()
+        self._counts = [self._reader.count]
         self.num_frames = self._reader.num_frames
         self.height, self.width = self._info.height, self._info.width
         self._closed = False
@@ -87,6 +83,16 @@ class Video:
     def reader(self) -> str:
         """Who reads the file: "decord", "pyav" or "images"."""
         return self._reader.name
+
+    @property
+    def decode_passes(self) -> int:
+        """How often a decode of the file was started for its pixels; the check of decord is not counted."""
+        return sum(count.passes for count in self._counts)
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames that were taken from the decoder; those it skipped on the way are not counted."""
+        return sum(count.frames for count in self._counts)
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         """The frames of the given indices, in their order; repeats are allowed: (n, height, width, 3) uint8."""
@@ -151,18 +157,10 @@ class Video:
         if kept is not None:
             return kept
         try:
-            frame = self._read(index)
+            frame = self._reader.read(index)
         except ReaderError as error:
             frame = self._read_with_pyav(index, error)
         self._cache.offer(index, frame)
-        return frame
-
-    def _read(self, index: int) -> np.ndarray:
-        if self._next < 0 or index < self._next:
-            self.decode_passes += 1
-        frame = self._reader.read(index)
-        self._next = index + 1
-        self.frames_decoded += 1
         return frame
 
     def _read_with_pyav(self, index: int, error: ReaderError) -> np.ndarray:
@@ -171,20 +169,13 @@ class Video:
         self._reader.close()
         self._reader = PyavReader(self._path, self._info, self._packets, self._config, self._cache)
         self.reader_reason = f"decord fails: {error}"
-        self._count_opening_pass()
+        self._counts.append(self._reader.count)
         if self._reader.num_frames != self.num_frames:
             raise InputError(
                 f"{self.source} has {self.num_frames} packets but {self._reader.num_frames} frames; re-encode it"
             ) from error
         kept = self._cache.get(index)
-        return self._read(index) if kept is None else kept
-
-    def _count_opening_pass(self) -> None:
-        """PyAV decodes the whole file when it opens it."""
-        if self._reader.name == "pyav":
-            self.decode_passes += 1
-            self.frames_decoded += self._reader.num_frames
-            self._next = self._reader.num_frames
+        return self._reader.read(index) if kept is None else kept
 
 
 class Decode:
@@ -194,7 +185,8 @@ class Decode:
     finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in pixels as displayed).
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
-    open video holds up to `frame_cache_bytes` besides its decoder.
+    open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up
+    to 64 frames or 32 MiB, or one group of pictures where that is more; at most `decord_bytes`.
     """
 
     name = "decode"

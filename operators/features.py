@@ -30,7 +30,7 @@ class VideoFeatures:
 
     The least recently used frames go first when the budget is full; sweeping forward and then back over the video, as
     propagation does, then finds the last frames still there. `encoder_calls` counts frames encoded: it equals the number
-    of distinct frames asked for as long as the budget holds them all.
+    of distinct frames asked for as long as the budget holds those that are asked for again.
     """
 
     def __init__(self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int) -> None:
@@ -42,6 +42,7 @@ class VideoFeatures:
         self.resized_hw = (0, 0)  # of a frame inside the model's square; known once a frame was encoded
         self._kept: OrderedDict[int, Features] = OrderedDict()
         self._kept_bytes = 0
+        self._frame_bytes = 0  # known once a frame was encoded
         self._parameter = next(segmenter.parameters())
 
     def get(self, indices: Sequence[int]) -> Features:
@@ -60,16 +61,23 @@ class VideoFeatures:
             for index, features in encoded.items():
                 self._keep(index, features)
 
+    def forget(self, index: int) -> None:
+        """Frees a frame that will not be asked for again."""
+        features = self._kept.pop(index, None)
+        self._kept_bytes -= features.nbytes if features else 0
+
     def window(self) -> int:
         """How many frames a sweep should prefetch at a time: what a quarter of the budget holds, at most 32."""
-        if not self._kept:
-            return 1
-        per_frame = self._kept_bytes // len(self._kept)
-        return max(1, min(32, self.budget_bytes // (4 * max(1, per_frame))))
+        return max(1, min(32, self.budget_bytes // (4 * self._frame_bytes))) if self._frame_bytes else 1
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the features that are kept now."""
+        return self._kept_bytes
 
     def _encode_missing(self, indices: Sequence[int]) -> Iterator[dict[int, Features]]:
         """Encodes the frames that are not kept, batch after batch; the next batch is read and resized meanwhile."""
-        missing = [index for index in dict.fromkeys(indices) if index not in self._kept]
+        missing = sorted(set(indices) - self._kept.keys())  # ascending, the cheapest order for a decoder
         batches = [missing[begin : begin + self.batch_size] for begin in range(0, len(missing), self.batch_size)]
         for batch, pixels in zip(batches, ahead(self._read, batches), strict=True):
             yield self._encode(batch, pixels)
@@ -97,5 +105,6 @@ class VideoFeatures:
             return
         self._kept[index] = features
         self._kept_bytes += features.nbytes
+        self._frame_bytes = features.nbytes
         while self._kept_bytes > self.budget_bytes and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes

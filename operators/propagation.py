@@ -163,26 +163,27 @@ def propagate_all(
 
     Each instruction joins the sweep at the frame after (before) its own keyframe and starts from nothing but that
     keyframe's memory, so the sweeps do not see each other. On a frame, instructions that can look at equally many
-    memories and pointers are tracked in one batch.
+    memories and pointers are tracked in one batch. The features of a frame that no later step looks at are forgotten.
 
     Yields:
         lists of outputs, one for each batch tracked.
     """
     pointers = min(num_frames, segmenter.max_obj_ptrs_in_encoder) - 1
+    first, last = min(keyframes.values(), default=num_frames), max(keyframes.values(), default=0)
     for reverse in (False, True):
         tracks = [
             _Track(position, frame, memories[position], segmenter.num_maskmem - 1, pointers)
             for position, frame in keyframes.items()
         ]
-        order = range(max(keyframes.values(), default=0) - 1, -1, -1)
-        if not reverse:
-            order = range(min(keyframes.values(), default=num_frames) + 1, num_frames)
+        order = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
         for step, frame in enumerate(order):
             window = features.window()
             if step % window == 0:
                 features.prefetch(order[step : step + window])
             for group in _groups(tracks, frame, reverse, batch_size):
                 yield _track_group(segmenter, features, group, frame)
+            if reverse or frame >= last:
+                features.forget(frame)
 
 
 def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[list[_Track]]:

@@ -35,14 +35,14 @@ class DecodeConfig:
     """Most pixels (height * width) of one frame; the default is 8K."""
     max_bytes: int = 32 * 2**30
     """Largest file, or total of a folder's frames, in bytes."""
-    frame_cache_bytes: int = 2**30
+    frame_cache_bytes: int = 512 * 2**20
     """Decoded frames kept in memory per open video, so that several operators share one decode, in bytes."""
     num_threads: int = 2
     """Threads of the decoder. More threads cost memory: each holds frames of its own."""
     decord: bool = True
     """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""
     decord_bytes: int = 256 * 2**20
-    """Largest video, decoded, that decord may read, in bytes: it decodes ahead of its reader without limit."""
+    """Most that decord may hold of a video, in bytes: it is read in whole groups of pictures, decoded."""
 
 
 @dataclass(frozen=True)

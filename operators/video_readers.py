@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,25 @@ CHECKED_HEAD = 6  # frames compared at the start
 TOLERANCE = 3  # greatest difference of a channel (0 to 255) between two versions of ffmpeg that show the same frame
 SHORT_SKIP = 16  # decoding this many frames is cheaper than a seek
 SEEK_TRIES = 3  # keyframes to try before seeking is given up
+RUN_FRAMES, RUN_BYTES = 64, 32 * 2**20  # short groups of pictures are read by decord in runs of up to so much
 
 
 class ReaderError(RuntimeError):
     """A reader failed where another one may not."""
+
+
+class DecodeCount:
+    """Work of a reader: `passes`, how often it began anew before where it stood; `frames`, those taken from its decoder."""
+
+    def __init__(self) -> None:
+        self.passes = self.frames = 0
+        self._next = -1
+
+    def add(self, start: int, stop: int) -> None:
+        """The frames start..stop-1 were decoded."""
+        self.passes += self._next < 0 or start < self._next
+        self.frames += stop - start
+        self._next = stop
 
 
 class Reader(Protocol):
@@ -39,9 +55,10 @@ class Reader(Protocol):
 
     name: str
     num_frames: int
+    count: DecodeCount
 
     def read(self, index: int) -> np.ndarray:
-        """The frame: a fresh (height, width, 3) uint8 RGB array."""
+        """The frame: a (height, width, 3) uint8 RGB array, which the reader may hand out again: not to be written to."""
 
     def close(self) -> None: ...
 
@@ -74,20 +91,37 @@ class FrameCache:
         self._frames.clear()
 
 
+def decord_runs(info: VideoInfo, packets: Packets, config: DecodeConfig) -> list[int]:
+    """Where the runs of frames begin that decord reads, each of one or more groups of pictures; last, the number of frames."""
+    most = min(RUN_FRAMES, min(RUN_BYTES, config.decord_bytes) // (info.height * info.width * 3))
+    starts = [0]
+    for key, end in itertools.pairwise([*packets.keys, packets.count]):
+        if end - starts[-1] > most:
+            starts.append(key)
+    return [*starts, packets.count]
+
+
 class DecordReader:
-    """Fast, but its frame times are those of the packets, never of the frames it shows: use it after `disagreement`."""
+    """Fast, but its frame times are those of the packets, never of the frames it shows: use it after `disagreement`.
+
+    decord takes in all packets that it can reach while it waits for a frame, and its thread decodes them, whoever wants
+    the frames. So it reads runs of whole groups of pictures and is stopped after each; the run that was read last is held.
+    """
 
     name = "decord"
 
-    def __init__(self, path: Path, config: DecodeConfig) -> None:
-        import decord  # here, because loading it takes seconds and folders of images do not need it
-
+    def __init__(self, path: Path, info: VideoInfo, packets: Packets, config: DecodeConfig) -> None:
+        decord = self._guard(_import_decord)
         decord.logging.set_level(decord.logging.QUIET)
         # fault_tol: by default decord repeats the last good frame where one is missing; any such frame is to be an error
         self._reader: Any = self._guard(
             lambda: decord.VideoReader(str(path), num_threads=config.num_threads, fault_tol=1e-9)
         )
         self.num_frames = len(self._reader)
+        self.count = DecodeCount()
+        self._runs = decord_runs(info, packets, config)
+        self._held: list[np.ndarray] = []
+        self._first = 0  # index of the first frame held
 
     @staticmethod
     def _guard(call: Any) -> Any:
@@ -103,10 +137,40 @@ class DecordReader:
         return times[:, 0].astype(np.float64)
 
     def read(self, index: int) -> np.ndarray:
-        return self._guard(lambda: self._reader[index].asnumpy())
+        if not 0 <= index - self._first < len(self._held):
+            run = bisect.bisect_right(self._runs, index)
+            self._held = []  # not beside the next ones
+            self._first, stop = self._runs[run - 1], self._runs[run]
+            self._held = self.decode(self._first, stop)
+            self.count.add(self._first, stop)
+        return self._held[index - self._first]
+
+    def decode(self, start: int, stop: int) -> list[np.ndarray]:
+        """The frames start..stop-1, of which the first is a keyframe."""
+        frames = [self._guard(lambda index=index: self._reader[index].asnumpy()) for index in range(start, stop)]
+        self._guard(lambda: self._reader.seek(0))  # ends the thread and throws away what it has decoded
+        return frames
 
     def close(self) -> None:
         self._reader = None
+        self._held = []
+
+
+def _import_decord() -> Any:
+    """decord, kept from loading CUDA.
+
+    It loads whatever libraries it finds in torch's nvidia packages, some 600 MiB, and uses none of them. None as a module is
+    Python's way to say that a package is not there.
+    """
+    hidden = sys.modules.get("nvidia")
+    sys.modules["nvidia"] = None  # type: ignore[assignment]
+    try:
+        import decord  # here, because folders of images do not need it
+    finally:
+        del sys.modules["nvidia"]
+        if hidden is not None:
+            sys.modules["nvidia"] = hidden
+    return decord
 
 
 class PyavReader:
@@ -126,6 +190,7 @@ class PyavReader:
         self._marks: list[tuple[int | None, int]] = []
         self._keys = [0]
         self.num_frames = packets.count
+        self.count = DecodeCount()
         self._start()
         interlaced = False
         try:
@@ -151,12 +216,14 @@ class PyavReader:
             self.close()
             raise
         self.num_frames = self._next = decoded
+        self.count.add(0, decoded)
         self._places = {mark: index for index, mark in enumerate(self._marks)}
         self._times = [pts for pts, _ in self._marks if pts is not None]
         in_order = all(earlier < later for earlier, later in itertools.pairwise(self._times))
         self._seekable = in_order and len(self._times) == decoded
 
     def read(self, index: int) -> np.ndarray:
+        self.count.add(index, index + 1)
         place = bisect.bisect_right(self._keys, index) if self._seekable else 1
         keys = self._keys[max(0, place - SEEK_TRIES) : place]
         if index < self._next or keys[-1] - self._next > SHORT_SKIP:
@@ -250,8 +317,10 @@ class ImageReader:
     def __init__(self, files: list[Path], info: VideoInfo) -> None:
         self._files, self._info = files, info
         self.num_frames = len(files)
+        self.count = DecodeCount()
 
     def read(self, index: int) -> np.ndarray:
+        self.count.add(index, index + 1)
         file = self._files[index]
         try:
             with open_image(file) as image:
@@ -276,7 +345,7 @@ def open_reader(
     reason = distrust(info, packets, config)
     if reason is None:
         try:
-            reader = DecordReader(path, config)
+            reader = DecordReader(path, info, packets, config)
             reason = disagreement(reader, path, packets, config)
             if reason is None:
                 return reader, "agrees with PyAV"
@@ -290,22 +359,23 @@ def distrust(info: VideoInfo, packets: Packets, config: DecodeConfig) -> str | N
     """Why decord is not even tried; None where it may be."""
     if not config.decord:
         return "decord is switched off"
-    if info.num_frames * info.height * info.width * 3 > config.decord_bytes:
-        return "decord would decode far ahead"
     if not info.container.startswith(TRUSTED_CONTAINERS):
         return f"container {info.container}"
     if info.codec not in TRUSTED_CODECS:
         return f"codec {info.codec}"
     # decord takes the packet number of a keyframe for its presentation index, and seeks wrong where they differ
-    return packets.doubt or ("open groups of pictures" if packets.open_groups else None)
+    if packets.doubt or packets.open_groups:
+        return packets.doubt or "open groups of pictures"
+    longest = max(stop - start for start, stop in itertools.pairwise(decord_runs(info, packets, config)))
+    return "long groups of pictures" if longest * info.height * info.width * 3 > config.decord_bytes else None
 
 
 def disagreement(reader: DecordReader, path: Path, packets: Packets, config: DecodeConfig) -> str | None:
     """In what decord differs from PyAV on this file; None where no difference was found.
 
     Compares the number of frames, all frame times, and the pixels of a few frames: the first ones, and those at the
-    last, the middle and the second keyframe, visited backwards so that decord has to seek in both directions. Each
-    reader decodes about 25 frames, whatever the length of the video: 0.2 s for H.264 at 1280x720.
+    last, the middle and the second keyframe, each time as `DecordReader.read` gets at them. Each reader decodes about 25
+    frames, whatever the length of the video: 0.2 s for H.264 at 1280x720.
     """
     if reader.num_frames != packets.count:
         return f"decord counts {reader.num_frames} frames, the file has {packets.count}"
@@ -326,8 +396,9 @@ def disagreement(reader: DecordReader, path: Path, packets: Packets, config: Dec
         truth = _decode_run(path, packets, config, start, inside)
         if truth is None:
             return "PyAV finds other frames than the packets announce"
-        for index in dict.fromkeys([inside[-1], *inside]):  # the last one first: the next one makes decord turn back
-            frame = reader.read(index)
+        frames = reader.decode(start, inside[-1] + 1)
+        for index in inside:
+            frame = frames[index - start]
             if frame.shape != truth[index].shape:
                 return f"decord gives frame {index} the shape {frame.shape}, not {truth[index].shape}"
             if (np.maximum(frame, truth[index]) - np.minimum(frame, truth[index])).max() > TOLERANCE:

@@ -90,7 +90,7 @@ class Resources(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pools: tuple[Pool, ...] | None = None
     threads: int = Field(default=1, ge=1)
-    frame_cache_mib: int = Field(default=1024, ge=0)
+    frame_cache_mib: int = Field(default=512, ge=0)
     feature_cache_mib: int = Field(default=2048, ge=1)
     clip_batch: int = Field(default=16, ge=1)
     encode_batch: int = Field(default=4, ge=1)

@@ -6,7 +6,8 @@
 
 `overhead` labels the same videos with the same weights twice in one run: by the for-loop, and on Ray with one actor.
 `noop` sends units through a worker that does nothing. `memory` runs `vrshq label` on one video of each length and samples
-the process tree four times a second; the object store's use is what its raylet reports at the end of each unit.
+the process tree four times a second, proportional set sizes, and the anonymous pages of the actor, which do not depend on
+who else has loaded the same libraries; the object store's use is what its raylet reports at the end of each unit.
 """
 
 from __future__ import annotations
@@ -97,31 +98,36 @@ def memory(lengths: list[int], settings: list[str]) -> None:
             line += [word for setting in settings for word in ("--set", setting)]
             environment = {**os.environ, "RAY_TMPDIR": place}
             running = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
-            peak = actor = 0
+            peak = actor = own = 0
             while running.poll() is None:
                 try:
                     root = psutil.Process(running.pid)
                     peak = max(peak, tree_memory(root)[0])
-                    actor = max(actor, actor_memory(root))
+                    now = actor_memory(root)
+                    actor, own = max(actor, now[0]), max(own, now[1])
                 except psutil.NoSuchProcess:
                     break
                 time.sleep(0.25)
             assert running.wait() == 0
             stats: dict[str, Any] = json.loads(Path(place, "run/stats.json").read_text())["commands"][0]
             print(
-                f"{frames} frames: peak of the process tree {peak / MIB:,.0f} MiB, of the actor {actor / MIB:,.0f} MiB; "
+                f"{frames} frames: peak of the process tree {peak / MIB:,.0f} MiB, of the actor {actor / MIB:,.0f} MiB "
+                f"({own / MIB:,.0f} anonymous); "
                 f"{stats['counts']['masks']} masks, {stats['counts']['bytes']:,} bytes written; {store(place)}",
                 flush=True,
             )
 
 
-def actor_memory(root: psutil.Process) -> int:
-    sizes = [0]
+def actor_memory(root: psutil.Process) -> tuple[int, int]:
+    """Proportional set size and anonymous pages of the largest actor, in bytes."""
+    sizes = [(0, 0)]
     for process in root.children(recursive=True):
         try:
             if "MapWorker" in " ".join(process.cmdline()):
-                sizes.append(process.memory_full_info().pss)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+                kib = {line.split()[0]: line.split()[1] for line in rollup.splitlines()[1:]}
+                sizes.append((int(kib["Pss:"]) << 10, int(kib["Anonymous:"]) << 10))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             continue
     return max(sizes)
 

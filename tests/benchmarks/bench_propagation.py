@@ -218,8 +218,15 @@ def breakdown(segmenter: Segmenter, video: ArrayVideo, clock: Clock, batches: Se
     return table(["ms per instruction, steady state", *(f"B = {batch}" for batch in batches)], rows)
 
 
+class AllFeatures(VideoFeatures):
+    """Never forgets a frame, so that a video can be propagated again and again without encoding."""
+
+    def forget(self, index: int) -> None:
+        pass
+
+
 def _features(segmenter: Segmenter, video: ArrayVideo) -> VideoFeatures:
-    return VideoFeatures(segmenter, video, budget_bytes=4 << 30, batch_size=4)
+    return AllFeatures(segmenter, video, budget_bytes=4 << 30, batch_size=4)
 
 
 class Propagation:

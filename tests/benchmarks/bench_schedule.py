@@ -64,11 +64,12 @@ def memory_mib(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def forget_peak() -> None:
-    """Gives freed memory back and lets `VmHWM` start again at what is held now (Linux)."""
-    gc.collect()
+def forget_peak(*, trim: bool = False) -> None:
+    """Lets `VmHWM` start again at what is held now; `trim`: once freed memory was given back (Linux)."""
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        if trim:
+            gc.collect()
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         pass
@@ -106,7 +107,7 @@ class Schedules:
 
     def _measure(self, work: Callable[[], None]) -> Run:
         self.unit = {}
-        forget_peak()
+        forget_peak(trim=True)
         before = memory_mib("VmRSS")
         with counted_calls(self.model) as calls:
             seconds = self.clock.seconds(work)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -197,11 +200,46 @@ def test_pyav_decodes_once_too_although_it_counts_the_frames_first(clips: dict[s
 
 def test_beyond_the_cache_frames_are_decoded_again_and_memory_stays_in_the_budget(clip: Path) -> None:
     budget = 10 * 96 * 160 * 3 + 5
-    with open_video(str(clip), DecodeConfig(frame_cache_bytes=budget)) as video:
+    with open_video(str(clip), DecodeConfig(frame_cache_bytes=budget, decord=False)) as video:
         for _ in range(2):
             assert codes(video.stream()) == list(range(60))
             assert sum(frame.nbytes for frame in video._cache._frames.values()) == budget - 5
-        assert (video.decode_passes, video.frames_decoded) == (2, 60 + 50)
+        # PyAV's first pass counts the frames and fills the cache
+        assert (video.decode_passes, video.frames_decoded) == (3, 60 + 2 * 50)
+
+
+def test_decord_holds_a_few_frames_of_a_video_of_any_length(tmp_path: Path) -> None:
+    most = 25 * 96 * 160 * 3  # two groups of pictures and one frame
+    for total in (60, 300):
+        config = DecodeConfig(frame_cache_bytes=0, decord_bytes=most)
+        with open_video(str(h264(tmp_path / "clip.mp4", frames=total)), config) as video:
+            reader = video._reader
+            assert isinstance(reader, video_readers.DecordReader)
+            for number, frame in enumerate(video.stream()):
+                assert read_code(frame) == number
+                assert len(reader._held) <= 24
+            assert (video.decode_passes, video.frames_decoded) == (1, total)
+
+
+def test_decord_reads_a_run_once_in_whatever_order_its_frames_are_asked_for(tmp_path: Path) -> None:
+    config = DecodeConfig(frame_cache_bytes=0, decord_bytes=12 * 96 * 160 * 3)
+    with open_video(str(h264(tmp_path / "clip.mp4", frames=60)), config) as video:
+        for index in reversed(range(60)):
+            assert codes(video.frames([index])) == [index]
+        assert (video.reader, video.decode_passes, video.frames_decoded) == ("decord", 5, 60)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists() or find_spec("nvidia") is None, reason="no CUDA libraries that could be loaded"
+)
+def test_decoding_loads_no_cuda_library(clip: Path) -> None:
+    code = f"""
+import sys
+from operators.decode import open_video
+with open_video({str(clip)!r}) as video:
+    print(video.reader, "nvidia" in sys.modules, "/nvidia/" in open("/proc/self/maps").read())
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["decord", "False", "False"]
 
 
 def test_frames_belong_to_the_caller(clip: Path) -> None:
@@ -512,11 +550,11 @@ def test_packets_out_of_order_are_put_in_order() -> None:
         assert np.abs(video.frames(range(4)).astype(int) - np.stack(truth)).max() <= 3
 
 
-def test_decord_reads_no_video_that_would_fill_memory_while_it_decodes_ahead(clip: Path) -> None:
-    size = 60 * 96 * 160 * 3
+def test_decord_reads_no_video_whose_groups_of_pictures_would_fill_memory(clip: Path) -> None:
+    size = 12 * 96 * 160 * 3
     with open_video(str(clip), DecodeConfig(decord_bytes=size)) as video:
         assert video.reader == "decord"
         expected = video.frames(range(60))
     with open_video(str(clip), DecodeConfig(decord_bytes=size - 1)) as video:
-        assert (video.reader, video.reader_reason) == ("pyav", "decord would decode far ahead")
+        assert (video.reader, video.reader_reason) == ("pyav", "long groups of pictures")
         assert np.abs(video.frames(range(60)).astype(int) - expected).max() <= 3

@@ -106,7 +106,8 @@ def test_a_small_feature_budget_costs_counted_recomputation_and_changes_no_mask(
     clip, texts = h264(tmp_path / "twenty.mp4", frames=20), instructions(2)
     # one frame at a time: the batch an image is encoded in may change its features in the last bits
     roomy, few = decode_and_run(clip, texts, method="random", encode_batch=1)
-    kept = roomy["sam2_features"].get([0]).nbytes
+    segmenter = roomy["sam2_features"].segmenter
+    kept = segmenter.encode(torch.zeros(1, 3, segmenter.image_size, segmenter.image_size)).nbytes
     tight, many = decode_and_run(clip, texts, method="random", encode_batch=1, feature_cache_bytes=4 * kept)
     assert few.sam2 == 20 < many.sam2
     assert many.sam2 == tight["sam2_features"].encoder_calls

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from cluster import guard
 from cluster.guard import WorkerError
-from cluster.resources import Resources, cluster_resources, largest_node
+from cluster.resources import Resources, cluster_machines, largest, may_grow, total
 from cluster.session import configure_data_context
 from cluster.storage import Folder
 
@@ -39,10 +40,12 @@ logger = logging.getLogger(__name__)
 _FEED_ROWS = 4096
 # Passes that begin no unit, in a row, before a run is ended: the cluster has no machine left that could.
 _IDLE_PASSES = 3
+_LOOK_EVERY_SECONDS = 2.0
+_ROUNDING = 1e-6
 
 
 class NotEnoughResources(ValueError):  # noqa: N818 - reads as the sentence that it is
-    """The pools ask for more than the cluster has; the one-line message says for how much."""
+    """The pools ask for more than the cluster has or brings; the one-line message says for how much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,7 @@ def stream_receipts(
     attempts: int,
     key: str = "unit_id",
     finished: Callable[[], Set[str]] = frozenset,
+    start_s: float = 600,
     verbose: bool = False,
 ) -> Iterator[dict[str, Any] | Lost]:
     """Sends every row of the manifest through all pools; yields the rows of the last one, and the units that are lost.
@@ -127,6 +131,9 @@ def stream_receipts(
         key: the column with the unit's id, which the rows of the last pool must have too.
         finished: asked before each further pass for ids of units that are done although no row came: a machine may be
             lost with the row that its actor had just answered.
+        start_s: seconds within which a pool's `actors` must have begun to load in a pass, which they do as soon as
+            there is room for them. After that a pool without any ends the run; one with too few does so where an
+            autoscaler did not bring the machines, and elsewhere works on with those that it has.
         verbose: lets Ray Data show its own progress bars.
 
     Yields:
@@ -134,7 +141,8 @@ def stream_receipts(
         a `Lost` for each unit that was begun `attempts` times in vain.
 
     Raises:
-        NotEnoughResources: before anything starts.
+        NotEnoughResources: before anything starts, where the cluster cannot hold all actors and nothing may make it
+            grow; or after `start_s`.
         WorkerError: a worker's `__init__` raised, or its process died in it, again and again; or passes end without
             any unit begun.
         StorageError, ValueError: the manifest cannot be read; the arguments contradict each other.
@@ -149,7 +157,9 @@ def stream_receipts(
     tries: Counter[str] = Counter()
     idle = 0
     if units.num_rows:
-        check_resources([_fitted(pool, units.num_rows) for pool in pools])
+        wanted = [_fitted(pool, units.num_rows) for pool in pools]
+        if lacking(wanted, cluster_machines()) and not may_grow():
+            check_resources(wanted)
     while units.num_rows:
         received: set[str] = set()
         given_up: dict[str, str] = {}
@@ -157,7 +167,7 @@ def stream_receipts(
         together = _without(units, key, suspects)
         parts = [(together, pools)] if together.num_rows else [(one, _single(pools)) for one in _alone(units, pools)]
         for part, of_part in parts:
-            for row in _pass(part, of_part, key, tries, given_up, verbose):
+            for row in _pass(part, of_part, key, tries, given_up, start_s, verbose):
                 received.add(row[key])
                 yield row
         logger.debug("a pass brought %d of %d units, and gave up %d", len(received), units.num_rows, len(given_up))
@@ -180,20 +190,21 @@ def _pass(
     key: str,
     tries: Mapping[str, int],
     given_up: dict[str, str],
+    start_s: float,
     verbose: bool,
 ) -> Iterator[dict[str, Any]]:
     """Sends the units through the pools once; what was begun in vain is added to `given_up` with the reason."""
     import ray.exceptions
 
-    fitted = _shrunk([_fitted(pool, units.num_rows) for pool in pools])
-    check_resources(fitted)
+    fitted = _startable([_fitted(pool, units.num_rows) for pool in pools])
     configure_data_context(progress=verbose)
     run = secrets.token_hex(8)
     numbers = [tries.get(unit, 0) + 1 for unit in units[key].to_pylist()]
     dataset = _one_row_blocks(_dataset(units.append_column("attempt", pa.array(numbers, pa.int32()))))
     for pool in fitted:
         dataset = _mapped(dataset, pool, run, key)
-    dataset.context.custom_execution_callback_classes.append(guard.watcher(run, {p.name: p.actors for p in fitted}))
+    callbacks = [guard.watcher(run, {pool.name: pool.actors for pool in fitted}), _start_watcher(run, fitted, start_s)]
+    dataset.context.custom_execution_callback_classes.extend(callbacks)
     try:
         # batch_size=None hands over each block as it is; no prefetch, which would hold back the newest one.
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -219,13 +230,53 @@ def _alone(units: pa.Table, pools: Sequence[Pool]) -> Iterator[pa.Table]:
         yield from (units.slice(row, 1) for row in range(units.num_rows))
 
 
-def _shrunk(pools: Sequence[Pool]) -> list[Pool]:
-    """The pools with no more actors than the cluster can hold now: it may have lost machines since the run began."""
-    shrunk = list(pools)
-    while any(pool.actors > 1 for pool in shrunk) and _missing(shrunk):
+def _startable(pools: Sequence[Pool]) -> list[Pool]:
+    """The pools with no more actors than the cluster can hold now: it may have lost machines since the run began.
+
+    Nothing is taken away where an autoscaler may bring what is missing.
+    """
+    machines = cluster_machines()
+    if not lacking(pools, machines) or may_grow():
+        return list(pools)
+    shrunk = [replace(pool, actors=max(1, min(pool.actors, _places(pool, machines)))) for pool in pools]
+    while any(pool.actors > 1 for pool in shrunk) and lacking(shrunk, machines):
         most = max(range(len(shrunk)), key=lambda position: shrunk[position].actors)
         shrunk[most] = replace(shrunk[most], actors=shrunk[most].actors - 1)
+    check_resources(shrunk)
     return shrunk
+
+
+def _start_watcher(run: str, pools: Sequence[Pool], start_s: float) -> type:
+    """A Ray Data callback class that looks whether each pool's actors begin to load within `start_s` seconds."""
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+    class StartWatcher(ExecutionCallback):
+        def __init__(self) -> None:
+            self._begin = self._looked = time.monotonic()
+            self._all_started = False
+
+        def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray Data's signature
+            now = time.monotonic()
+            if self._all_started or now - self._looked < _LOOK_EVERY_SECONDS:
+                return
+            self._looked = now
+            started = [(pool, len(guard._list(f"vrshq/{run}/starts/{pool.name}/"))) for pool in pools]
+            short = [(pool, number) for pool, number in started if number < pool.actors]
+            self._all_started = not short
+            if now - self._begin < start_s:
+                return
+            self._all_started = True  # or as many as there will be
+            for pool, number in short:
+                there = total(cluster_machines())
+                line = (
+                    f"pool {pool.name}: {number} of {pool.actors} actors started within {start_s:.0f} s, each needs "
+                    f"{_words(_of_one(pool), pool)}; the cluster has {_words(there, pool)}"
+                )
+                if number == 0 or may_grow():
+                    raise NotEnoughResources(line)
+                logger.warning("%s; working on with those", line)
+
+    return StartWatcher
 
 
 def _single(pools: Sequence[Pool]) -> list[Pool]:
@@ -240,37 +291,85 @@ def _without(units: pa.Table, key: str, ids: Set[str]) -> pa.Table:
 
 def check_resources(pools: Sequence[Pool]) -> None:
     """Raises NotEnoughResources if the connected cluster cannot hold all actors of all pools at the same time."""
-    lacking = _missing(pools)
-    if lacking:
-        raise NotEnoughResources(f"needs {lacking[0]}, the cluster has {lacking[1]}")
-    largest = largest_node()
+    lines = lacking(pools, cluster_machines())
+    if lines:
+        raise NotEnoughResources("; ".join(lines))
+
+
+def lacking(pools: Sequence[Pool], machines: Sequence[Resources]) -> list[str]:
+    """What machines lack to hold all actors of all pools at the same time, a line each; empty if nothing is known to.
+
+    The sums are compared, and for each pool alone whether its actors fit on single machines: an actor never spans
+    machines, nor does one with less than a GPU span GPUs. Whether different pools fit beside each other on each machine
+    is for Ray to find out.
+    """
+    there, most = total(machines), largest(machines)
+    lines = [f"needs {need}, the cluster has {have}" for need, have in _short(_sum_of(pools), there)]
+    if lines:
+        return lines
     for pool in pools:
-        one = Resources(cpus=pool.num_cpus, gpus=pool.num_gpus, memory_bytes=pool.memory or 0, nodes=1)
-        lacking = _lacking(one, largest)
-        if lacking:
-            raise NotEnoughResources(
-                f"one actor of pool {pool.name} needs {lacking[0]}, the largest machine of the cluster has {lacking[1]}"
+        of_one = _short(_of_one(pool), most)
+        lines += [f"pool {pool.name}: {need} on one machine, the largest has {have}" for need, have in of_one]
+        places = _places(pool, machines)
+        if not of_one and places < pool.actors:
+            lines.append(
+                f"pool {pool.name}: {_count(pool.actors, 'actor')} with {_words(_of_one(pool), pool)} each on one machine, "
+                f"the machines have room for {places}"
             )
+    return lines
 
 
-def _missing(pools: Sequence[Pool]) -> tuple[str, str] | None:
-    needed = Resources(
-        cpus=sum(pool.actors * pool.num_cpus for pool in pools),
-        gpus=sum(pool.actors * pool.num_gpus for pool in pools),
-        memory_bytes=sum(pool.actors * (pool.memory or 0) for pool in pools),
-        nodes=1,
-    )
-    return _lacking(needed, cluster_resources())
+def _of_one(pool: Pool) -> Resources:
+    return Resources(cpus=pool.num_cpus, gpus=pool.num_gpus, memory_bytes=pool.memory or 0, nodes=1)
 
 
-def _lacking(needed: Resources, there: Resources) -> tuple[str, str] | None:
-    """What is needed and what is there, in words, for the first resource that does not suffice."""
-    for kind, need, have in (("GPUs", needed.gpus, there.gpus), ("CPUs", needed.cpus, there.cpus)):
-        if need > have + 1e-6:
-            return f"{need:g} {kind}", f"{have:g}"
+def _sum_of(pools: Sequence[Pool]) -> Resources:
+    return total(_of_one(pool) for pool in pools for _ in range(pool.actors))
+
+
+def _places(pool: Pool, machines: Sequence[Resources]) -> int:
+    """How many actors of a pool the machines could hold if nothing else ran on them."""
+    room = 0
+    for machine in machines:
+        places = [pool.actors]
+        if pool.num_cpus:
+            places.append(int(machine.cpus / pool.num_cpus + _ROUNDING))
+        if pool.memory:
+            places.append(machine.memory_bytes // pool.memory)
+        if 0 < pool.num_gpus < 1:
+            places.append(int(machine.gpus) * int(1 / pool.num_gpus + _ROUNDING))
+        elif pool.num_gpus:
+            places.append(int(machine.gpus / pool.num_gpus + _ROUNDING))
+        room += min(places)
+    return room
+
+
+def _short(needed: Resources, there: Resources) -> list[tuple[str, str]]:
+    """What is needed and what is there, in words, for each resource that does not suffice."""
+    found = [
+        (_count(need, kind), f"{have:g}")
+        for kind, need, have in (("GPU", needed.gpus, there.gpus), ("CPU", needed.cpus, there.cpus))
+        if need > have + _ROUNDING
+    ]
     if needed.memory_bytes > there.memory_bytes:
-        return f"{needed.memory_bytes / 2**30:.1f} GiB of memory", f"{there.memory_bytes / 2**30:.1f} GiB"
-    return None
+        found.append((_gib(needed.memory_bytes) + " of memory", _gib(there.memory_bytes)))
+    return found
+
+
+def _words(resources: Resources, pool: Pool) -> str:
+    """The resources of the kinds that a pool asks for, for example: 0.5 GPU, 2 CPUs."""
+    parts = [_count(resources.gpus, "GPU")] if pool.num_gpus else []
+    parts.append(_count(resources.cpus, "CPU"))
+    parts += [_gib(resources.memory_bytes) + " of memory"] if pool.memory else []
+    return ", ".join(parts)
+
+
+def _count(number: float, kind: str) -> str:
+    return f"{number:.6g} {kind}" if 0 < number <= 1 else f"{number:.6g} {kind}s"
+
+
+def _gib(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB"
 
 
 def _fitted(pool: Pool, units: int) -> Pool:
@@ -295,11 +394,12 @@ def _dataset(units: pa.Table) -> Dataset:
 
     They are read by this process and not by Ray Data's read tasks: those may run on a machine that cannot see the file
     or lacks its credentials, and what they fail to read would count as lost blocks, so that the run would end early
-    and content.
+    and content. No task looks at them here either: with all CPUs taken, or none there yet, it would be waited for
+    without an end or a word.
     """
     import ray.data
 
-    return ray.data.from_arrow([units.slice(row, _FEED_ROWS) for row in range(0, units.num_rows, _FEED_ROWS)])
+    return ray.data.from_blocks([units.slice(row, _FEED_ROWS) for row in range(0, units.num_rows, _FEED_ROWS)])
 
 
 def _one_row_blocks(dataset: Dataset) -> Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,27 +28,48 @@ def local_resources() -> Resources:
 
 def cluster_resources() -> Resources:
     """All that the living machines of the connected Ray cluster offer, used or not. Needs a connection."""
-    nodes = _node_resources()
-    return Resources(
-        cpus=sum(node.cpus for node in nodes),
-        gpus=sum(node.gpus for node in nodes),
-        memory_bytes=sum(node.memory_bytes for node in nodes),
-        nodes=len(nodes),
-    )
+    return total(cluster_machines())
 
 
 def largest_node() -> Resources:
     """The most of each resource that any one machine of the cluster has: the bound on a single actor."""
-    nodes = _node_resources() or [Resources(0, 0, 0, 0)]
+    return largest(cluster_machines())
+
+
+def total(machines: Iterable[Resources]) -> Resources:
+    """The sum of what machines have."""
+    counted = list(machines)
     return Resources(
-        cpus=max(node.cpus for node in nodes),
-        gpus=max(node.gpus for node in nodes),
-        memory_bytes=max(node.memory_bytes for node in nodes),
+        cpus=sum(machine.cpus for machine in counted),
+        gpus=sum(machine.gpus for machine in counted),
+        memory_bytes=sum(machine.memory_bytes for machine in counted),
+        nodes=sum(machine.nodes for machine in counted),
+    )
+
+
+def largest(machines: Iterable[Resources]) -> Resources:
+    """The most of each resource that any one of the machines has; nothing where there is none."""
+    counted = list(machines)
+    return Resources(
+        cpus=max((machine.cpus for machine in counted), default=0.0),
+        gpus=max((machine.gpus for machine in counted), default=0.0),
+        memory_bytes=max((machine.memory_bytes for machine in counted), default=0),
         nodes=1,
     )
 
 
-def _node_resources() -> list[Resources]:
+def may_grow() -> bool:
+    """Whether an autoscaler looks after the connected cluster, so that machines may come which are not there yet.
+
+    An autoscaler gives machines the names of its groups; what only watches a cluster of a fixed size calls them after
+    their ids. How many machines an autoscaler may bring is known to no call of Ray's. The tables asked are Ray's own,
+    and differ between its older autoscaler and its newer one; where they are not to be had, the answer is no.
+    """
+    return any(kind and not kind.startswith("node_") for kind in _kinds_of_machines())
+
+
+def cluster_machines() -> list[Resources]:
+    """What each living machine of the connected Ray cluster offers, used or not. Needs a connection."""
     import ray
 
     if not ray.is_initialized():
@@ -61,6 +84,26 @@ def _node_resources() -> list[Resources]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def _kinds_of_machines() -> set[str]:
+    """What the autoscaler, or what stands in its place, calls the kinds of the cluster's machines."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        from ray.autoscaler.v2.sdk import get_cluster_status
+        from ray.autoscaler.v2.utils import is_autoscaler_v2
+        from ray.experimental import internal_kv
+
+        if is_autoscaler_v2(fetch_from_server=True):
+            status = get_cluster_status(ray.get_runtime_context().gcs_address)
+            return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+        noted = internal_kv._internal_kv_get(b"__autoscaling_status")
+        report = json.loads(noted).get("autoscaler_report", {}) if noted else {}
+        return {*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})}
+    except (ImportError, AttributeError, ValueError, RuntimeError, RayError):
+        return set()
 
 
 def _cpus() -> float:

@@ -112,12 +112,17 @@ def plan(
     model: Model = None,
     config: Config = None,
     set_: Set = None,
+    address: Address = None,
 ) -> None:
-    """Show what `label` would run, what is done already, and what it needs; run nothing."""
-    from pipelines.label import make_plan
+    """Show what `label` would run, what is done already, what it needs, and what is missing; run nothing."""
+    from pipelines.label import make_plan, plan_for
     from pipelines.summary import print_plan
 
-    print_plan(console, make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos))
+    made = make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos)
+    made = plan_for(made, address)
+    print_plan(console, made)
+    if made.missing and not made.grows:
+        raise NotEnoughResources("; ".join(made.missing))
 
 
 @app.command()
@@ -246,6 +251,36 @@ def evaluate(
         names=folder or [],
         address=address,
         use_ray=ray,
+    )
+    if not complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def ablate(
+    dataset: Annotated[str, typer.Argument(help="The benchmark's name, such as revos; a wrong one lists them.")],
+    root: Annotated[str, typer.Option("--root", help="The data set's folder.")],
+    output: Annotated[str, typer.Option("--output", help="Where the runs and the page go.")],
+    vary: Annotated[
+        list[str], typer.Option("--vary", help="Values of one setting, e.g. keyframe.method=first,middle. Repeatable.")
+    ],
+    model: Model = None,
+    split: Annotated[str | None, typer.Option(help="Default: the one that is evaluated.")] = None,
+    folder: Annotated[
+        list[str] | None, typer.Option(help="A name inside the root: frames=, metadata= or masks=NAME. Repeatable.")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    ray: Annotated[bool, typer.Option(help="Work on Ray, or in this process alone.")] = True,
+) -> None:
+    """Evaluate a benchmark under several settings, one changed at a time, and compare each with the base."""
+    from pipelines.ablate import read_variants
+    from pipelines.evaluate_command import run_ablate
+
+    variants = read_variants(vary, config, set_ or [], model=model)
+    complete = run_ablate(
+        console, dataset, root, output, variants, split=split, names=folder or [], address=address, use_ray=ray
     )
     if not complete:
         raise typer.Exit(INCOMPLETE)

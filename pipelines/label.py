@@ -10,26 +10,28 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.engine import Lost, stream_receipts
+from cluster.engine import Lost, lacking, stream_receipts
 from cluster.engine import Pool as EnginePool
 from cluster.lease import Lease
 from cluster.metrics import RunMetrics
-from cluster.resources import Resources, cluster_resources, local_resources
+from cluster.resources import Resources, cluster_machines, local_resources, may_grow, total
 from cluster.run_directory import RunDirectory
 from cluster.session import ray_session
 from operators.batch import Failure
+from pipelines.costs import Estimate, estimate
 from pipelines.instructions import build_manifest, carried_schema, read_instructions
 from pipelines.models import open_model
-from pipelines.placement import place
+from pipelines.placement import place, wanted_device
 from pipelines.rows import unit_tables
 from pipelines.schema import MANIFEST, SCHEMA_VERSION, STAGES
 from pipelines.settings import Pool, Settings
@@ -46,7 +48,14 @@ _LOSSES = {"took longer": "DeadlineExceeded", "for memory": "OutOfMemory", "proc
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command would do: its units, what is done of them, and where the rest would run."""
+    """What a command would do: its units, what is done of them, where the rest would run, and what that takes.
+
+    Attributes:
+        commands: what `stats.json` says of the run's earlier commands.
+        machines: those that there are. grows: whether an autoscaler may bring more.
+        expected: what a unit of the rest takes; None if it was never measured.
+        missing: what the machines lack for the pools, a line each.
+    """
 
     run: RunDirectory
     settings: Settings
@@ -54,9 +63,13 @@ class Plan:
     carried: pa.Schema
     identity: dict[str, Any]
     finished: set[str]
-    pools: list[Pool]
-    available: Resources
     model_name: str
+    commands: list[dict[str, Any]]
+    machines: Sequence[Resources] = ()
+    grows: bool = False
+    pools: list[Pool] = field(default_factory=list)
+    expected: Estimate | None = None
+    missing: list[str] = field(default_factory=list)
 
     @property
     def todo(self) -> pa.Table:
@@ -73,6 +86,7 @@ class Summary:
     Attributes:
         units, already_finished: of the run, and finished before this command.
         elapsed: seconds of work. workers: actors in all pools.
+        device: torch's name of where the networks ran. pools: the operators of each pool.
         counts: units, retries (attempts beyond a unit's first), frames, ok, empty, errors and masks (rows), bytes
             (written), decode_passes, encoder_calls (frames through SAM2's image encoder).
         busy: seconds that actors spent on units.
@@ -86,6 +100,8 @@ class Summary:
     already_finished: int
     elapsed: float = 0.0
     workers: int = 0
+    device: str = "cpu"
+    pools: list[list[str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     busy: float = 0.0
     error_types: Counter[str] = field(default_factory=Counter)
@@ -93,6 +109,12 @@ class Summary:
     seconds: Counter[str] = field(default_factory=Counter)
     incomplete: int = 0
     stopped: str | None = None
+
+    def placed(self, plan: Plan) -> None:
+        """Takes down where the work is done."""
+        self.workers = sum(min(pool.actors, plan.todo.num_rows) for pool in plan.pools)
+        self.device = wanted_device(plan.settings, plan.machines)
+        self.pools = [list(pool.operators) for pool in plan.pools]
 
     def error_rate(self) -> float:
         """Share of this command's instructions that ended in an error."""
@@ -115,10 +137,8 @@ class Summary:
         self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})
 
 
-def make_plan(
-    instructions: str, output: str, settings: Settings, *, videos: str | None = None, available: Resources | None = None
-) -> Plan:
-    """Reads and checks everything that can be checked before work starts; writes nothing.
+def make_plan(instructions: str, output: str, settings: Settings, *, videos: str | None = None) -> Plan:
+    """Reads and checks everything that can be checked before work starts, for this machine; writes nothing.
 
     Raises:
         InstructionTableError, SettingsError, CheckpointError, StorageError: one line each, naming the item.
@@ -135,19 +155,65 @@ def make_plan(
         "manifest_sha256": _manifest_hash(manifest),
         "settings": settings.identity(),
     }
-    available = available or local_resources()
     run = RunDirectory(output)
-    return Plan(
+    plan = Plan(
         run=run,
         settings=settings,
         manifest=manifest,
         carried=carried_schema(table),
         identity=identity,
         finished=_finished(run, manifest),
-        pools=place(settings, available, manifest.num_rows),
-        available=available,
         model_name=bundle.name,
+        commands=_commands(run),
     )
+    return _placed(plan, [local_resources()])
+
+
+def plan_for(plan: Plan, address: str | None = None) -> Plan:
+    """The plan for the cluster that `label` would use: `address`, RAY_ADDRESS, else this machine as it is.
+
+    Raises:
+        ConnectionError: no cluster answers at the address.
+    """
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        return plan
+    with ray_session(address):
+        return _placed(plan, cluster_machines(), grows=may_grow())
+
+
+def _placed(plan: Plan, machines: Sequence[Resources], *, grows: bool = False) -> Plan:
+    """The plan with the pools for what is to do on these machines."""
+    todo, settings = plan.todo, plan.settings
+    per_unit = (pc.mean(pc.list_value_length(todo["instruction_ids"])).as_py() if todo.num_rows else None) or 1.0
+    device = wanted_device(settings, machines)
+    expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands)
+    plan = replace(plan, machines=machines, grows=grows, expected=expected)
+    plan = replace(plan, pools=place(settings, machines, todo.num_rows, expected))
+    missing = lacking(_engine_pools(plan), machines) if todo.num_rows else []
+    return replace(plan, missing=missing)
+
+
+def _engine_pools(plan: Plan) -> list[EnginePool]:
+    """The engine's pools, with no more actors than units."""
+    return [
+        EnginePool(
+            name="+".join(pool.operators),
+            worker=UnitWorker,
+            arguments={**worker_arguments(plan, pool), "log_units": True},
+            actors=min(pool.actors, plan.todo.num_rows),
+            max_actors=pool.max_actors,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            deadline_s=plan.settings.resources.deadline_seconds,
+        )
+        for pool in plan.pools
+    ]
+
+
+def _commands(run: RunDirectory) -> list[dict[str, Any]]:
+    """What `stats.json` says of the run's earlier commands."""
+    found: list[dict[str, Any]] = run.read_json(STATS)["commands"] if run.folder.exists(STATS) else []
+    return found
 
 
 def label(
@@ -224,30 +290,16 @@ def _run(
 def _on_ray(
     plan: Plan, address: str | None, summary: Summary, on_plan: Callable[[Plan], None]
 ) -> Generator[dict[str, Any]]:
-    with ray_session(address, num_cpus=max(1, int(plan.available.cpus))):
-        available = cluster_resources()
-        todo = plan.todo
-        plan = replace(plan, available=available, pools=place(plan.settings, available, todo.num_rows))
+    with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
+        plan = _placed(plan, cluster_machines(), grows=may_grow())
         on_plan(plan)
-        engine_pools = [
-            EnginePool(
-                name="+".join(pool.operators),
-                worker=UnitWorker,
-                arguments={**worker_arguments(plan, pool), "log_units": True},
-                actors=pool.actors,
-                max_actors=pool.max_actors,
-                num_cpus=pool.cpus,
-                num_gpus=pool.gpus,
-                deadline_s=plan.settings.resources.deadline_seconds,
-            )
-            for pool in plan.pools
-        ]
+        todo = plan.todo
         # a fresh run is fed from its manifest's file; what is left of another one is a table already
         source = todo if plan.finished else plan.run.manifest_uri
         attempts = plan.settings.resources.attempts
-        summary.workers = sum(min(pool.actors, todo.num_rows) for pool in plan.pools)
+        summary.placed(plan)
         metrics = RunMetrics(waiting=todo.num_rows)
-        for one in stream_receipts(source, engine_pools, attempts=attempts, finished=plan.run.finished_units):
+        for one in stream_receipts(source, _engine_pools(plan), attempts=attempts, finished=plan.run.finished_units):
             done = _record_lost(plan, one) if isinstance(one, Lost) else one
             metrics.unit(
                 statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
@@ -262,9 +314,10 @@ def _on_ray(
 
 def _in_process(plan: Plan, summary: Summary, on_plan: Callable[[Plan], None]) -> Generator[dict[str, Any]]:
     """The for-loop: every pool's worker over one unit after the other, in this process."""
-    plan = replace(plan, pools=place(plan.settings, plan.available, units=1))
+    plan = replace(plan, pools=place(plan.settings, plan.machines, units=1), missing=[])
     on_plan(plan)
     workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
+    summary.placed(plan)
     summary.workers = 1
     todo = plan.todo
     for row in range(todo.num_rows):
@@ -324,11 +377,13 @@ def _finished(run: RunDirectory, manifest: pa.Table) -> set[str]:
 
 def _finish(plan: Plan, summary: Summary) -> Summary:
     summary.incomplete = plan.manifest.num_rows - len(_finished(plan.run, plan.manifest))
-    before = plan.run.read_json(STATS)["commands"] if plan.run.folder.exists(STATS) else []
+    before = _commands(plan.run)
     command = {
         "units_finished_before": summary.already_finished,
         "elapsed_seconds": round(summary.elapsed, 3),
         "workers": summary.workers,
+        "device": summary.device,
+        "pools": summary.pools,
         "busy_seconds": round(summary.busy, 3),
         "idle_share": round(summary.idle_share(), 4),
         "counts": dict(summary.counts),

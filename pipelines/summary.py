@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from cluster.resources import total
 from pipelines.label import Plan, Summary
+from pipelines.placement import actor_memory, wall_seconds
 from pipelines.schema import STAGES
 
 
@@ -24,14 +26,43 @@ def print_plan(console: Console, plan: Plan) -> None:
     grid.add_row(
         "model", f"{plan.model_name}, {plan.settings.dtype}, fingerprint {plan.identity['model']['fingerprint']}"
     )
-    for pool in plan.pools:
-        gpus = f", {pool.gpus:g} GPU each" if pool.gpus else ""
-        most = f" to {pool.max_actors}" if pool.max_actors else ""
-        grid.add_row("pool", f"{' + '.join(pool.operators)}: {pool.actors}{most} actors, {pool.cpus:g} CPU each{gpus}")
-    needs_gpus = sum(pool.actors * pool.gpus for pool in plan.pools)
-    if needs_gpus > plan.available.gpus:
-        grid.add_row("missing", f"[red]needs {needs_gpus:g} GPUs, there are {plan.available.gpus:g}[/red]")
+    if todo:
+        _add_placement(grid, plan, todo)
     console.print(grid, highlight=False)
+
+
+def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
+    """The machines, the pools on them, what the work takes there, and what is missing."""
+    there = total(plan.machines)
+    machines = "1 machine" if there.nodes == 1 else f"{there.nodes} machines"
+    grows = "; an autoscaler may bring more" if plan.grows else ""
+    memory = f"{there.memory_bytes / 2**30:.1f} GiB of memory"
+    grid.add_row("on", f"{machines} with {there.cpus:g} CPUs, {there.gpus:g} GPUs, {memory}{grows}")
+    for pool in plan.pools:
+        share = f"1/{round(1 / pool.gpus)}" if 0 < pool.gpus < 1 else f"{pool.gpus:g}"
+        gpus = f", {share} GPU" if pool.gpus else ""
+        most = f" to {pool.max_actors}" if pool.max_actors else ""
+        memory = f"about {actor_memory(plan.settings, pool.operators) / 2**30:.1f} GiB and the weights"
+        actors = f"{pool.actors}{most} {'actor' if pool.actors == 1 and not most else 'actors'}"
+        grid.add_row("pool", f"{' + '.join(pool.operators)}: {actors}, each {pool.cpus:g} CPU{gpus}, {memory}")
+    expected = plan.expected
+    if expected is None:
+        grid.add_row("cost", f"not measured for {plan.model_name} in {plan.settings.dtype} on this device")
+    else:
+        each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
+        length = f"{expected.frames:.0f} frames{'' if expected.known else ' (assumed)'}"
+        grid.add_row("cost", f"{each}, of a unit of {length}; {expected.source}")
+        whole = _duration(wall_seconds(plan.pools, expected, todo))
+        grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
+    for line in plan.missing:
+        grid.add_row("missing", f"[yellow]{line}[/yellow]" if plan.grows else f"[red]{line}[/red]")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def print_summary(console: Console, summary: Summary, output: str) -> None:

@@ -15,6 +15,10 @@ MEASURES = ("J", "F", "JF", "A", "R")
 Columns = Mapping[str, np.ndarray]
 """Arrays of one length, an expression each: float percents by the names in `MEASURES`, and what else a function names."""
 
+# Frames from the keyframe, both ends included; None: no end. FAR overlaps the last two.
+DISTANCES: tuple[tuple[int, int | None], ...] = ((0, 0), (1, 3), (4, 7), (8, 15), (16, None))
+FAR: tuple[int, int | None] = (8, None)
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -82,6 +86,19 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
+@dataclass(frozen=True)
+class Carried:
+    """One expression's frames, arrays (frames,): `j` float 0..1, `shown` bool (the object is truly there), `distance` int.
+
+    `distance` is the number of frames of the video, as it was labelled, between a frame and the keyframe.
+    """
+
+    video_id: str
+    j: np.ndarray
+    shown: np.ndarray
+    distance: np.ndarray
+
+
 def expression_score(frames: np.ndarray, protocol: Protocol) -> float:
     """An expression's percent from its frames' values in 0..1 (float64): their mean, rounded as the protocol does.
 
@@ -144,6 +161,82 @@ def interval(values: np.ndarray, ends: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def by_distance(
+    expressions: Sequence[Carried],
+    distances: tuple[int, int | None],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """J in a range of distances from the keyframe, and what share that is of J on the keyframes themselves.
+
+    J counts on frames in which the object is truly there. Frames without it say nothing of tracking (J is 1 there as soon as
+    nothing is drawn), so they are counted on their own. Each expression counts once, with the mean over its frames.
+
+        J        = 100 * mean over expressions e of m_e,  m_e the mean of J over e's shown frames in the range
+        relative = 100 * sum of m_e / sum of k_e,         k_e the J of e's keyframe
+
+    Both sums go over the same expressions: those whose object is shown on the keyframe and in the range. So `relative` is
+    not moved by expressions that are only near, or whose videos are too short, as a quotient of two J's would be; and it is
+    a quotient of sums, not a mean of quotients, because k_e may be 0. A keyframe that is not among the frames counts as not
+    shown.
+
+    Args:
+        distances: the first and the last of the range; None: no last one.
+        samples: draws of videos for the intervals. seed: of them. level: share of the draws inside.
+
+    Returns:
+        frames, expressions: how many J is from. J, percent, and J_interval. relative_expressions, relative, percent, and
+        relative_interval. hidden_frames: frames of the range that do not show the object, and hidden_empty: share of them
+        whose mask is empty. NaN where nothing is counted.
+    """
+    low, high = distances
+    videos, means, keys = [], [], []
+    frames = hidden = empty = 0
+    for one in expressions:
+        inside = (one.distance >= low) & ((one.distance <= high) if high is not None else True)
+        counted = inside & one.shown
+        away = inside & ~one.shown
+        frames, hidden = frames + int(counted.sum()), hidden + int(away.sum())
+        empty += int((one.j[away] == 1).sum())  # J of two empty masks
+        if counted.any():
+            key = (one.distance == 0) & one.shown
+            videos.append(one.video_id)
+            means.append(float(one.j[counted].mean()))
+            keys.append(float(one.j[key].mean()) if key.any() else np.nan)
+    columns = {"video_id": np.array(videos, object), "mean": np.array(means), "key": np.array(keys)}
+    both = ~np.isnan(columns["key"])
+    paired = {name: values[both] for name, values in columns.items()}
+    single = columns | {"one": np.ones(len(means))}
+    draws: dict[str, Any] = {"samples": samples, "seed": seed, "level": level}
+    return {
+        "frames": frames,
+        "expressions": len(means),
+        "J": _ratio(single, "mean", "one"),
+        "J_interval": ratio_interval(single, "mean", "one", **draws),
+        "relative_expressions": int(both.sum()),
+        "relative": _ratio(paired, "mean", "key"),
+        "relative_interval": ratio_interval(paired, "mean", "key", **draws),
+        "hidden_frames": hidden,
+        "hidden_empty": empty / hidden if hidden else np.nan,
+    }
+
+
+def ratio_interval(
+    columns: Columns, above: str, below: str, *, samples: int, seed: int, level: float
+) -> tuple[float, float]:
+    """Interval of 100 * sum(above) / sum(below) over draws of as many videos, with replacement; NaN without rows."""
+    videos, of_row = np.unique(columns["video_id"].astype(str), return_inverse=True)
+    if not videos.size:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).multinomial(videos.size, np.full(videos.size, 1 / videos.size), samples)
+    sums = {name: draws @ np.bincount(of_row, columns[name]) for name in (above, below)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = 100 * sums[above] / sums[below]
+    return interval(ratios[np.isfinite(ratios)], [50 * (1 - level), 50 * (1 + level)])
+
+
 def last_per_object(keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
     """Which rows count where a later row with the same key overwrites an earlier one: bool (rows,)."""
     last = {key: row for row, key in enumerate(keys)}
@@ -188,3 +281,8 @@ def _weighted_mean(values: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> n
 def _with_jf(means: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     both = {"JF": (means["J"] + means["F"]) / 2} if {"J", "F"} <= means.keys() else {}
     return {name: (means | both)[name] for name in MEASURES if name in means | both}
+
+
+def _ratio(columns: Columns, above: str, below: str) -> float:
+    total = float(columns[below].sum())
+    return 100 * float(columns[above].sum()) / total if total else float("nan")

@@ -17,6 +17,10 @@ from pipelines.scoring import SCORES
 
 SAMPLES, SEED, LEVEL = 2000, 0, 0.95
 COMPARED = ("J", "F", "A", "R")
+_READ = (
+    *("video_id", "expression_id", "text", "group", "status", "JF_fixed"),
+    *(f"{name}_fixed" for name in COMPARED),
+)
 
 
 class CompareError(DatasetError):
@@ -134,7 +138,7 @@ def _read(uri: str) -> pa.Table:
         raise CompareError(f"{uri} has no scores.parquet; run `vrshq evaluate` with --output {uri} first") from error
     try:
         table = pq.read_table(pa.BufferReader(data))
-        return table.select(SCORES.names).cast(SCORES)
+        return table.select(_READ).cast(pa.schema([SCORES.field(name) for name in _READ]))
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise CompareError(f"{uri}/scores.parquet was not written by this version of `vrshq evaluate`") from error
 

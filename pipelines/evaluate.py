@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from cluster.storage import Folder
 from operators.protocols import PROTOCOLS, Protocol
 from pipelines.datasets import open_benchmark
-from pipelines.datasets.base import Benchmark, DatasetError, Folders
+from pipelines.datasets.base import Benchmark, DatasetError, Folders, Video
 from pipelines.label import Plan, Summary, label
 from pipelines.predictions import open_predictions
 from pipelines.scores_report import write_scores_report
-from pipelines.scoring import SCORES, score_video, unscored
+from pipelines.scoring import SCORES, read_keyframes, score_video, unscored
 from pipelines.settings import Settings
 from pipelines.statistics import statistics
 
@@ -158,6 +158,7 @@ class ScoreWorker:
     ) -> None:
         self.benchmark = open_benchmark(dataset, root, split=split, folders=Folders(**folders))
         self.predictions = open_predictions(predictions, root)
+        self.keyframes = read_keyframes(self.predictions)
         self.protocol = PROTOCOLS[dataset]
 
     def units(self) -> list[str]:
@@ -168,9 +169,12 @@ class ScoreWorker:
         rows = [
             {"unit_id": unit_id} | row
             for unit_id in units["unit_id"].to_pylist()
-            for row in score_video(self.benchmark, self.benchmark.videos[int(unit_id)], self.predictions, self.protocol)
+            for row in self._score(self.benchmark.videos[int(unit_id)])
         ]
         return pa.Table.from_pylist(rows, schema=pa.schema([*_UNITS, *SCORES]))
+
+    def _score(self, video: Video) -> list[dict[str, Any]]:
+        return score_video(self.benchmark, video, self.predictions, self.protocol, self.keyframes)
 
 
 def in_order(benchmark: Benchmark, rows: list[dict[str, Any]], protocol: Protocol) -> pa.Table:

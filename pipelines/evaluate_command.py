@@ -1,13 +1,16 @@
-"""What `vrshq evaluate` and `vrshq compare` print."""
+"""What `vrshq evaluate`, `vrshq ablate` and `vrshq compare` print."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.ablate import Variant, ablate
+from pipelines.ablate import sections as ablation_sections
 from pipelines.compare import compare, write_comparison
 from pipelines.compare import sections as comparison_sections
 from pipelines.datasets import check_benchmark
@@ -74,6 +77,39 @@ def run_evaluate(
     _print_section(console, headline(done.scores))
     for kind, found in done.scores["problems"].items():
         console.print(f"{found['count']} x {kind}: {found['cost']}", markup=False, highlight=False)
+    for uri in done.written:
+        console.print(uri, markup=False, highlight=False)
+    return True
+
+
+def run_ablate(
+    console: Console,
+    dataset: str,
+    root: str,
+    output: str,
+    variants: Sequence[Variant],
+    *,
+    split: str | None,
+    names: list[str],
+    address: str | None,
+    use_ray: bool,
+) -> bool:
+    """Ablates with a line for each run before it and one table after all; False if a run is incomplete."""
+
+    def on_run(name: str, taken: int) -> None:
+        reused = f", {taken} units from the base's tokens" if taken else ""
+        console.print(f"run {name}{reused}", markup=False, highlight=False)
+
+    folders = parse_folders(names)
+    done = ablate(
+        dataset, root, output, variants, split=split, folders=folders, address=address, use_ray=use_ray, on_run=on_run
+    )
+    if done.result is None:
+        console.print(
+            f"run {done.incomplete} is incomplete; the same line again continues", markup=False, highlight=False
+        )
+        return False
+    _print_section(console, ablation_sections(done.result)[0])
     for uri in done.written:
         console.print(uri, markup=False, highlight=False)
     return True

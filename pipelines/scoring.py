@@ -15,7 +15,8 @@ from operators.presence import temporal_iou, volume_iou
 from operators.protocols import Protocol, expression_score, group_of
 from operators.rle import Rle
 from pipelines.datasets.base import Benchmark, DatasetError, Expression, Video
-from pipelines.predictions import Prediction, Predictions, merge_objects
+from pipelines.predictions import Prediction, Predictions, RunPredictions, frame_number, merge_objects
+from pipelines.schema import TRACKS
 
 OK = "ok"
 # Why an expression has no score of its own. All but `no-truth` cost what the protocol says a missing answer costs.
@@ -27,6 +28,8 @@ SCORES = pa.schema(
         pa.field("expression_id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
         pa.field("kind", pa.string()),
+        pa.field("asks", pa.string()),
+        pa.field("subtype", pa.string()),
         pa.field("source", pa.string()),
         pa.field("object_ids", pa.list_(pa.string()), nullable=False),
         pa.field("group", pa.string()),
@@ -51,6 +54,11 @@ SCORES = pa.schema(
         pa.field("empty_frames", pa.int32()),
         # 0..1; 1 or 0 for some mask or none where the predictions do not tell
         pa.field("presence", pa.float64()),
+        # by frame: J (0..1), whether the object is truly there, and frames from the keyframe where the predictions tell;
+        # null where there is no score
+        pa.field("frame_J", pa.list_(pa.float32())),
+        pa.field("frame_shown", pa.list_(pa.bool_())),
+        pa.field("frame_distance", pa.list_(pa.int32())),
     ]
 )
 
@@ -72,8 +80,36 @@ def has_motion_word(text: str) -> bool:
     return _MOTION.search(text) is not None
 
 
+# (video_id, expression_id) -> the keyframe's number, and how many frames the video had when it was labelled
+Keyframes = Mapping[tuple[str, str], tuple[int, int]]
+
+
+def read_keyframes(predictions: Predictions) -> Keyframes:
+    """The keyframes that predictions tell of: those of a run; none for any other kind."""
+    if not isinstance(predictions, RunPredictions):
+        return {}
+    columns = ["video_id", "instruction_id", "keyframe_index", "num_frames"]
+    return {
+        (track["video_id"], track["instruction_id"]): (track["keyframe_index"], track["num_frames"])
+        for track in predictions.run.read("tracks", TRACKS, columns).to_pylist()
+        if track["keyframe_index"] is not None
+    }
+
+
+def keyframe_distances(video: Video, keyframe: tuple[int, int] | None) -> list[int] | None:
+    """Frames between each of the video's frames and the keyframe; None where that is not known.
+
+    A run counts a folder's frames by the numbers in their names, whatever order the metadata lists them in. It is not known
+    where the metadata lists other frames than were labelled.
+    """
+    if keyframe is None or keyframe[1] != len(video.frames):
+        return None
+    rank = {name: place for place, name in enumerate(sorted(video.frames, key=frame_number))}
+    return [abs(rank[name] - keyframe[0]) for name in video.frames]
+
+
 def score_video(
-    benchmark: Benchmark, video: Video, predictions: Predictions, protocol: Protocol
+    benchmark: Benchmark, video: Video, predictions: Predictions, protocol: Protocol, keyframes: Keyframes
 ) -> list[dict[str, Any]]:
     """One row of `SCORES` for every expression of a video, whatever is missing or wrong with it."""
     try:
@@ -85,7 +121,11 @@ def score_video(
         ]
     if found is not None and protocol.palette:
         found = _one_palette(video, found, protocol)
-    return [_score(benchmark, video, expression, found, protocol) for expression in video.expressions]
+    rows = [_score(benchmark, video, expression, found, protocol) for expression in video.expressions]
+    for row in rows:
+        if row["status"] == OK:
+            row["frame_distance"] = keyframe_distances(video, keyframes.get((video.video_id, row["expression_id"])))
+    return rows
 
 
 def unscored(
@@ -101,6 +141,8 @@ def unscored(
         "expression_id": expression.expression_id,
         "text": expression.text,
         "kind": expression.kind,
+        "asks": expression.asks,
+        "subtype": expression.subtype,
         "source": video.source,
         "object_ids": list(expression.object_ids),
         "group": group_of(protocol, expression.expression_id, expression.kind),
@@ -172,7 +214,10 @@ def _measured(measures: FrameMeasures, prediction: Prediction, protocol: Protoco
         "empty_frames": int((~predicted).sum()),
         "presence": float(predicted.any()) if prediction.presence is None else prediction.presence,
     }
-    return {name: None if value != value else value for name, value in row.items()}
+    return {name: None if value != value else value for name, value in row.items()} | {
+        "frame_J": measures.j.tolist(),
+        "frame_shown": true.tolist(),
+    }
 
 
 def _without_answer(

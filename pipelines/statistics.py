@@ -10,12 +10,31 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from operators.presence import no_target_summary
-from operators.protocols import MEASURES, Columns, Protocol, bootstrap, last_per_object, summarize
+from operators.presence import (
+    auroc,
+    brier_score,
+    calibration_error,
+    mask_threshold,
+    no_target_summary,
+    reliability,
+)
+from operators.protocols import (
+    DISTANCES,
+    FAR,
+    MEASURES,
+    Carried,
+    Columns,
+    Protocol,
+    bootstrap,
+    by_distance,
+    last_per_object,
+    summarize,
+)
 from pipelines.scoring import OK, PROBLEMS
 
 LENGTHS = (0, 50, 100, 200)
 SAMPLES, SEED, LEVEL = 1000, 0, 0.95
+FALSE_POSITIVES = 0.05  # what the reported threshold of presence would leave
 
 
 def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
@@ -41,7 +60,10 @@ def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
         "fixed_intervals": bootstrap(fixed, samples=SAMPLES, seed=SEED, level=LEVEL),
         "intervals": {"over": "videos", "samples": SAMPLES, "seed": SEED, "level": LEVEL},
         **_presence_and_time(columns),
+        "calibration": calibration(columns),
+        "tracking": tracking(columns),
         "breakdowns": breakdowns(columns),
+        "no_target_breakdowns": no_target_breakdowns(columns),
     }
     plain: dict[str, Any] = _plain(result)
     return plain
@@ -101,27 +123,105 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
-    """J, F and JF (not rounded, a missing answer as 0) of the expressions with a target, by kind, source, length, motion."""
+    """J, F and JF (not rounded, a missing answer as 0) of the expressions with a target, by kind, what they ask by, source,
+    length, motion."""
     target = (columns["kind"] != "no-target") & (columns["status"] != "no-truth")
     keys: dict[str, Callable[[int], str | None]] = {
         "kind": lambda row: columns["kind"][row],
+        **_asked(columns),
         "source": lambda row: columns["source"][row],
         "frames": lambda row: length_bin(int(columns["frames"][row])),
         "motion words": lambda row: "with" if columns["motion"][row] else "without",
     }
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name, key in keys.items():
-        values = np.array([key(int(row)) for row in range(len(target))], object)
+        values = np.array([key(row) for row in range(len(target))], object)
+        parts = {
+            value: _means_of(columns, target & (values == value))
+            for value in sorted({value for value in values[target] if value is not None}, key=_bin_order)
+        }
+        if parts:
+            result[name] = parts
+    return result
+
+
+def no_target_breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
+    """Answered expressions without a target, by what they ask by.
+
+    J, F and JF are means over frames of which a true mask is empty: 100 where nothing is drawn, 0 elsewhere. auroc, 0..1,
+    is that of presence against the answered expressions with a target that ask by the same. false_positive_rate and
+    presence, its mean, are 0..1 as well.
+    """
+    answered = columns["status"] == OK
+    nothing = answered & (columns["kind"] == "no-target")
+    target = answered & ~nothing
+    masked = columns["empty_frames"] != columns["frames"]
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, key in _asked(columns).items():
+        values = np.array([key(row) for row in range(len(answered))], object)
         parts = {}
-        for value in sorted({value for value in values[target] if value is not None}, key=_bin_order):
-            rows = target & (values == value)
-            parts[value] = {"expressions": int(rows.sum())} | {
-                measure: float(np.mean(columns[f"{measure}_fixed"][rows].astype(np.float64)))
-                for measure in ("J", "F", "JF")
+        for value in sorted({value for value in values[nothing] if value is not None}):
+            rows = nothing & (values == value)
+            compared = rows | (target & (values == value))
+            parts[value] = _means_of(columns, rows) | {
+                "false_positive_rate": float(np.mean(masked[rows])),
+                "presence": float(np.mean(columns["presence"][rows].astype(np.float64))),
+                "auroc": auroc(target[compared], columns["presence"][compared].astype(np.float64)),
             }
         if parts:
             result[name] = parts
     return result
+
+
+def calibration(columns: Columns) -> dict[str, Any] | None:
+    """Whether presence can be taken as a chance, over answered expressions; None where that cannot be said.
+
+    It cannot without expressions of both sorts, nor where presence is only a 0 or 1 that says whether there is a mask.
+    """
+    scored = columns["status"] == OK
+    target = columns["kind"][scored] != "no-target"
+    presence = columns["presence"][scored].astype(np.float64)
+    if target.all() or not target.any() or np.isin(presence, (0, 1)).all():
+        return None
+    masked = columns["empty_frames"][scored] != columns["frames"][scored]
+    bins = reliability(target, presence)
+    return {
+        "expressions": int(scored.sum()),
+        "bins": [asdict(one) for one in bins],
+        "expected_calibration_error": calibration_error(bins),
+        "brier_score": brier_score(target, presence),
+        "brier_score_of_base_rate": brier_score(target, np.full(len(target), target.mean())),
+        "threshold": {"allowed": FALSE_POSITIVES} | asdict(mask_threshold(target, presence, masked, FALSE_POSITIVES)),
+    }
+
+
+def tracking(columns: Columns) -> dict[str, Any] | None:
+    """J by the distance from the keyframe (`operators.protocols.by_distance`), of expressions with a target.
+
+    None where the predictions do not tell of keyframes.
+    """
+    told = [distances is not None for distances in columns["frame_distance"]]
+    rows = np.flatnonzero((columns["kind"] != "no-target") & told)
+    carried = [
+        Carried(
+            columns["video_id"][row],
+            columns["frame_J"][row].astype(np.float64),
+            columns["frame_shown"][row].astype(bool),
+            columns["frame_distance"][row],
+        )
+        for row in rows
+    ]
+    if not carried:
+        return None
+    draws: dict[str, Any] = {"samples": SAMPLES, "seed": SEED, "level": LEVEL}
+    found = {_range(*distances): by_distance(carried, distances, **draws) for distances in DISTANCES}
+    keys = next(iter(found.values()))
+    return {
+        "expressions": len(carried),
+        "keyframes_with_object": keys["frames"] / max(1, keys["frames"] + keys["hidden_frames"]),
+        "distances": found,
+        "far": {_range(*FAR): by_distance(carried, FAR, **draws)},
+    }
 
 
 def length_bin(frames: int) -> str:
@@ -155,6 +255,25 @@ def _presence_and_time(columns: Columns) -> dict[str, Any]:
             "vIoU": float(np.mean(viou)) if viou.size else math.nan,
         },
     }
+
+
+def _asked(columns: Columns) -> dict[str, Callable[[int], str | None]]:
+    """Keys of rows for break-downs by what is asked: the data set's own words; subtypes with what they belong to."""
+    asks, subtype = columns["asks"], columns["subtype"]
+    return {
+        "asks": lambda row: asks[row],
+        "subtype": lambda row: ": ".join(filter(None, (asks[row], subtype[row]))) if subtype[row] else None,
+    }
+
+
+def _means_of(columns: Columns, rows: np.ndarray) -> dict[str, float]:
+    means = {name: float(np.mean(columns[f"{name}_fixed"][rows].astype(np.float64))) for name in ("J", "F", "JF")}
+    return {"expressions": int(rows.sum())} | means
+
+
+def _range(low: int, high: int | None) -> str:
+    """A range of distances as text: "0", "1-3", "16+"."""
+    return f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
 
 
 def _bin_order(value: str) -> tuple[int, str]:

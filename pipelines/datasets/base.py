@@ -25,12 +25,16 @@ class Expression:
         text: the instruction.
         kind: where the data set tells; None otherwise.
         object_ids: the objects meant; empty where the data set does not say, or for no-target.
+        asks, subtype: what the text asks by, such as "motion" and "fastest", in the words of a data set that tells; for
+            no-target expressions too.
     """
 
     expression_id: str
     text: str
     kind: Kind | None = None
     object_ids: tuple[str, ...] = ()
+    asks: str | None = None
+    subtype: str | None = None
 
 
 @dataclass(frozen=True)

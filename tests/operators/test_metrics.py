@@ -350,6 +350,7 @@ def test_no_target_measures_count_masks_not_presence() -> None:
     )
     assert got == {
         "n_acc": 0.5,
+        "false_positive_rate": 0.5,
         "t_acc": 0.5,
         "auroc": 0.75,
         "auprc": pytest.approx(0.5 + 0.5 * 2 / 3),

@@ -149,9 +149,13 @@ def test_a_unit_that_is_done_although_no_row_came_is_not_sent_again(tmp_path: Pa
 
 def test_a_pool_grows_to_its_limit_while_there_is_work() -> None:
     growing = Pool(name="a", worker=Step, arguments={"name": "a", "seconds": 1.0}, actors=1, max_actors=3, num_cpus=1)
-    rows, lost = sent(units(40), [growing])
-    assert (len(rows), lost) == (40, [])
-    assert len({row["pid"] for row in rows}) == 3
+    receipts = stream_receipts(units(300), [growing], attempts=1)
+    pids: set[int] = set()
+    while len(pids) < 3:  # on a busy machine actors take their time to start, but there is work until they have
+        row = next(receipts)
+        assert isinstance(row, dict)
+        pids.add(row["pid"])
+    receipts.close()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="max_actors 1 is less than actors 2"):
         Pool(name="a", worker=Step, actors=2, max_actors=1)
 

@@ -260,7 +260,7 @@ def _start_watcher(run: str, pools: Sequence[Pool], start_s: float) -> type:
             if self._all_started or now - self._looked < _LOOK_EVERY_SECONDS:
                 return
             self._looked = now
-            started = [(pool, len(guard._list(f"vrshq/{run}/starts/{pool.name}/"))) for pool in pools]
+            started = [(pool, len(guard.starts(run, pool.name))) for pool in pools]
             short = [(pool, number) for pool, number in started if number < pool.actors]
             self._all_started = not short
             if now - self._begin < start_s:

@@ -186,6 +186,11 @@ def allow(seconds: float) -> None:
         _watchdog.allow(seconds)
 
 
+def starts(run: str, pool: str) -> list[str]:
+    """The actors of a pool that have begun to load, a key each."""
+    return _list(f"vrshq/{run}/starts/{pool}/")
+
+
 def watcher(run: str, actors: dict[str, int]) -> type:
     """A Ray Data callback class that watches a run from the driver.
 
@@ -215,7 +220,7 @@ def watcher(run: str, actors: dict[str, int]) -> type:
             self._known = set(lost)
             for pool, size in actors.items():
                 of_pool = [key for key in lost if key.split("/")[3] == pool]
-                started = _list(f"vrshq/{run}/starts/{pool}/")
+                started = starts(run, pool)
                 if len(of_pool) >= max(size, len(started)):
                     raise WorkerError(_get(of_pool[0]) or f"pool {pool} has lost all of its actors")
 

@@ -20,7 +20,7 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Memory
 from sam2.modeling.position_encoding import PositionEmbeddingSine, apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from operators.model_config import Sam2Config
 
@@ -83,6 +83,13 @@ class Memory:
         return Memory(torch.cat([part.features for part in parts]), torch.cat([part.pointer for part in parts]))
 
 
+class _NoPosition(nn.Module):
+    """In the place of the image's position codes. SAM2 copies one for each frame and level, of which only s16's is used."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_empty(0)
+
+
 class Segmenter(SAM2Base):
     """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
 
@@ -116,9 +123,7 @@ class Segmenter(SAM2Base):
                     window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
                 ),
                 neck=FpnNeck(
-                    position_encoding=PositionEmbeddingSine(
-                        num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
-                    ),
+                    position_encoding=_NoPosition(),
                     d_model=config.d_model,
                     backbone_channel_list=channels[::-1],
                     fpn_top_down_levels=[2, 3],
@@ -170,6 +175,9 @@ class Segmenter(SAM2Base):
             use_mlp_for_obj_ptr_proj=True,
         )
         self.config = config
+        self.image_position = PositionEmbeddingSine(
+            num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
+        )
         self.precision = torch.float32
         self.gate_masks = True
 
@@ -225,7 +233,7 @@ class Segmenter(SAM2Base):
         with self._autocast():
             memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
             image = features.s16.flatten(2).transpose(1, 2)
-            image_position = self._position(self.image_encoder.neck.position_encoding, features.s16)
+            image_position = self._position(self.image_position, features.s16)
             attended = attend_to_memory(
                 self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
             )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Objects
 
 UNKNOWN = -1  # a colour or shape that a query does not name
-KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.75, 0.75, 0.5  # chances that a query names it
+KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.6, 0.5, 0.5  # chances that a query names it
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,7 @@ class Auxiliary(nn.Module):
         self.register_buffer("waves", waves.clone())
         self.way = nn.Sequential(nn.Linear(5 + prompt, 128), nn.ReLU(), nn.Linear(128, prompt))
         self.place = nn.Linear(prompt, prompt)
+        nn.init.eye_(self.place.weight)  # a point prompt of SAM is its place's code
         names = colours + shapes + 2  # one more of each for the background
         self.on_tower = nn.Linear(tower, names)
         self.on_image = nn.Linear(image, names)
@@ -137,7 +138,8 @@ class Auxiliary(nn.Module):
         logits = head(features).flatten(0, 1).float()
         split = len(COLOUR_NAMES) + 1
         each = F.cross_entropy(logits[:, :split], colour, reduction="none")
-        each = each + F.cross_entropy(logits[:, split:], shape, reduction="none")
+        # shapes are by far the harder ones
+        each = each + 2 * F.cross_entropy(logits[:, split:], shape, reduction="none")
         background = colour == len(COLOUR_NAMES)
         parts = [each[rows].mean() for rows in (background, ~background) if rows.any()]
         return torch.stack(parts).mean()

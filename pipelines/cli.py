@@ -175,7 +175,7 @@ def publish(
     adapter: Annotated[str | None, typer.Option(help="LoRA adapter to merge; default: the source's own.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: as stored.")] = None,
 ) -> None:
-    """Write weights in the published layout, as the reference's code loads them."""
+    """Write weights in the layout of the published ones."""
     from pipelines.publish import publish as run_publish
 
     done = run_publish(source, output, adapter=adapter, dtype=dtype)

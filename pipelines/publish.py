@@ -1,4 +1,4 @@
-"""`vrshq publish`: from a bundle to the folder that the reference's code loads.
+"""`vrshq publish`: from a bundle to a folder in the layout of the published weights.
 
 bundle -> two shards as torch saves them, with their index -> the MLLM's config.json and tokenizer files -> the pre-sampling
 CLIP as transformers saves it -> bundle.json, where that layout does not tell all sizes.
@@ -34,7 +34,7 @@ _TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def publish(source: str, output: str, *, adapter: str | None = None, dtype: str | None = None) -> Converted:
-    """Writes weights in the published layout, which `convert` and `--model` read as well as the reference's code.
+    """Writes weights in the published layout, which `convert` and `--model` read. The reference's code was not tried on it.
 
     Holds one of the two shards in memory. An adapter is merged. A bundle without the LM head, which masks do not need, gives
     a folder without it.

@@ -57,7 +57,8 @@ class Bundle:
     """An opened bundle: cheap to make, and without torch, until something is loaded.
 
     `seed` is set for untrained weights, which have no `shards`. `clip` is the folder of the pre-sampling CLIP, `adapter` that
-    of a LoRA adapter; `checksums` has the sha256 of files by their names in `folder`.
+    of a LoRA adapter; `checksums` has the sha256 of files by their names in `folder`. `presence`, 0..1: instructions whose
+    presence is at most this are best given no mask, as found on the data that the model was made with; 0 leaves none out.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Bundle:
     clip: Path
     adapter: Path | None = None
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
+    presence: float = 0.0
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -193,8 +195,19 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     checksums = description.get("sha256") or {}
     if not isinstance(checksums, dict):
         raise CheckpointError(f"{path}: sha256 is a {type(checksums).__name__}, expected a mapping of file to sum")
+    presence = description.get("presence", 0.0)
+    if isinstance(presence, bool) or not isinstance(presence, int | float) or not 0 <= presence <= 1:
+        raise CheckpointError(f"{path}: presence {presence!r}, expected a number from 0 to 1")
     return Bundle(
-        description.get("name") or folder.resolve().name, folder, model, seed, shards, clip, adapter, checksums
+        description.get("name") or folder.resolve().name,
+        folder,
+        model,
+        seed,
+        shards,
+        clip,
+        adapter,
+        checksums,
+        float(presence),
     )
 
 

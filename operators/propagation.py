@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,14 @@ from operators.segmenter import Decoded, Memory, Segmenter, fill_holes, to_frame
 
 @dataclass(frozen=True, kw_only=True)
 class PropagateConfig:
-    """`hole_area` is in low-resolution pixels; `track_batch`: instructions tracked in one step; see `KeyframeConfig`."""
+    """`hole_area` is in low-resolution pixels; `track_batch`: instructions tracked in one step; see `KeyframeConfig`.
+
+    `presence`: instructions whose presence is at most this get empty masks on all frames; 0: none, as in the reference.
+    """
 
     model: str = "untrained-tiny"
     hole_area: int = 8
+    presence: float = 0.0
     feature_cache_bytes: int = 2 << 30
     encode_batch: int = 4
     track_batch: int = 16
@@ -60,7 +65,8 @@ class Propagate:
     """Operator. One SAM2 encoding per frame (none for frames that TKS encoded in the same actor) and, per frame and
     instruction, one step of memory attention, mask decoder and memory encoder.
 
-    In: `video` (live), `keyframe_index` (E ints), `fused` (E lists of d float32), `sampled_frames`, `object_scores`; live
+    In: `video` (live), `keyframe_index` (E ints), `fused` (E lists of d float32), `sampled_frames`, `object_scores`, `presence`
+    (E floats in 0..1, where the configuration has a threshold); live
     `sam2_features` and `keyframe_logits` where TKS shares the actor.
     Out, per instruction lists over the T frames: `rles` (COCO compressed counts), `areas` (pixels), `bboxes` (x, y, w, h),
     `frame_scores` (object logit; the keyframe's is that of its prompted decoding). Host memory: the RLEs of the unit, about
@@ -108,6 +114,12 @@ class Propagate:
                 (item.position, item.frame, fill_holes(item.low_res[None], config.hole_area)[0], item.object_logit)
                 for item in step
             )
+        # as float32, the form in which tables state it and thresholds are found
+        absent = [one for one in positions if config.presence and np.float32(unit["presence"][one]) <= config.presence]
+        if absent:
+            nothing = rle.encode(np.zeros((1, video.height, video.width), bool))[0]
+            for position in absent:
+                encoded[position] = [nothing] * total
         return {
             "rles": [[mask.rle if mask else b"" for mask in row] for row in encoded],
             "areas": [[mask.area if mask else 0 for mask in row] for row in encoded],

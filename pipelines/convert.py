@@ -116,6 +116,7 @@ def convert(
             "provenance": provenance,
             "weights": weights,
             "sha256": checksums,
+            **({"presence": opened.presence} if opened.presence else {}),
             "model": model.to_dict(),
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")

@@ -149,6 +149,7 @@ def make_plan(instructions: str, output: str, settings: Settings, *, videos: str
         table, videos_root=videos, base=base, max_instructions_per_unit=settings.max_instructions_per_unit
     )
     bundle = open_model(settings.model)
+    settings = settings.for_bundle(bundle.presence)
     identity = {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": bundle.name, "fingerprint": bundle.fingerprint},

@@ -62,8 +62,10 @@ def publish(source: str, output: str, *, adapter: str | None = None, dtype: str 
         _write_json(folder / "config.json", _config(model, dtype or stored))
         _write_tokenizer(opened, model, folder)
         _write_clip(opened, folder / "clip", kind or DTYPES.get(stored, torch.float32))
-        if not _is_told(folder, model):
-            _write_json(folder / DESCRIPTION, {"format": FORMAT, "name": target.name, "model": model.to_dict()})
+        presence = {"presence": opened.presence} if opened.presence else {}
+        if presence or not _is_told(folder, model):
+            description = {"format": FORMAT, "name": target.name, **presence, "model": model.to_dict()}
+            _write_json(folder / DESCRIPTION, description)
         open_checkpoint(open_bundle(str(folder))).check(model)
     bundle = open_bundle(str(target))
     tensors = open_checkpoint(bundle).tensors.values()

@@ -48,9 +48,14 @@ class Keyframe(_Section):
 
 
 class Masks(_Section):
-    """Hole filling, in pixels of the low-resolution mask; 0 switches it off."""
+    """`hole_area`: of holes that are filled, in pixels of the low-resolution mask; 0 switches it off.
+
+    `presence`: instructions whose presence is at most this get empty masks on all frames. Default: what the model's bundle
+    says, 0 (none) where it says nothing, as the published weights do.
+    """
 
     hole_area: int = Field(default=8, ge=0)
+    presence: float | None = Field(default=None, ge=0, le=1)
 
 
 class Limits(_Section):
@@ -122,6 +127,12 @@ class Settings(_Section):
         """The settings that decide what the tables hold; the model is named by its fingerprint elsewhere."""
         return self.model_dump(mode="json", exclude={"resources", "model"})
 
+    def for_bundle(self, presence: float) -> Settings:
+        """The settings with `presence` of a bundle where they have none of their own."""
+        if self.masks.presence is not None:
+            return self
+        return self.model_copy(update={"masks": self.masks.model_copy(update={"presence": presence})})
+
     def operator_configs(self, model: str, device: str) -> dict[str, Any]:
         """The config of every operator, by operator name, for a model folder and a torch device."""
         # here, because they load torch, which a command that only plans or refuses does not need
@@ -154,7 +165,12 @@ class Settings(_Section):
                 seed=self.sampling.seed,
                 decode_batch=resources.instruction_batch,
             ),
-            "propagate": PropagateConfig(**network, **segmenting, track_batch=resources.instruction_batch),
+            "propagate": PropagateConfig(
+                **network,
+                **segmenting,
+                presence=self.masks.presence or 0.0,
+                track_batch=resources.instruction_batch,
+            ),
         }
 
 

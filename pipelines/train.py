@@ -225,7 +225,15 @@ def write_result(settings: TrainSettings, output: str) -> str:
     provenance = {"command": "vrshq train", "settings": json.loads(_dump(settings))}
     with tempfile.TemporaryDirectory(prefix="vrshq-train-") as scratch:
         dtype = getattr(torch, settings.bundle_dtype)
-        write_bundle(model, start, Path(scratch) / "bundle", name=settings.name, dtype=dtype, provenance=provenance)
+        write_bundle(
+            model,
+            start,
+            Path(scratch) / "bundle",
+            name=settings.name,
+            dtype=dtype,
+            presence=settings.presence,
+            provenance=provenance,
+        )
         if settings.start.lora.rank:
             write_adapter(model, Path(scratch) / "adapter")
         for path in sorted(Path(scratch).rglob("*")):
@@ -285,8 +293,8 @@ def _load(folder: Folder, name: str) -> dict[str, Any]:
     return state
 
 
-# What may change between the commands of one run: where and how fast, not what is learnt.
-_FREE = ("workers", "parallel", "device", "threads", "feeders", "checkpoint_every", "log_every", "attempts")
+# What may change between the commands of one run: where and how fast, and what is said of the result, not what is learnt.
+_FREE = ("workers", "parallel", "device", "threads", "feeders", "checkpoint_every", "log_every", "attempts", "presence")
 
 
 def _dump(settings: TrainSettings) -> str:

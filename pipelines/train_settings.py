@@ -78,7 +78,7 @@ class TrainSettings:
     `workers`: processes of Ray Train; 0: this process alone, without Ray. `parallel`: each worker has all weights (`ddp`), or
     weights, gradients and the optimiser's state are shared out over them (`fsdp`), which changes no loss. `feeders`:
     whether Ray Data makes the samples in processes of its own. `checkpoint_every`, `log_every`: in steps. `attempts`: how
-    often Ray restarts workers that died. `bundle_dtype`: of the final bundle.
+    often Ray restarts workers that died. `bundle_dtype`, `presence`: of the final bundle (see `operators.bundle.Bundle`).
     """
 
     seed: int = 0
@@ -96,6 +96,7 @@ class TrainSettings:
     validate: ValidateConfig = ValidateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     bundle_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    presence: float = 0.0
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -104,6 +105,8 @@ class TrainSettings:
         for name in ("checkpoint_every", "log_every", "threads", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not 0 <= self.presence <= 1:
+            raise ValueError(f"presence {self.presence}: expected 0 to 1")
         if self.workers < 0:
             raise ValueError(f"workers {self.workers}: expected 0 or more")
         if self.parallel == "fsdp":

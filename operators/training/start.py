@@ -125,6 +125,7 @@ def write_bundle(
     name: str,
     dtype: torch.dtype = torch.float16,
     with_lm_head: bool = False,
+    presence: float = 0.0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes what was trained as a bundle folder that `--model` takes. The same weights give the same bytes.
@@ -132,6 +133,7 @@ def write_bundle(
     Args:
         bundle_name: what training started from: sizes, tokenizers, and the pre-sampling CLIP.
         with_lm_head: keep the LM head, which only more training needs.
+        presence: see `operators.bundle.Bundle`.
     """
     start = open_bundle(bundle_name)
     state = published_state(model, bundle_name)
@@ -160,6 +162,7 @@ def write_bundle(
         "provenance": dict(provenance or {}),
         "weights": ["model.safetensors"],
         "sha256": checksums,
+        **({"presence": presence} if presence else {}),
         "model": start.model.to_dict(),
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")

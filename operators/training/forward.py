@@ -30,9 +30,10 @@ class ForwardConfig:
     """How a clip goes through the model. Defaults: the paper's recipe.
 
     `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
-    (`none`: the language model alone learns, by its auxiliary losses). `keyframe`: the sampled frame most similar to
-    [TAK], or a random one. `share_prefix`: frames go through the LLaMA once for all instructions of a clip; off, each
-    prompt is run whole, as gradient checkpointing needs. `max_rows`: the model's length that a dialogue may use.
+    (`none`: the language model alone learns, by its auxiliary losses). `keyframe`: the sampled frame most similar to [TAK],
+    or a random one, the same for all instructions of a clip. `share_prefix`: frames go through the LLaMA once for all
+    instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `max_rows`: the model's length
+    that a dialogue may use.
     """
 
     alpha: float = 0.1
@@ -146,7 +147,7 @@ class TrainingModel(nn.Module):
             cosines = torch.stack([similarities(*pair) for pair in zip(seg, tak, strict=True)])
         keyframes = cosines.argmax(1).tolist()
         if config.keyframe == "random":
-            keyframes = [int(frame) for frame in random.integers(len(clip.frames), size=len(prompts))]
+            keyframes = [int(random.integers(len(clip.frames)))] * len(prompts)
         self._segment(clip, clip.masks, fused, keyframes, config, weights, random, losses)
 
     def _segment(
@@ -161,8 +162,13 @@ class TrainingModel(nn.Module):
         losses: Losses,
     ) -> None:
         size = self.segmenter.image_size
+        frames = clip.frames
+        learns = any(parameter.requires_grad for parameter in self.segmenter.image_encoder.parameters())
+        if config.segment.window == 1 and config.segment.candidates == 0 and not learns:
+            used = sorted(set(keyframes))  # nothing looks at other frames
+            frames, masks, keyframes = frames[used], masks[:, used], [used.index(frame) for frame in keyframes]
         truth = square_masks(masks, size).to(prompts.device)
-        features = encode_frames(self.segmenter, clip.frames)
+        features = encode_frames(self.segmenter, frames)
         if (
             weights.auxiliary > 0
             and self.auxiliary is not None

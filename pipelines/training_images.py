@@ -1,4 +1,4 @@
-"""Readers of the training mixture's image sets and dialogues: metadata in the constructor, one random clip a call.
+"""Readers of the training mixture's image sets: metadata in the constructor, one random clip a call.
 
 Layouts as the public loaders of VISA and VRS-HQ read them; every path is inside the given root.
 """
@@ -6,7 +6,6 @@ Layouts as the public loaders of VISA and VRS-HQ read them; every path is inside
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,12 +24,17 @@ from pipelines.datasets.base import DatasetError
 from pipelines.datasets.pickles import read_plain_pickle
 
 IGNORE = 255  # a pixel of a label map that belongs to no class
+EXPLAINED = 0.1  # how often the recipe asks about an explained picture of ReasonSeg for words instead of masks
 
 
 def read_image(folder: Folder, name: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    with Image.open(io.BytesIO(folder.read_bytes(name)), formats=("JPEG", "PNG")) as image:
-        return np.asarray(image.convert("RGB"))
+    data = folder.read_bytes(name)
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's names for a broken picture
+        raise DatasetError(f"{folder.uri_of(name)}: expected a JPEG or PNG picture that can be decoded") from error
 
 
 def read_json(folder: Folder, name: str) -> Any:
@@ -72,7 +76,7 @@ def some(random: np.random.Generator, items: Sequence[Any], most: int) -> list[A
 
 
 class LabelMaps:
-    """ADE20K and COCO-Stuff: an image, and a PNG with a class number at each pixel.
+    """ADE20K, COCO-Stuff and Mapillary Vistas: an image, and a PNG with a class number at each pixel.
 
     Args:
         names: class names by number; None where a class is not asked for.
@@ -94,9 +98,10 @@ class LabelMaps:
         while True:
             stem = self.stems[random.integers(len(self.stems))]
             with Image.open(io.BytesIO(self.folder.read_bytes(f"{self.labels}/{stem}.png")), formats=("PNG",)) as image:
-                numbers = np.asarray(image).astype(int) - self.offset
+                numbers = np.asarray(image).astype(np.int32) - self.offset
             numbers[(numbers < 0) | (numbers >= len(self.names))] = IGNORE
-            found = [int(value) for value in np.unique(numbers) if value != IGNORE and self.names[value]]
+            present = np.flatnonzero(np.bincount(numbers.ravel())).tolist()  # np.unique sorts 12 million pixels
+            found = [value for value in present if value != IGNORE and self.names[value]]
             if found:
                 break
         chosen = some(random, found, self.most)
@@ -117,6 +122,17 @@ def coco_stuff(folder: Folder, most: int) -> LabelMaps:
     names = [line.partition(": ")[2].strip() for line in lines if line.strip()]
     asked = [None if "-" in name else name for name in names]
     return LabelMaps("coco-stuff", folder, "cocostuff/train2017", "coco/train2017", asked, 0, most)
+
+
+def mapillary(folder: Folder, most: int) -> LabelMaps:
+    """Mapillary Vistas 2.0, whose class numbers are places in the labels of its configuration.
+
+    As in the recipe, classes are asked for by their readable names, the "ambiguous" and void ones too; but not "unlabeled".
+    """
+    labels = read_json(folder, "mapillary/config_v2.0.json")["labels"]
+    names = [str(label["readable"]).lower() for label in labels]
+    asked = [None if name == "unlabeled" else name for name in names]
+    return LabelMaps("mapillary", folder, "mapillary/training/v2.0/labels", "mapillary/training/images", asked, 0, most)
 
 
 class CocoParts:
@@ -153,7 +169,12 @@ def spoken_category(name: str) -> str:
 
 
 class ReasonSeg:
-    """Images with a JSON of the same name: questions, and outlines of what answers them or is to be ignored."""
+    """Images with a JSON of the same name: questions, and outlines of what answers them or is to be ignored.
+
+    `explanatory/train.json` has an answer in words for some images. In the recipe, `EXPLAINED` of their samples ask for the
+    words alone, half of the others for masks and the words, and the rest for masks. Here, all of the others are asked for
+    masks alone, since the fixed answer has no place for words.
+    """
 
     def __init__(self, folder: Folder, split: str, most: int) -> None:
         self.folder, self.most = folder, most
@@ -161,13 +182,18 @@ class ReasonSeg:
         self.stems = [name.removesuffix(".json") for name in folder.list(base) if name.endswith(".json")]
         if not self.stems:
             raise DatasetError(f"{folder.uri_of(base)}: no JSON files")
+        items = read_json(folder, "reason_seg/ReasonSeg/explanatory/train.json")
+        self.explanations = {str(item["image"]): str(item["outputs"]) for item in items}
 
     def draw(self, random: np.random.Generator) -> Clip:
         stem = self.stems[random.integers(len(self.stems))]
         about = read_json(self.folder, f"{stem}.json")
         picture = read_image(self.folder, f"{stem}.jpg")
-        numbers = outlines(about["shapes"], *picture.shape[:2])
         texts = some(random, about["text"], self.most)
+        words = self.explanations.get(f"{stem.rpartition('/')[2]}.jpg")
+        if words and random.random() < EXPLAINED:
+            return Clip("reason-seg", picture[None], is_video=False, turns=((texts[0], words),))
+        numbers = outlines(about["shapes"], *picture.shape[:2])
         return image_clip("reason-seg", picture, texts, [numbers == 1] * len(texts), numbers == IGNORE)
 
 
@@ -187,36 +213,6 @@ def outlines(shapes: Sequence[dict[str, Any]], height: int, width: int) -> np.nd
     for _, value, where in sorted(layers, key=lambda layer: -layer[0]):
         painted[where] = value
     return painted
-
-
-class Dialogues:
-    """LLaVA-Instruct and Chat-UniVi-Instruct: an image, or none, with a conversation; only pairs of both sides are kept.
-
-    Args:
-        last: keep the last question and answer only, as the recipe does for Chat-UniVi.
-    """
-
-    def __init__(self, source: str, folder: Folder, listing: str, images: str, *, last: bool) -> None:
-        self.source, self.folder, self.images, self.last = source, folder, images, last
-        self.items = [item for item in read_json(folder, listing) if item.get("image") and pairs(item["conversations"])]
-        if not self.items:
-            raise DatasetError(f"{folder.uri_of(listing)}: no conversations about images")
-
-    def draw(self, random: np.random.Generator) -> Clip:
-        item = self.items[random.integers(len(self.items))]
-        turns = pairs(item["conversations"])
-        names = item["image"] if isinstance(item["image"], list) else [item["image"]]
-        frames = [read_image(self.folder, f"{self.images}/{name}") for name in names[:1]]
-        return Clip(self.source, np.stack(frames), is_video=False, turns=tuple(turns[-1:] if self.last else turns))
-
-
-def pairs(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
-    """(question, answer) of each "human" turn that a "gpt" turn follows."""
-    found = []
-    for asked, said in itertools.pairwise(conversation):
-        if asked.get("from") == "human" and said.get("from") == "gpt":
-            found.append((str(asked["value"]), str(said["value"])))
-    return found
 
 
 class Refer:

@@ -16,7 +16,8 @@ from pipelines.datasets import open_benchmark
 from pipelines.datasets.base import Benchmark, DatasetError, Expression, Video
 from pipelines.mixture import Group, Mixture
 from pipelines.train_settings import FileData, SourceConfig, Stage
-from pipelines.training_images import CocoParts, Dialogues, ReasonSeg, Refer, ade20k, coco_stuff, read_image
+from pipelines.training_dialogues import llava_instruct, mimic, science_qa, video_chat
+from pipelines.training_images import CocoParts, ReasonSeg, Refer, ade20k, coco_stuff, mapillary, read_image
 
 
 class VideoSet:
@@ -71,6 +72,7 @@ READERS: dict[str, Reader] = {
     **{name: functools.partial(_refer, name) for name in REFER_SETS},
     "ade20k": lambda config: ade20k(Folder(config.root), config.expressions),
     "coco-stuff": lambda config: coco_stuff(Folder(config.root), config.expressions),
+    "mapillary": lambda config: mapillary(Folder(config.root), config.expressions),
     "paco-lvis": lambda config: CocoParts(
         "paco-lvis", Folder(config.root), "vlpart/paco/annotations/paco_lvis_v1_train.json", "coco", config.expressions
     ),
@@ -82,16 +84,10 @@ READERS: dict[str, Reader] = {
         config.expressions,
     ),
     "reason-seg": lambda config: ReasonSeg(Folder(config.root), config.split or "train", config.expressions),
-    "llava-instruct": lambda config: Dialogues(
-        "llava-instruct", Folder(config.root), "llava_dataset/llava_instruct_150k.json", "coco/train2017", last=False
-    ),
-    "chat-univi": lambda config: Dialogues(
-        "chat-univi",
-        Folder(config.root),
-        "Fine-tuning/MIMIC_imageonly/MIMIC-IT-imageonly.json",
-        "Fine-tuning/MIMIC_imageonly",
-        last=True,
-    ),
+    "llava-instruct": lambda config: llava_instruct(Folder(config.root)),
+    "chat-univi-mimic": lambda config: mimic(Folder(config.root), config.frames[1]),
+    "chat-univi-sqa": lambda config: science_qa(Folder(config.root), config.frames[1]),
+    "chat-univi-video": lambda config: video_chat(Folder(config.root), config.frames),
 }
 
 

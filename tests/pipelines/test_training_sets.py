@@ -15,6 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
+from cluster.storage import Folder
+from operators.batch import InputError
 from operators.training.clip import Clip
 from operators.training.start import build
 from operators.training.step import StageTrainer
@@ -22,8 +24,10 @@ from pipelines.datasets.base import DatasetError
 from pipelines.mixture import Group
 from pipelines.train import train
 from pipelines.train_settings import FileData, SourceConfig, load_train_settings
-from pipelines.training_images import outlines, pairs, spoken_category
+from pipelines.training_dialogues import PADDING, pairs, squares
+from pipelines.training_images import outlines, spoken_category
 from pipelines.training_sets import READERS, open_source
+from tests.clips import h264, read_code
 from tests.pipelines.dataset_fixtures import (
     make_clip,
     rle,
@@ -51,9 +55,9 @@ def write_picture(path: Path) -> None:
     Image.fromarray(make_clip().frames[0]).save(path)
 
 
-def write_labels(path: Path, value: int) -> None:
+def write_labels(path: Path, value: int, around: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+    numbers = np.full((HEIGHT, WIDTH), around, np.uint8)
     numbers[10:30, 10:30] = value
     Image.fromarray(numbers).save(path)
 
@@ -72,6 +76,10 @@ def write_images(root: Path) -> None:
     write_picture(root / "coco/train2017/1.jpg")
     write_labels(root / "cocostuff/train2017/1.png", 1)
     (root / "cocostuff/classes.txt").write_text("0: unlabeled\n0: fog-other\n1: person\n")
+    labels = [{"readable": "Road"}, {"readable": "Traffic Light"}, {"readable": "Unlabeled"}]
+    write_json(root / "mapillary/config_v2.0.json", {"labels": labels})
+    write_picture(root / "mapillary/training/images/m.jpg")
+    write_labels(root / "mapillary/training/v2.0/labels/m.png", 1, around=2)
     coco_file(root / "vlpart/paco/annotations/paco_lvis_v1_train.json", BOX)
     coco_file(root / "vlpart/pascal_part/train.json", rle(square()), "cat_(pet):left_leg", "1.jpg")
     write_picture(root / "vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages/1.jpg")
@@ -82,6 +90,8 @@ def write_images(root: Path) -> None:
     ]
     write_json(root / "reason_seg/ReasonSeg/train/r.json", {"text": ["What would cool it?"], "shapes": shapes})
     write_picture(root / "reason_seg/ReasonSeg/train/r.jpg")
+    explained = {"image": "r.jpg", "query": "What?", "outputs": "The square is cold."}
+    write_json(root / "reason_seg/ReasonSeg/explanatory/train.json", [explained])
     for name in ("refcoco", "refcoco+", "refcocog", "refclef"):
         ref = {"ann_id": 7, "image_id": 1, "split": "train", "sentences": [{"sent": "The Square"}, {"sent": " "}]}
         other = ref | {"split": "val", "sentences": [{"sent": "never"}]}
@@ -97,9 +107,22 @@ def write_images(root: Path) -> None:
         {"from": "gpt", "value": "Red."},
     ]
     write_json(root / "llava_dataset/llava_instruct_150k.json", [{"image": "1.jpg", "conversations": talk}])
-    univi = [{"image": "LA/1.jpg", "conversations": talk}, {"conversations": talk}]
-    write_json(root / "Fine-tuning/MIMIC_imageonly/MIMIC-IT-imageonly.json", univi)
-    write_picture(root / "Fine-tuning/MIMIC_imageonly/LA/1.jpg")
+    write_univi(root, talk)
+
+
+def write_univi(root: Path, talk: list[dict[str, str]]) -> None:
+    """The three lists of Chat-UniVi-Instruct, each with one item that can be used and what its loader never shows."""
+    text, mimic = {"conversations": talk}, root / "Fine-tuning/MIMIC_imageonly"
+    two = {"image": ["CGD_1.jpg", "CGD_2.jpg"], **text}
+    unusable = [text, {"image": "XX_1.jpg", **text}, {"image": [], **text}, {"image": ["LA_1.jpg"] * 13, **text}]
+    write_json(mimic / "MIMIC-IT-imageonly.json", [two, *unusable, {**two, "conversations": talk[:1]}])
+    write_picture(mimic / "CGD/images/CGD_1.jpg")
+    Image.new("RGB", (16, 16), (10, 200, 30)).save(mimic / "CGD/images/CGD_2.jpg")
+    write_json(root / "ScienceQA_tuning/llava_train_QCM-LEA.json", [text, {"image": "7\\image.png", **text}])
+    write_picture(root / "ScienceQA_tuning/train/7/image.png")
+    write_json(root / "Fine-tuning/VIDEO/video_chat.json", [{"video": "v_a.mp4", **text}, text])
+    (root / "Fine-tuning/VIDEO/Activity_Videos").mkdir(parents=True)
+    h264(root / "Fine-tuning/VIDEO/Activity_Videos/v_a.mp4")
 
 
 def write_videos(root: Path) -> None:
@@ -121,6 +144,7 @@ def drawn(name: str, root: Path, seed: int = 0, **changes: Any) -> Clip:
 IMAGES = {
     "ade20k": "building",
     "coco-stuff": "person",
+    "mapillary": "traffic light",
     "paco-lvis": "the ear of the dog",
     "pascal-part": "the left leg of the cat",
     "reason-seg": "what would cool it?",
@@ -153,11 +177,101 @@ def test_pixels_of_no_class_are_ignored(tmp_path: Path) -> None:
     assert not ignored[:38].any()
 
 
-def test_dialogues_keep_their_turns(tmp_path: Path) -> None:
+UNIVI = ("chat-univi-mimic", "chat-univi-sqa", "chat-univi-video")
+DIALOGUES = ("llava-instruct", *UNIVI)
+ACTIVITY = "Fine-tuning/VIDEO/Activity_Videos"
+
+
+def test_dialogues_keep_their_turns_and_those_of_chat_univi_the_last_one(tmp_path: Path) -> None:
     write_images(tmp_path)
-    whole, last = drawn("llava-instruct", tmp_path), drawn("chat-univi", tmp_path)
+    whole = drawn("llava-instruct", tmp_path)
     assert whole.turns == (("<image>\nWhat is it?", "A disk."), ("Its colour?", "Red."))
-    assert last.turns == (("Its colour?", "Red."),)
+    for name in UNIVI:
+        assert drawn(name, tmp_path).turns == (("Its colour?", "Red."),)
+
+
+@pytest.mark.parametrize("name", ["chat-univi-mimic", "chat-univi-sqa"])
+def test_all_pictures_of_an_item_are_padded_to_squares_of_one_size(name: str, tmp_path: Path) -> None:
+    write_images(tmp_path)
+    bar = (WIDTH - HEIGHT) // 2
+    for seed in range(8):  # the items that cannot be used are never drawn
+        frames = drawn(name, tmp_path, seed).frames
+        assert frames.shape == (2 if name == "chat-univi-mimic" else 1, WIDTH, WIDTH, 3)
+        assert np.abs(frames[0, bar:-bar].astype(int) - make_clip().frames[0]).mean() < 6
+        assert (frames[0, :bar] == PADDING).all()
+        assert (frames[0, -bar:] == PADDING).all()
+        if len(frames) == 2:
+            assert np.abs(frames[1].astype(int) - (10, 200, 30)).max() < 6
+
+
+def test_a_picture_of_any_shape_stays_affordable() -> None:
+    made = squares([np.zeros((3, 5000, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)])
+    assert made.shape == (2, 2048, 2048, 3)
+
+
+@pytest.mark.parametrize("place", ["local", "bucket"])
+def test_a_video_dialogue_shows_a_frame_of_each_segment(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "data")
+    scratch = tmp_path / "scratch"
+    monkeypatch.setenv("VRSHQ_SCRATCH", str(scratch))
+    root = str(tmp_path / "data")
+    if place == "bucket":
+        local, root = Folder(root), "memory://training-sets"
+        for name in local.list("Fine-tuning/VIDEO"):
+            Folder(root).write_bytes(name, local.read_bytes(name))
+    source = open_source(SourceConfig(files=FileData(reader="chat-univi-video", root=root)))
+    lengths = set()
+    for seed in range(12):
+        clip = source.draw(np.random.default_rng(seed))
+        shown = [read_code(frame) for frame in clip.frames]
+        bounds = np.linspace(0, 60, len(shown) + 1).astype(int)
+        assert all(low <= number < high for low, number, high in zip(bounds, shown, bounds[1:], strict=False))
+        assert clip.is_video
+        lengths.add(len(shown))
+    assert min(lengths) >= 8
+    assert max(lengths) <= 12
+    assert len(lengths) > 2
+    assert [path for path in scratch.rglob("*") if path.is_file()] == []
+
+
+def test_a_short_video_is_shown_whole(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    h264(tmp_path / ACTIVITY / "v_a.mp4", frames=5)
+    assert [read_code(frame) for frame in drawn("chat-univi-video", tmp_path).frames] == [0, 1, 2, 3, 4]
+
+
+def test_files_of_chat_univi_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    talk = {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}
+    listing = tmp_path / "Fine-tuning/VIDEO/video_chat.json"
+    (tmp_path / ACTIVITY / "broken.mp4").write_bytes(b"no video")
+    bad = [{"video": name, **talk} for name in ("gone.mp4", "broken.mp4", "../video_chat.json")]
+    write_json(listing, [*bad, {"video": "v_a.mp4", **talk}])
+    for seed in range(12):
+        assert len(drawn("chat-univi-video", tmp_path, seed).frames) >= 8
+    write_json(listing, bad[:1])
+    with pytest.raises(InputError, match=r"gone\.mp4 cannot be opened"):
+        drawn("chat-univi-video", tmp_path)
+    pictures = tmp_path / "Fine-tuning/MIMIC_imageonly/CGD/images"
+    (pictures / "CGD_2.jpg").write_bytes((pictures / "CGD_1.jpg").read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"CGD_2\.jpg: expected a JPEG or PNG picture that can be decoded"):
+        drawn("chat-univi-mimic", tmp_path)
+
+
+def test_a_tenth_of_the_explained_pictures_is_asked_about_for_words_alone(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    write_json(tmp_path / "reason_seg/ReasonSeg/train/s.json", {"text": ["What else?"], "shapes": []})
+    write_picture(tmp_path / "reason_seg/ReasonSeg/train/s.jpg")
+    source = open_source(SourceConfig(files=FileData(reader="reason-seg", root=str(tmp_path))))
+    random = np.random.default_rng(0)
+    clips = [source.draw(random) for _ in range(1000)]
+    words = [clip for clip in clips if clip.turns]
+    assert 30 <= len(words) <= 70  # half of the pictures are explained
+    assert all(clip.turns == (("What would cool it?", "The square is cold."),) for clip in words)
+    assert all(clip.masks is None for clip in words)
+    assert {clip.texts for clip in clips if not clip.turns} == {("what would cool it?",), ("what else?",)}
 
 
 VIDEOS = {
@@ -251,7 +365,7 @@ def test_the_papers_recipe_goes_through_every_data_set_at_tiny_dims(tmp_path: Pa
     for name, source in sources.items():
         losses = trainer.run_step([open_source(source).draw(np.random.default_rng(0))])
         assert np.isfinite(losses["loss"]), name
-        assert ("bce" in losses) == (name not in ("llava-instruct", "chat-univi")), name
+        assert ("bce" in losses) == (name not in DIALOGUES), name
 
 
 def set_roots(sources: dict[str, Any], root: Path) -> None:

@@ -302,7 +302,10 @@ def compare(
 
 @app.command()
 def synth(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="New or empty folder, local or in a bucket.")],
+    output: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="New or empty folder, local or in a bucket, or that of the same command."),
+    ],
     videos: Annotated[int, typer.Option("--videos", help="How many videos.")],
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     split: Annotated[

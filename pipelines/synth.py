@@ -10,6 +10,9 @@ numbers of videos -> each made and written by itself (on Ray, or one after the o
     OUT/instructions_<split>.jsonl         a table for `vrshq label`
     OUT/objects.json                       what each object is and does, for training and for checks
     OUT/synth.json                         seed, configuration, version, checksums; written last: with it, the folder is whole
+    OUT/making/                            until then: the settings, and for each video that is whole what the tables will say
+
+The same line again continues what was stopped; the folder then holds the same bytes as if nothing had stopped it.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import av
@@ -31,7 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.engine import Lost, Pool, WorkerError, stream_receipts
 from cluster.resources import cluster_resources, local_resources
 from cluster.session import ray_session
-from cluster.storage import Folder
+from cluster.storage import Folder, is_remote
 from operators.rle import encode
 from operators.synth import SPLITS, VERSION, SynthConfig, SynthVideo, make_video
 from pipelines.settings import SettingsError
@@ -44,6 +49,8 @@ JPEG_QUALITY = 95
 # Constant quality, little loss. One thread, because with more the bytes depend on their number; and no macroblock tree, whose
 # assembly reads memory that it has not written: the bytes then depend on what the process did before (x264 in PyAV 18.1).
 H264 = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+
+MADE, MAKING = "synth.json", "making"  # `MAKING` holds settings.json, and videos/<video>.json
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -76,17 +83,18 @@ def synth(
     videos as RLE until the end, some 70 kB a video at the default sizes.
 
     Args:
-        output: folder, local or in a bucket, that does not exist yet or is empty.
+        output: folder, local or in a bucket: a new or empty one, or one that the same arguments began (where from, and with
+            how many workers, does not matter). Videos that are whole there are not made again.
         videos: how many in all, at least 1.
         split: all of them for this split; default: 70 % train, and 10 % each of valid, test and test_unseen.
         form: what the videos are written as.
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         workers: processes; default: as many as there are CPUs.
         use_ray: False makes one after the other in this process.
-        on_video: called with the id of each finished video.
+        on_video: called with the id of each video that was made.
 
     Raises:
-        SettingsError: an argument cannot be used.
+        SettingsError: an argument cannot be used, or the folder holds something else or videos of other settings.
         WorkerError: a video could not be made.
     """
     config = config or SynthConfig()
@@ -96,25 +104,79 @@ def synth(
     if form not in FORMATS:
         raise SettingsError(f"--format {form}: expected jpeg, mp4 or both")
     target = Folder(output)
-    if not target.is_empty():
-        raise SettingsError(f"OUT {output}: exists and is not empty; give a new folder")
-    target.check_writable()
-    units = [(name, index) for name, count in counts.items() for index in range(count)]
+    settings = {"version": VERSION, "seed": seed, "config": asdict(config), "format": form, "videos": counts}
+    _begin(target, output, settings)
+    if not target.exists(MADE):
+        records = _make(target, settings, config, address, workers, use_ray, on_video)
+        _write_tables(target, records, settings)
+    _clear(target)
+    about = json.loads(target.read_bytes(MADE))
+    return Synthesised(about["videos"], about["kinds"], about["checksum"])
+
+
+def _begin(target: Folder, output: str, settings: dict[str, Any]) -> None:
+    """Claims a new folder for these settings, or makes sure that they are those of what it holds."""
+    name = next(filter(target.exists, (MADE, f"{MAKING}/settings.json")), None)
+    if name is None:
+        if not target.is_empty():
+            raise SettingsError(f"OUT {output}: exists and is not empty; give a new folder")
+        target.check_writable()
+        _write_json(target, f"{MAKING}/settings.json", settings)
+        return
+    target.remove_abandoned()
+    there, given = (_flat(json.loads(text)) for text in (target.read_bytes(name), _JSON.encode(settings)))
+    differing = [f"{key} is {there.get(key)}, not {value}" for key, value in given.items() if there.get(key) != value]
+    if differing:
+        raise SettingsError(
+            f"OUT {output}: holds videos of other settings ({'; '.join(differing)}); give those to continue, or a new folder"
+        )
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names that users know."""
+    return {**{key: about.get(key) for key in ("version", "seed", "format", "videos")}, **about.get("config", {})}
+
+
+def _make(
+    target: Folder,
+    settings: dict[str, Any],
+    config: SynthConfig,
+    address: str | None,
+    workers: int | None,
+    use_ray: bool,
+    on_video: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Makes the videos that are not there yet; what the tables say of all of them, in order."""
+    units = {
+        f"{name}_{index:06d}": (name, index) for name, count in settings["videos"].items() for index in range(count)
+    }
+    whole = {name.rpartition("/")[2].removesuffix(".json") for name in target.list(f"{MAKING}/videos")}
+    left = {name: unit for name, unit in units.items() if name not in whole}
     manifest = pa.table(
         {
-            "unit_id": [f"{name}_{index:06d}" for name, index in units],
-            "split": [name for name, _ in units],
-            "index": pa.array([index for _, index in units], pa.int64()),
+            "unit_id": pa.array(left, pa.string()),
+            "split": pa.array([name for name, _ in left.values()], pa.string()),
+            "index": pa.array([index for _, index in left.values()], pa.int64()),
         }
     )
-    arguments = {"output": target.uri, "seed": seed, "form": form, "config": config}
-    rows = _on_ray(manifest, arguments, address, workers) if use_ray else _in_process(manifest, arguments)
+    arguments = {"output": target.uri, "seed": settings["seed"], "form": settings["format"], "config": config}
     records: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        records[row["unit_id"]] = json.loads(row["record"])
-        on_video(row["unit_id"])
-    ordered = {name: records[name] for name in manifest["unit_id"].to_pylist()}
-    return _write_tables(target, ordered, counts, form, {"seed": seed, "config": asdict(config)})
+    if left:
+        rows = _on_ray(manifest, arguments, address, workers) if use_ray else _in_process(manifest, arguments)
+        for row in rows:
+            records[row["unit_id"]] = json.loads(row["record"])
+            on_video(row["unit_id"])
+    for name in whole:
+        records[name] = json.loads(target.read_bytes(f"{MAKING}/videos/{name}.json"))
+    return {name: records[name] for name in units}
+
+
+def _clear(target: Folder) -> None:
+    """Removes what was kept in case of a stop."""
+    for name in target.list(MAKING):
+        target.remove(name)
+    if not is_remote(target.uri):
+        shutil.rmtree(Path(target.uri) / MAKING, ignore_errors=True)  # empty folders, which buckets do not have
 
 
 def load_config(config: str | None, assignments: list[str]) -> SynthConfig:
@@ -216,7 +278,9 @@ class SynthWorker:
             data = encode_mp4(video.frames)
             checksums["mp4"] = hashlib.sha256(data).hexdigest()
             self.folder.write_bytes(f"videos/{video.video_id}.mp4", data)
-        return _JSON.encode({**describe(video), "checksums": checksums})
+        record = _JSON.encode({**describe(video), "checksums": checksums})
+        self.folder.write_bytes(f"{MAKING}/videos/{video.video_id}.json", record.encode())  # last: the video is whole
+        return record
 
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
@@ -309,9 +373,8 @@ def _codes(masks: np.ndarray, null_if_empty: bool = False) -> list[dict[str, Any
     ]
 
 
-def _write_tables(
-    target: Folder, records: dict[str, dict[str, Any]], counts: dict[str, int], form: str, made_with: dict[str, Any]
-) -> Synthesised:
+def _write_tables(target: Folder, records: dict[str, dict[str, Any]], settings: dict[str, Any]) -> None:
+    form, counts = settings["format"], settings["videos"]
     masks: dict[str, Any] = {}
     annotations: dict[str, list[int]] = {}
     for name, record in records.items():
@@ -338,9 +401,8 @@ def _write_tables(
     _write_json(target, "objects.json", {name: {key: r[key] for key in plain} for name, r in records.items()})
     checksums = {name: record["checksums"] for name, record in records.items()}
     total = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
-    about = {"version": VERSION, **made_with, "format": form, "videos": counts, "kinds": kinds, "checksum": total}
-    _write_json(target, "synth.json", {**about, "checksums": checksums})
-    return Synthesised(counts, kinds, total)
+    about = {**settings, "kinds": kinds, "checksum": total, "checksums": checksums}
+    _write_json(target, MADE, about)
 
 
 def _metadata(number: int, record: dict[str, Any], annotations: list[int]) -> dict[str, Any]:

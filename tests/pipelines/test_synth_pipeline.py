@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.storage import Folder
 from operators.decode import open_video
 from operators.rle import decode
 from operators.synth import SPLITS, SynthConfig, make_video
@@ -188,6 +195,114 @@ def test_wrong_arguments_are_refused_in_one_line(tmp_path: Path, arguments: dict
         synth(str(tmp_path / "out"), **{"videos": 1, "seed": 0, "use_ray": False, **arguments})
     assert str(caught.value) == message
     assert not (tmp_path / "out").exists()
+
+
+class StoppedError(Exception):
+    """Ends a run from within."""
+
+
+def stop_after(count: int) -> Callable[[str], None]:
+    """What `on_video` gets, to end a run after so many videos."""
+    seen: list[str] = []
+
+    def on_video(name: str) -> None:
+        seen.append(name)
+        if len(seen) == count:
+            raise StoppedError
+
+    return on_video
+
+
+@pytest.mark.parametrize("count", [1, 7, VIDEOS])
+def test_a_run_that_was_stopped_continues_to_the_same_bytes(
+    made: tuple[Path, Synthesised], tmp_path: Path, count: int
+) -> None:
+    output, again = tmp_path / "out", list[str]()
+    with pytest.raises(StoppedError):
+        synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False, on_video=stop_after(count))
+    partial = output / "JPEGImages/test_unseen_000000/00000.jpg"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(b"of a video that is not whole, unless all were")
+    if count == VIDEOS:
+        partial.write_bytes((made[0] / "JPEGImages/test_unseen_000000/00000.jpg").read_bytes())
+    done = synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False, on_video=again.append)
+    assert done == made[1]
+    assert digests(output) == digests(made[0])
+    assert len(again) == VIDEOS - count
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in made[0].iterdir())
+
+
+def test_a_run_into_a_bucket_continues_too(made: tuple[Path, Synthesised]) -> None:
+    bucket = Folder("memory://synth-continued")
+    arguments = {"videos": VIDEOS, "seed": 4, "config": CONFIG, "use_ray": False}
+    with pytest.raises(StoppedError):
+        synth(bucket.uri, **arguments, on_video=stop_after(5))
+    assert bucket.exists("making/settings.json")
+    assert synth(bucket.uri, **arguments) == made[1]
+    local = Folder(str(made[0]))
+    assert bucket.list() == local.list()
+    for name in ("synth.json", "mask_dict.json", "videos/train_000000.mp4"):
+        assert bucket.read_bytes(name) == local.read_bytes(name)
+
+
+def test_a_whole_folder_is_only_looked_at(made: tuple[Path, Synthesised]) -> None:
+    before, seen = digests(made[0]), list[str]()
+    (made[0] / "making/videos").mkdir(parents=True)
+    (made[0] / "making/videos/train_000000.json").write_text("{}")  # stopped after synth.json, before tidying up
+    assert synth(str(made[0]), videos=VIDEOS, seed=4, config=CONFIG, on_video=seen.append) == made[1]
+    assert digests(made[0]) == before
+    assert seen == []
+
+
+def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    large = SynthConfig(frames=(24, 32), short_sides=(240,), expressions=2)
+    calm = synth(str(tmp_path / "calm"), videos=10, seed=9, config=large, use_ray=False)
+    line = ["synth", str(tmp_path / "killed"), "--videos", "10", "--seed", "9", "--set", "frames=[24, 32]"]
+    line += ["--set", "short_sides=[240]", "--set", "expressions=2"]
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *line]
+    finished = tmp_path / "killed/making/videos"
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and len(list(finished.glob("train*.json"))) < 2:
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert running.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed/synth.json").exists(), "the process was to be killed in the middle"
+    whole = [tmp_path / "killed/videos" / f"{path.stem}.mp4" for path in finished.glob("train*.json")]
+    written = [path.stat().st_mtime_ns for path in whole]
+    assert len(whole) >= 2
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert calm.checksum in again.stdout.replace("\n", "")
+    assert [path.stat().st_mtime_ns for path in whole] == written  # not made again
+    kept = {name: digest for name, digest in digests(tmp_path / "killed").items() if not name.endswith(".partial")}
+    assert kept == digests(tmp_path / "calm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "seed is 4, not 5"),
+        ({"form": "mp4"}, "format is both, not mp4"),
+        ({"videos": 13}, "videos is {'train': 9, 'valid': 1, 'test': 1, 'test_unseen': 1}, not {'train': 10, "),
+        ({"config": SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=3)}, "expressions is 2, not 3"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_of_other_settings_is_refused_with_the_difference(
+    made: tuple[Path, Synthesised], tmp_path: Path, changes: dict[str, Any], message: str, whole: bool
+) -> None:
+    output = made[0] if whole else tmp_path / "out"
+    same = {"videos": VIDEOS, "seed": 4, "config": CONFIG, "use_ray": False}
+    if not whole:
+        with pytest.raises(StoppedError):
+            synth(str(output), **same, on_video=stop_after(1))
+    before = digests(output)
+    with pytest.raises(SettingsError) as caught:
+        synth(str(output), **{**same, **changes})
+    assert f"holds videos of other settings ({message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert digests(output) == before
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

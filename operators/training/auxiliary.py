@@ -6,7 +6,7 @@ the language model's target. Heads on the tower, on SAM2's features and on [SEG]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,6 +90,15 @@ def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
     return queries, number <= 1
 
 
+def simplest(queries: Queries, objects: Objects) -> Queries:
+    """Queries for one object of a clip each, of which only the colour is kept where no other object has it.
+
+    Such a prompt is the one that SAM2 follows best; more is said only where it is needed.
+    """
+    alone = (queries.colours[:, None] == objects.colours).sum(1) == 1
+    return replace(queries, shapes=np.where(alone, UNKNOWN, queries.shapes), placed=queries.placed & ~alone)
+
+
 class Auxiliary(nn.Module):
     """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps.
 
@@ -166,12 +175,15 @@ class Auxiliary(nn.Module):
         return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
-        """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved."""
+        """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved.
+
+        The embedding is that of the `simplest` query.
+        """
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single).to(tak.device)
         if not known.any():
             return tak.sum() * 0
-        target = self.oracle(queries).detach()[known]
+        target = self.oracle(simplest(queries, objects)).detach()[known]
         return F.mse_loss(tak[known].float(), target) + 0.2 * F.mse_loss(
             seg[known].float(), target[:, None].expand_as(seg[known])
         )

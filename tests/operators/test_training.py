@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from operators.bundle import open_bundle
 from operators.synth import SynthConfig, make_video
-from operators.training.auxiliary import UNKNOWN, dense_labels, draw_queries
+from operators.training.auxiliary import UNKNOWN, dense_labels, draw_queries, meant_queries, simplest
 from operators.training.clip import Clip, choose_frames, from_synth
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
@@ -192,6 +192,21 @@ def test_oracle_queries_are_answered_by_the_objects_that_fit() -> None:
                 fits = [place == row for place in range(len(fits))]
             expected = objects.masks[fits].any(0) if row < len(fits) else np.zeros_like(masks[row])
             assert np.array_equal(masks[row], expected)
+
+
+def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
+    said = []
+    for index in range(20):
+        objects = clip_of(index).objects
+        assert objects is not None
+        full, single = meant_queries(objects)
+        short = simplest(full, objects)
+        for row in np.flatnonzero(single & ~full.nothing):
+            assert short.colours[row] == full.colours[row]
+            alone = list(objects.colours).count(full.colours[row]) == 1
+            assert (short.shapes[row], short.placed[row]) == ((UNKNOWN, False) if alone else (full.shapes[row], True))
+            said.append(alone)
+    assert 0 < sum(said) < len(said)
 
 
 def test_dense_labels_name_the_object_that_fills_a_place() -> None:

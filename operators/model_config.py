@@ -104,6 +104,7 @@ class Sam2Config:
     window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
     memory_attention_layers: int = 4
     memory_attention_dim_feedforward: int = 2048
+    decoder_dim_feedforward: int = 2048
     num_maskmem: int = 7
     max_object_pointers: int = 16
 

@@ -18,7 +18,7 @@ from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine, apply_rotary_enc
-from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
 
@@ -174,6 +174,10 @@ class Segmenter(SAM2Base):
             fixed_no_obj_ptr=True,
             use_mlp_for_obj_ptr_proj=True,
         )
+        if config.decoder_dim_feedforward != 2048:  # the width that SAM2Base gives it
+            self.sam_mask_decoder.transformer = TwoWayTransformer(
+                depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
+            )
         self.config = config
         self.image_position = PositionEmbeddingSine(
             num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False

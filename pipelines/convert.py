@@ -397,6 +397,9 @@ def _sam2_sizes(shapes: Shapes, unknown: list[str]) -> Sam2Config:
         "window_pos_embed_bkg_spatial_size": tuple(background),
         "memory_attention_layers": _count(shapes, f"{prefix}memory_attention.layers."),
         "memory_attention_dim_feedforward": _shape(shapes, f"{prefix}memory_attention.layers.0.linear1.weight", 2)[0],
+        "decoder_dim_feedforward": _shape(
+            shapes, f"{prefix}sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight", 2
+        )[0],
     }
     full = Sam2Config()
     needed = ("image_size", "num_heads", "window_spec", "global_attention_blocks")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from operators.bundle import CheckpointError, open_bundle
-from operators.checkpoint import clip_config, fill, open_checkpoint, parameters_on_meta, place, published_name
+from operators.bundle import BUNDLED, CheckpointError, open_bundle
+from operators.checkpoint import clip_config, fill, layout, open_checkpoint, parameters_on_meta, place, published_name
 from operators.model_config import ModelConfig
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi
@@ -431,3 +431,16 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
 
 def test_clip_config_reads_the_pooled_token_as_the_published_weights_do() -> None:
     assert clip_config(ModelConfig().clip).text_config.eos_token_id == 2
+
+
+def test_the_mask_decoder_has_the_width_that_the_bundle_says(tmp_path: Path) -> None:
+    description = json.loads((BUNDLED / "untrained-tiny" / "bundle.json").read_text())
+    description["model"]["sam2"]["decoder_dim_feedforward"] = 64
+    shutil.copytree(BUNDLED / "untrained-tiny", tmp_path / "narrow")
+    (tmp_path / "narrow/bundle.json").write_text(json.dumps(description))
+    narrow, usual = open_bundle(str(tmp_path / "narrow")), open_bundle("untrained-tiny")
+    weights = dict(narrow.load_segmenter().named_parameters())
+    name = "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight"
+    assert weights[name].shape[0] == 64
+    assert dict(usual.load_segmenter().named_parameters())[name].shape[0] == 2048
+    assert layout(narrow.model)[f"model.visual_model.{name}"] == tuple(weights[name].shape)

@@ -32,8 +32,9 @@ class ForwardConfig:
     `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
     (`none`: the language model alone learns, by its auxiliary losses). `keyframe`: the sampled frame most similar to [TAK],
     or a random one, the same for all instructions of a clip. `share_prefix`: frames go through the LLaMA once for all
-    instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `max_rows`: the model's length
-    that a dialogue may use.
+    instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `blind`: the LLaMA reads
+    instructions without their frames, so that one from nothing learns to read first. `max_rows`: the model's length that a
+    dialogue may use.
     """
 
     alpha: float = 0.1
@@ -41,6 +42,7 @@ class ForwardConfig:
     keyframe: Literal["similarity", "random"] = "similarity"
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     share_prefix: bool = True
+    blind: bool = False
     max_rows: int = 2048
 
 
@@ -111,20 +113,23 @@ class TrainingModel(nn.Module):
         self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
     ) -> None:
         prompts = [self.tokenizer.encode(text, len(clip.frames)) for text in clip.texts]
-        tokens, patches = self._image_tokens(clip.frames)
-        states = self._suffix_states(prompts, tokens, config.share_prefix)
+        patches: Tensor | None = None
+        if config.blind:
+            states = self._blind_states(prompts)
+        else:
+            tokens, patches = self._image_tokens(clip.frames)
+            states = self._suffix_states(prompts, tokens, config.share_prefix)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, strict=True)]
             # the state at one token is asked for the next one
             rows = [state[:-1] for state in states]
             wanted = [label[prompt.prefix_length + 1 :] for label, prompt in zip(labels, prompts, strict=True)]
-            joined = torch.tensor([label for row in wanted for label in row], device=tokens.device)
+            joined = torch.tensor([label for row in wanted for label in row], device=states[0].device)
             losses["ce"] = self._answer_loss(torch.cat(rows), joined)
         read = [
             self.language.text_hidden_fcs(
                 state[
-                    torch.tensor([*prompt.seg_positions, prompt.tak_position], device=tokens.device)
-                    - prompt.prefix_rows
+                    torch.tensor([*prompt.seg_positions, prompt.tak_position], device=state.device) - prompt.prefix_rows
                 ]
             ).float()
             for prompt, state in zip(prompts, states, strict=True)
@@ -133,7 +138,8 @@ class TrainingModel(nn.Module):
         if self.auxiliary is not None and clip.objects is not None:
             if weights.auxiliary > 0:
                 losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects)
-                if any(parameter.requires_grad for parameter in self.language.vision_tower.parameters()):
+                learns = any(parameter.requires_grad for parameter in self.language.vision_tower.parameters())
+                if learns and patches is not None:
                     dense = self.auxiliary.dense_loss(self.auxiliary.on_tower, patches, clip.objects, crop=True)
                     losses["auxiliary"] = losses["auxiliary"] + dense
             if weights.oracle > 0:
@@ -196,6 +202,18 @@ class TrainingModel(nn.Module):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)
         return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches
+
+    def _blind_states(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """As `_suffix_states`, of the rows after the last frame alone: no system text, no frames."""
+        suffixes = [prompt.input_ids[prompt.prefix_length :] for prompt in prompts]
+        longest = max(map(len, suffixes))
+        # padded on the right: the decoder is causal
+        ids = torch.tensor(
+            [[*suffix, *[0] * (longest - len(suffix))] for suffix in suffixes], device=self.language.device
+        )
+        embeddings = self.language.llama.embed_tokens(ids)
+        states = self.language.llama(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        return [rows[: len(suffix)] for rows, suffix in zip(states, suffixes, strict=True)]
 
     def _suffix_states(self, prompts: Sequence[Prompt], tokens: Tensor, share: bool) -> list[Tensor]:
         """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`."""

@@ -279,6 +279,29 @@ def test_oracle_stage_trains_sam2_with_its_memory_and_leaves_the_language_model(
         assert any(name.startswith(f"segmenter.{part}") for name in changed), part
 
 
+def test_blind_reading_learns_from_words_alone() -> None:
+    model = model_of(auxiliary=True)
+    weights = LossWeights(ce=1, bce=0, dice=0, auxiliary=1, oracle=1)
+    config = StageConfig(
+        steps=1,
+        trained=("language", "auxiliary.on_tak", "auxiliary.on_seg"),
+        forward=ForwardConfig(prompts="none", blind=True),
+        losses=weights,
+        optimiser=OptimiserConfig(warmup=0),
+    )
+    clip = clip_of()
+    other = replace(clip, frames=255 - clip.frames)
+    first, second = (model(item, 0, config.forward, weights) for item in (clip, other))
+    assert {name: float(value) for name, value in first.items()} == {
+        name: float(value) for name, value in second.items()
+    }
+    seeing = model(clip, 0, replace(config.forward, blind=False), weights)
+    assert float(seeing["oracle"]) != float(first["oracle"])
+    _, changed = one_step(model, config, [clip])
+    assert any(name.startswith("language.llama.layers") for name in changed)
+    assert not any(name.startswith(("language.vision_tower", "language.mm_projector")) for name in changed)
+
+
 def test_sharing_the_prefix_changes_no_loss() -> None:
     model = model_of().eval()
     choose_trained(model, PAPER_PARTS)

@@ -143,14 +143,20 @@ class Auxiliary(nn.Module):
             head: `on_tower` or `on_image`.
             features: (n, g*g, width). crop: whether the map shows the frame's central square alone.
         """
-        colour, shape = (labels.to(features.device) for labels in dense_labels(objects, features.shape[1], crop))
+        labels = dense_labels(objects, features.shape[1], crop)
+        colour, shape, weight = (part.to(features.device) for part in (labels.colour, labels.shape, labels.weight))
         logits = head(features).flatten(0, 1).float()
         split = len(COLOUR_NAMES) + 1
-        each = F.cross_entropy(logits[:, :split], colour, reduction="none")
-        # shapes are by far the harder ones
-        each = each + 2 * F.cross_entropy(logits[:, split:], shape, reduction="none")
-        background = colour == len(COLOUR_NAMES)
-        parts = [each[rows].mean() for rows in (background, ~background) if rows.any()]
+        colours = F.cross_entropy(logits[:, :split], colour, reduction="none")
+        shapes = F.cross_entropy(logits[:, split:], shape, reduction="none")
+        filled, touched = colour < len(COLOUR_NAMES), shape < len(SHAPE_NAMES)
+        parts = []
+        if not touched.all():
+            parts.append((colours + 2 * shapes)[~touched].mean())
+        if touched.any():
+            # shapes are by far the harder ones
+            named = 2 * (shapes * weight).sum() / weight.sum()
+            parts.append(named + colours[filled].mean() if filled.any() else named)
         return torch.stack(parts).mean()
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
@@ -189,8 +195,21 @@ class Auxiliary(nn.Module):
         )
 
 
-def dense_labels(objects: Objects, places: int, crop: bool) -> tuple[Tensor, Tensor]:
-    """Colour and shape (n * g*g,) int64 at each place of a g x g grid; one beyond the last name where no object fills half."""
+@dataclass(frozen=True, eq=False)
+class DenseLabels:
+    """What lies at each of n * g * g places: `colour` and `shape` int64, one beyond the last name for none; `weight` float32.
+
+    A place has the colour of the object that fills at least half of it, and the shape of the one that fills at least a tenth:
+    shapes are seen at their borders. Weights are those of shapes: places of one object on one frame sum to 1.
+    """
+
+    colour: Tensor
+    shape: Tensor
+    weight: Tensor
+
+
+def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
+    """The labels of a g x g grid, g * g = `places`. crop: whether it shows the frame's central square alone."""
     side = round(places**0.5)
     masks = objects.masks
     height, width = masks.shape[-2:]
@@ -201,9 +220,11 @@ def dense_labels(objects: Objects, places: int, crop: bool) -> tuple[Tensor, Ten
     elif height != width:  # padded right and below, as SAM2 sees it
         long = max(height, width)
         masks = np.pad(masks, ((0, 0), (0, 0), (0, long - height), (0, long - width)))
-    share = F.interpolate(torch.from_numpy(masks).float(), size=(side, side), mode="area").permute(1, 2, 3, 0)
-    best, number = share.flatten(0, 2).max(1)
-    empty = best < 0.5
-    colour = torch.from_numpy(objects.colours)[number].masked_fill(empty, len(COLOUR_NAMES))
-    shape = torch.from_numpy(objects.shapes)[number].masked_fill(empty, len(SHAPE_NAMES))
-    return colour, shape
+    share = F.interpolate(torch.from_numpy(masks).float(), size=(side, side), mode="area").flatten(2)
+    best, number = share.max(0)  # (n, g*g)
+    touched = best >= 0.1
+    mine = torch.zeros_like(share, dtype=torch.bool).scatter_(0, number[None], touched[None])
+    count = mine.sum(2, keepdim=True).clamp(min=1)
+    colour = torch.from_numpy(objects.colours)[number].masked_fill(best < 0.5, len(COLOUR_NAMES))
+    shape = torch.from_numpy(objects.shapes)[number].masked_fill(~touched, len(SHAPE_NAMES))
+    return DenseLabels(colour.flatten(), shape.flatten(), (mine / count).sum(0).flatten())

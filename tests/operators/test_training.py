@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from operators.bundle import open_bundle
 from operators.synth import SynthConfig, make_video
 from operators.training.auxiliary import UNKNOWN, dense_labels, draw_queries, meant_queries, simplest
-from operators.training.clip import Clip, choose_frames, from_synth
+from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Clip, choose_frames, from_synth
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
@@ -209,13 +209,23 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
     assert 0 < sum(said) < len(said)
 
 
-def test_dense_labels_name_the_object_that_fills_a_place() -> None:
+def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_what_touches_it() -> None:
     clip = clip_of(3)
-    assert clip.objects is not None
-    colour, _ = dense_labels(clip.objects, 64, crop=True)
-    grid = colour.view(4, 8, 8)
-    for place in np.argwhere(clip.objects.masks[0].reshape(4, 8, 8, 8, 8).mean((2, 4)) > 0.9):
-        assert grid[tuple(place)] == clip.objects.colours[0]
+    objects = clip.objects
+    assert objects is not None
+    labels = dense_labels(objects, 64, crop=True)
+    colour, shape, weight = (part.view(4, 8, 8) for part in (labels.colour, labels.shape, labels.weight))
+    shares = objects.masks.reshape(len(objects.colours), 4, 8, 8, 8, 8).mean((3, 5))
+    first = shares.argmax(0)
+    for place in np.ndindex(4, 8, 8):
+        best = first[place]
+        share = shares[(best, *place)]
+        assert colour[place] == (objects.colours[best] if share >= 0.5 else len(COLOUR_NAMES))
+        assert shape[place] == (objects.shapes[best] if share >= 0.1 else len(SHAPE_NAMES))
+        assert (weight[place] > 0) == (share >= 0.1)
+    for frame in range(4):  # each object counts as much as any other
+        touched = {int(one) for one in first[frame][shares.max(0)[frame] >= 0.1]}
+        assert float(weight[frame].sum()) == pytest.approx(len(touched), abs=1e-5)
 
 
 # ---- forward and step -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from operators.clustering import cluster
 from operators.fusion import fuse, similarities
@@ -115,7 +116,8 @@ class TrainingModel(nn.Module):
         prompts = [self.tokenizer.encode(text, len(clip.frames)) for text in clip.texts]
         patches: Tensor | None = None
         if config.blind:
-            states = self._blind_states(prompts)
+            nothing_before = DynamicCache(config=self.language.llama.config)
+            states = self.language.suffix_states(nothing_before, prompts, whole=True)
         else:
             tokens, patches = self._image_tokens(clip.frames)
             states = self._suffix_states(prompts, tokens, config.share_prefix)
@@ -202,18 +204,6 @@ class TrainingModel(nn.Module):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)
         return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches
-
-    def _blind_states(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        """As `_suffix_states`, of the rows after the last frame alone: no system text, no frames."""
-        suffixes = [prompt.input_ids[prompt.prefix_length :] for prompt in prompts]
-        longest = max(map(len, suffixes))
-        # padded on the right: the decoder is causal
-        ids = torch.tensor(
-            [[*suffix, *[0] * (longest - len(suffix))] for suffix in suffixes], device=self.language.device
-        )
-        embeddings = self.language.llama.embed_tokens(ids)
-        states = self.language.llama(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        return [rows[: len(suffix)] for rows, suffix in zip(states, suffixes, strict=True)]
 
     def _suffix_states(self, prompts: Sequence[Prompt], tokens: Tensor, share: bool) -> list[Tensor]:
         """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`."""

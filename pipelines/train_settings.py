@@ -122,6 +122,8 @@ class TrainSettings:
             if stage.forward.share_prefix:
                 # a shared prefix is used through its keys and values alone, for which FSDP does not gather weights again
                 raise ValueError(f"parallel fsdp: expected forward.share_prefix false in stage {stage.name}")
+            if stage.optimiser.muon:  # it needs a matrix whole
+                raise ValueError(f"parallel fsdp: expected optimiser.muon 0 in stage {stage.name}")
 
 
 def load_train_settings(config: str, assignments: list[str]) -> TrainSettings:

@@ -136,8 +136,8 @@ class Auxiliary(nn.Module):
         meant = known + (self.place(place) + self.way(torch.cat([way, place], dim=1))) * placed
         return torch.where(torch.from_numpy(queries.nothing).to(device)[:, None], self.nothing, meant)
 
-    def dense_loss(self, head: nn.Linear, features: Tensor, objects: Objects, crop: bool) -> Tensor:
-        """Cross entropy of colour and shape at each place of a feature map, objects and background in equal weight.
+    def name_places(self, head: nn.Linear, features: Tensor, objects: Objects, crop: bool) -> NamedPlaces:
+        """How well colour and shape are named at each place of a feature map, objects and background in equal weight.
 
         Args:
             head: `on_tower` or `on_image`.
@@ -157,7 +157,8 @@ class Auxiliary(nn.Module):
             # shapes are by far the harder ones
             named = 2 * (shapes * weight).sum() / weight.sum()
             parts.append(named + colours[filled].mean() if filled.any() else named)
-        return torch.stack(parts).mean()
+        right = (logits[:, split:].argmax(1) == shape) * weight
+        return NamedPlaces(torch.stack(parts).mean(), right.sum() / weight.sum())
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
@@ -193,6 +194,15 @@ class Auxiliary(nn.Module):
         return F.mse_loss(tak[known].float(), target) + 0.2 * F.mse_loss(
             seg[known].float(), target[:, None].expand_as(seg[known])
         )
+
+
+@dataclass(frozen=True, eq=False)
+class NamedPlaces:
+    """`loss`: mean cross entropy of colours and shapes; `right`: share of the places of objects (each object counts the
+    same) whose shape is named right, NaN where there are none. Both ()."""
+
+    loss: Tensor
+    right: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,8 @@ class ForwardConfig:
     """How a clip goes through the model. Defaults: the paper's recipe.
 
     `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
-    (`none`: the language model alone learns, by its auxiliary losses). `keyframe`: the sampled frame most similar to [TAK],
+    (`none`: the language model alone learns, by its auxiliary losses; `nothing asked`: the encoders of pictures alone, by
+    naming what lies at each place). `keyframe`: the sampled frame most similar to [TAK],
     or a random one, the same for all instructions of a clip. `share_prefix`: frames go through the LLaMA once for all
     instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `blind`: the LLaMA reads
     instructions without their frames, so that one from nothing learns to read first. `max_rows`: the model's length that a
@@ -39,7 +40,7 @@ class ForwardConfig:
     """
 
     alpha: float = 0.1
-    prompts: Literal["language", "oracle", "none"] = "language"
+    prompts: Literal["language", "oracle", "none", "nothing asked"] = "language"
     keyframe: Literal["similarity", "random"] = "similarity"
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     share_prefix: bool = True
@@ -77,6 +78,8 @@ class TrainingModel(nn.Module):
         losses: Losses = {}
         if clip.turns:
             losses["ce"] = self._dialogue(clip, config)
+        elif config.prompts == "nothing asked":
+            self._name_places(clip, losses)
         elif config.prompts == "oracle":
             self._with_oracle(clip, config, weights, random, losses)
         else:
@@ -99,6 +102,26 @@ class TrainingModel(nn.Module):
         assert self.lm_head is not None, "the cross entropy needs the LM head"
         kept = labels >= 0
         return answer_loss(self.lm_head(states[kept]), labels[kept])
+
+    def _name_places(self, clip: Clip, losses: Losses) -> None:
+        assert self.auxiliary is not None, "naming places needs the auxiliary part"
+        assert clip.objects is not None, "naming places needs a synthetic clip"
+        parts = []
+        if _learns(self.language.vision_tower):
+            patches = self.language.patch_features(clip_input(clip.frames, self.language.config.tower.image_size))
+            named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
+            parts.append(named.loss)
+            losses["shapes_on_tower"] = named.right
+        if _learns(self.segmenter.image_encoder):
+            maps = encode_frames(self.segmenter, clip.frames).s16.flatten(2).transpose(1, 2)
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, clip.objects, crop=False)
+            parts.append(named.loss)
+            losses["shapes_on_image"] = named.right
+        if not parts:
+            raise ValueError(
+                "prompts 'nothing asked': expected a stage that trains the vision tower or SAM2's image encoder"
+            )
+        losses["auxiliary"] = torch.stack(parts).sum()
 
     def _with_oracle(
         self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
@@ -140,10 +163,10 @@ class TrainingModel(nn.Module):
         if self.auxiliary is not None and clip.objects is not None:
             if weights.auxiliary > 0:
                 losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects)
-                learns = any(parameter.requires_grad for parameter in self.language.vision_tower.parameters())
-                if learns and patches is not None:
-                    dense = self.auxiliary.dense_loss(self.auxiliary.on_tower, patches, clip.objects, crop=True)
-                    losses["auxiliary"] = losses["auxiliary"] + dense
+                if _learns(self.language.vision_tower) and patches is not None:
+                    named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
+                    losses["auxiliary"] = losses["auxiliary"] + named.loss
+                    losses["shapes_on_tower"] = named.right
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:
@@ -171,8 +194,7 @@ class TrainingModel(nn.Module):
     ) -> None:
         size = self.segmenter.image_size
         frames = clip.frames
-        learns = any(parameter.requires_grad for parameter in self.segmenter.image_encoder.parameters())
-        if config.segment.window == 1 and config.segment.candidates == 0 and not learns:
+        if config.segment.window == 1 and config.segment.candidates == 0 and not _learns(self.segmenter.image_encoder):
             used = sorted(set(keyframes))  # nothing looks at other frames
             frames, masks, keyframes = frames[used], masks[:, used], [used.index(frame) for frame in keyframes]
         truth = square_masks(masks, size).to(prompts.device)
@@ -184,8 +206,9 @@ class TrainingModel(nn.Module):
             and features.s16.requires_grad
         ):
             maps = features.s16.flatten(2).transpose(1, 2)
-            dense = self.auxiliary.dense_loss(self.auxiliary.on_image, maps, clip.objects, crop=False)
-            losses["auxiliary"] = losses["auxiliary"] + dense if "auxiliary" in losses else dense
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, clip.objects, crop=False)
+            losses["auxiliary"] = losses["auxiliary"] + named.loss if "auxiliary" in losses else named.loss
+            losses["shapes_on_image"] = named.right
         output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)
         logits, wanted = compared(output, masks, truth, clip.ignored, size, config.segment)
         shown = wanted.flatten(1).amax(1) > 0.5
@@ -200,7 +223,7 @@ class TrainingModel(nn.Module):
     def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """What stands for the frames in the prompt (n, K, D), and the tower's patches (n, N, C)."""
         pixels = clip_input(frames, self.language.config.tower.image_size)
-        with torch.set_grad_enabled(any(item.requires_grad for item in self.language.vision_tower.parameters())):
+        with torch.set_grad_enabled(_learns(self.language.vision_tower)):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)
         return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches
@@ -211,6 +234,10 @@ class TrainingModel(nn.Module):
             return [self.language.hidden_states(prompt, tokens)[prompt.prefix_rows :] for prompt in prompts]
         prefix = self.language.run_prefix(prompts[0], tokens)
         return self.language.suffix_states(prefix, prompts, whole=True)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def ious(output: Segmented, logits: Tensor, truth: Tensor, shown: Tensor) -> Losses:

@@ -1,9 +1,9 @@
-"""What is trained and how fast: trained and frozen parts, LoRA, AdamW, warm-up and decay, the moving average of weights."""
+"""What is trained and how fast: trained parts, LoRA, AdamW and Muon, warm-up and decay, the moving average of weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,11 +29,13 @@ class LoraConfig:
 class OptimiserConfig:
     """AdamW, with linear warm-up over `warmup` steps and then `decay` to `final` of the rate. Defaults: the paper's.
 
-    `clip`: largest norm of the gradient. `average`: decay of the moving average of weights, which evaluation and the
-    bundle then have; 0: none.
+    `muon`: the rate at which the matrices of linear layers learn by Muon instead (see `optimisers`), with the same warm-up,
+    decay and weight decay; 0: by AdamW, like all else. `clip`: largest norm of the gradient. `average`: decay of the moving
+    average of weights, which evaluation and the bundle then have; 0: none.
     """
 
     rate: float = 3e-4
+    muon: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     warmup: int = 100
@@ -47,6 +49,8 @@ class OptimiserConfig:
             raise ValueError(
                 f"rate = {self.rate}, clip = {self.clip}, average = {self.average}: expected above 0, above 0, in 0 .. 1"
             )
+        if not self.muon >= 0:
+            raise ValueError(f"muon = {self.muon}: expected 0 or more")
 
 
 # The parts that the paper trains, by the beginnings of their names in `TrainingModel`; everything else is frozen.
@@ -159,10 +163,34 @@ def choose_trained(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Param
     return trained
 
 
-def optimiser(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        list(parameters), lr=config.rate, betas=config.betas, weight_decay=config.weight_decay, foreach=True
-    )
+def optimisers(
+    model: nn.Module, trained: dict[str, nn.Parameter], config: OptimiserConfig
+) -> list[torch.optim.Optimizer]:
+    """AdamW and, for `config.muon`, Muon for the trained matrices of linear layers inside the networks.
+
+    Muon orthogonalises a matrix's momentum and scales it to the size of AdamW's updates (arXiv 2502.16982). Embeddings, biases,
+    convolutions, the LM head and training-only heads stay with AdamW.
+    """
+    matrices: list[nn.Parameter] = []
+    if config.muon:
+        inner = {
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and not name.startswith(("lm_head", "auxiliary"))
+        }
+        matrices = [parameter for name, parameter in trained.items() if name in inner]
+    chosen = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in trained.values() if id(parameter) not in chosen]
+    found: list[torch.optim.Optimizer] = []
+    if rest:
+        found.append(
+            torch.optim.AdamW(rest, lr=config.rate, betas=config.betas, weight_decay=config.weight_decay, foreach=True)
+        )
+    if matrices:
+        found.append(
+            torch.optim.Muon(matrices, lr=config.muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return found
 
 
 class Average:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 from operators.training.clip import Clip
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import LossWeights
-from operators.training.schedule import Average, OptimiserConfig, choose_trained, optimiser, rate_factor
+from operators.training.schedule import Average, OptimiserConfig, choose_trained, optimisers, rate_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,8 @@ class StageTrainer:
         self.rank, self.world = rank, world
         self.wrapped, self.no_sync = wrapped or model, no_sync
         self.trained = choose_trained(model, config.trained) if wrapped is None else _trained(model)
-        self.optimiser = optimiser(self.trained.values(), config.optimiser)
+        self.optimisers = optimisers(model, self.trained, config.optimiser)
+        self.rates = [float(one.param_groups[0]["lr"]) for one in self.optimisers]
         self.average = Average(self.trained, config.optimiser.average) if config.optimiser.average else None
         self.step = 0
 
@@ -108,16 +109,17 @@ class StageTrainer:
             for name, value in losses.items():
                 sums[name].append(float(value.detach()))
         norm = nn.utils.clip_grad_norm_(self.trained.values(), config.optimiser.clip)
-        rate = config.optimiser.rate * rate_factor(self.step, config.steps, config.optimiser)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        factor = rate_factor(self.step, config.steps, config.optimiser)
+        for one, rate in zip(self.optimisers, self.rates, strict=True):
+            for group in one.param_groups:
+                group["lr"] = rate * factor
+            one.step()
+            one.zero_grad()
         if self.average:
             self.average.update(self.trained, self.step)
         self.step += 1
         means = {name: _mean(values) for name, values in self._of_all_ranks(sums).items()}
-        return {**means, "gradient": _number(norm), "rate": rate}
+        return {**means, "gradient": _number(norm), "rate": config.optimiser.rate * factor}
 
     def _of_all_ranks(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
         """The values of every sample of the batch: what is logged must not depend on the number of workers."""
@@ -136,7 +138,7 @@ class StageTrainer:
             "step": self.step,
             "sampler": {"seed": self.seed, "next_sample": self.step * self.config.batch},
             "model": {name: whole(parameter.detach()) for name, parameter in self.trained.items()},
-            "optimiser": tree_map_only(Tensor, whole, self.optimiser.state_dict()),
+            "optimisers": [tree_map_only(Tensor, whole, one.state_dict()) for one in self.optimisers],
             "average": tree_map_only(Tensor, whole, self.average.values) if self.average else None,
             "rng": torch.get_rng_state(),
         }
@@ -153,14 +155,15 @@ class StageTrainer:
             if self.average:
                 for name, value in self.average.values.items():
                     value.copy_(shared_like(state["average"][name], value))
-        moments = {
-            place: {
-                key: shared_like(value, parameter) if value.shape == parameter.shape else value
-                for key, value in state["optimiser"]["state"].get(place, {}).items()
+        for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            moments = {
+                place: {
+                    key: shared_like(value, parameter) if value.shape == parameter.shape else value
+                    for key, value in saved["state"].get(place, {}).items()
+                }
+                for place, parameter in enumerate(one.param_groups[0]["params"])
             }
-            for place, parameter in enumerate(self.trained.values())
-        }
-        self.optimiser.load_state_dict({**state["optimiser"], "state": moments})
+            one.load_state_dict({**saved, "state": moments})
         torch.set_rng_state(state["rng"].cpu())
 
 

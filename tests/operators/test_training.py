@@ -312,6 +312,53 @@ def test_blind_reading_learns_from_words_alone() -> None:
     assert not any(name.startswith(("language.vision_tower", "language.mm_projector")) for name in changed)
 
 
+def test_with_nothing_asked_both_encoders_learn_and_nothing_else() -> None:
+    model = model_of(auxiliary=True)
+    config = StageConfig(
+        steps=12,
+        trained=("segmenter.image_encoder", "language.vision_tower", "auxiliary.on_tower", "auxiliary.on_image"),
+        forward=ForwardConfig(prompts="nothing asked"),
+        losses=LossWeights(ce=0, bce=0, dice=0, auxiliary=1),
+        optimiser=OptimiserConfig(rate=3e-3, warmup=0, decay="none"),
+    )
+    clip = clip_of()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer = StageTrainer(model, config, 0)
+    curve = [trainer.run_step([clip]) for _ in range(config.steps)]
+    assert set(curve[0]) == {"loss", "auxiliary", "shapes_on_tower", "shapes_on_image", "gradient", "rate"}
+    assert curve[-1]["auxiliary"] < 0.9 * curve[0]["auxiliary"]
+    assert all(0 <= losses[name] <= 1 for losses in curve for name in ("shapes_on_tower", "shapes_on_image"))
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert all(name.startswith(config.trained) for name in changed)
+    for part in ("segmenter.image_encoder.trunk.blocks.0", "language.vision_tower", "auxiliary.on_tower"):
+        assert any(name.startswith(part) for name in changed), part
+    alone = replace(config, trained=("segmenter.image_encoder", "auxiliary.on_image"))
+    assert "shapes_on_tower" not in StageTrainer(model, alone, 0).run_step([clip])
+    neither = replace(config, trained=("auxiliary.on_image",))
+    with pytest.raises(ValueError, match="vision tower or SAM2's image encoder"):
+        StageTrainer(model, neither, 0).run_step([clip])
+
+
+def test_muon_turns_matrices_evenly_and_leaves_the_rest_to_adamw() -> None:
+    after, before = {}, {}
+    for muon in (0.0, 2e-3):
+        model = model_of(lora=LoraConfig(rank=0))
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        parts = ("language.llama", "lm_head", "segmenter.sam_mask_decoder")
+        config = StageConfig(steps=1, trained=parts, optimiser=OptimiserConfig(muon=muon, warmup=0))
+        StageTrainer(model, config, 0).run_step([clip_of()])
+        after[muon] = {name: value.detach() for name, value in model.named_parameters()}
+    moved = {name for name in before if not torch.equal(after[2e-3][name], after[0.0][name])}
+    assert "language.llama.layers.0.self_attn.q_proj.weight" in moved
+    assert all(name.endswith(".weight") and before[name].ndim == 2 for name in moved)
+    assert not {"lm_head.weight", "language.llama.embed_tokens.weight"} & moved
+    # AdamW's first update is a matrix of signs; Muon's has singular values that hardly differ, up to the gradient's rank
+    name = "language.llama.layers.0.mlp.down_proj.weight"
+    by_adamw, by_muon = (torch.linalg.svdvals(after[key][name] - before[name]) for key in (0.0, 2e-3))
+    assert by_muon[0] / by_muon[7] < 1.5 < 2 < by_adamw[0] / by_adamw[7]
+    assert by_muon[:8].mean() == pytest.approx(2e-3 * 0.2 * max(before[name].shape) ** 0.5, rel=0.3)
+
+
 def test_sharing_the_prefix_changes_no_loss() -> None:
     model = model_of().eval()
     choose_trained(model, PAPER_PARTS)
@@ -361,7 +408,7 @@ def test_accumulated_samples_are_the_mean_of_their_gradients() -> None:
     def look(*_: object) -> None:
         seen.update({name: value.grad.clone() for name, value in trainer.trained.items() if value.grad is not None})
 
-    trainer.optimiser.register_step_pre_hook(look)
+    trainer.optimisers[0].register_step_pre_hook(look)
     trainer.run_step(clips)
     assert seen
     for name, value in seen.items():
@@ -369,8 +416,9 @@ def test_accumulated_samples_are_the_mean_of_their_gradients() -> None:
         assert torch.allclose(value, mean, atol=1e-6), name
 
 
-def test_a_resumed_trainer_goes_on_as_if_nothing_had_happened() -> None:
-    config = StageConfig(steps=4, trained=PAPER_PARTS, optimiser=OptimiserConfig(average=0.9, warmup=2))
+@pytest.mark.parametrize("muon", [0.0, 1e-3])
+def test_a_resumed_trainer_goes_on_as_if_nothing_had_happened(muon: float) -> None:
+    config = StageConfig(steps=4, trained=PAPER_PARTS, optimiser=OptimiserConfig(muon=muon, average=0.9, warmup=2))
     clips = [clip_of(index) for index in range(4)]
     whole = StageTrainer(model_of(), config, 0)
     curve = [whole.run_step([clip])["loss"] for clip in clips]

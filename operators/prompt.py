@@ -21,8 +21,10 @@ SYSTEM = (
 )
 ANSWER = "Sure, the segmentation result of each frame is [SEG], while for the entire video it is [TAK]."
 SENTENCE = "{sent}"  # where the instruction goes
+_WORDS = "{words}"  # where an answer's own words go, which only training has
 _ASK = f"Reference Video: <video> \n{SENTENCE} Please find it in the Reference Video and respond with "
 _WHAT_IS = f"Reference Video: <video> \nWhat is {SENTENCE} in the Reference Video? Please respond with "
+_EXPLAIN = f"Reference Video: <video> \n{SENTENCE} Please output segmentation mask and explain why."
 _MASKS = "segmentation masks for each frame and for the entire video separately."
 
 
@@ -47,22 +49,30 @@ def question(sentence: str) -> str:
     return _question_template(sentence).replace(SENTENCE, sentence)
 
 
-def conversation(sentence: str) -> str:
-    """System text, question and the fixed answer, before expansion to frames."""
-    return _template(sentence).replace(SENTENCE, sentence)
+def conversation(sentence: str, words: str = "") -> str:
+    """System text, question and the fixed answer, before expansion to frames. `words`: see `PromptTokenizer.encode`."""
+    return _fill(_template(sentence, bool(words)), sentence, words)
 
 
 def expanded(sentence: str, num_frames: int) -> str:
     """The conversation with one `<image>` and one numbered `[SEG]` for each of `num_frames` frames."""
-    return _expand(_template(sentence), num_frames).replace(SENTENCE, sentence)
+    return _fill(_expand(_template(sentence), num_frames), sentence)
 
 
 def _question_template(sentence: str) -> str:
     return (_ASK if sentence.endswith("?") else _WHAT_IS) + _MASKS
 
 
-def _template(sentence: str) -> str:
+def _template(sentence: str, explained: bool = False) -> str:
+    if explained:
+        return f"{SYSTEM} USER: {_EXPLAIN} ASSISTANT: {ANSWER} {_WORDS}</s>"
     return f"{SYSTEM} USER: {_question_template(sentence)} ASSISTANT: {ANSWER}</s>"
+
+
+def _fill(template: str, sentence: str, words: str = "") -> str:
+    """Both at once: what one of them holds is never a place for the other."""
+    given = {SENTENCE: sentence, _WORDS: words}
+    return re.sub("|".join(map(re.escape, given)), lambda found: given[found[0]], template)
 
 
 def _expand(template: str, num_frames: int) -> str:
@@ -117,12 +127,15 @@ class PromptTokenizer:
         self.specials = {"[SEG]": seg_token_id, "[TAK]": tak_token_id, "</s>": self.pieces.eos_id()}
         self.tokens_per_image = tokens_per_image
 
-    def encode(self, text: str, num_frames: int) -> Prompt:
-        """Tokenises a normalised instruction for `num_frames` >= 1 sampled frames."""
-        chunks = _expand(_template(text), num_frames).split("<image>")
-        ids = [self.pieces.bos_id(), *self._chunk(chunks[0], text)]
+    def encode(self, text: str, num_frames: int, words: str = "") -> Prompt:
+        """Tokenises a normalised instruction for `num_frames` >= 1 sampled frames.
+
+        `words`: what is said after the masks, in training alone; the question then asks for masks and an explanation.
+        """
+        chunks = _expand(_template(text, bool(words)), num_frames).split("<image>")
+        ids = [self.pieces.bos_id(), *self._chunk(chunks[0], text, words)]
         for chunk in chunks[1:]:
-            ids += [IMAGE_TOKEN, *self._chunk(chunk, text)]
+            ids += [IMAGE_TOKEN, *self._chunk(chunk, text, words)]
         extra_rows = (self.tokens_per_image - 1) * num_frames
         seg = [index for index, token in enumerate(ids) if token == self.specials["[SEG]"]]
         tak = [index for index, token in enumerate(ids) if token == self.specials["[TAK]"]]
@@ -136,8 +149,8 @@ class PromptTokenizer:
             prefix_length=max(index for index, token in enumerate(ids) if token == IMAGE_TOKEN) + 1,
         )
 
-    def _chunk(self, chunk: str, sentence: str) -> list[int]:
-        """Ids of a piece of the template between two images, the instruction filled in only after the split at specials.
+    def _chunk(self, chunk: str, sentence: str, words: str) -> list[int]:
+        """Ids of a piece of the template between two images, the texts filled in only after the split at specials.
 
         The legacy rule: white space next to [SEG] and [TAK] goes (not next to </s>), and each part between specials is
         encoded by itself, with SentencePiece's own leading space.
@@ -148,5 +161,5 @@ class PromptTokenizer:
             if part in self.specials:
                 ids.append(self.specials[part])
             else:
-                ids += self.pieces.encode(part.replace(SENTENCE, sentence))
+                ids += self.pieces.encode(_fill(part, sentence, words))
         return ids

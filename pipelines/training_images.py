@@ -9,6 +9,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -171,9 +172,8 @@ def spoken_category(name: str) -> str:
 class ReasonSeg:
     """Images with a JSON of the same name: questions, and outlines of what answers them or is to be ignored.
 
-    `explanatory/train.json` has an answer in words for some images. In the recipe, `EXPLAINED` of their samples ask for the
-    words alone, half of the others for masks and the words, and the rest for masks. Here, all of the others are asked for
-    masks alone, since the fixed answer has no place for words.
+    `explanatory/train.json` has an answer in words for some images. As in the recipe, `EXPLAINED` of their samples ask for the
+    words alone, half of the others for masks and the words, and the rest for masks.
     """
 
     def __init__(self, folder: Folder, split: str, most: int) -> None:
@@ -194,7 +194,10 @@ class ReasonSeg:
         if words and random.random() < EXPLAINED:
             return Clip("reason-seg", picture[None], is_video=False, turns=((texts[0], words),))
         numbers = outlines(about["shapes"], *picture.shape[:2])
-        return image_clip("reason-seg", picture, texts, [numbers == 1] * len(texts), numbers == IGNORE)
+        clip = image_clip("reason-seg", picture, texts, [numbers == 1] * len(texts), numbers == IGNORE)
+        if words and random.random() < 0.5:
+            return replace(clip, words=(words,) * len(texts))
+        return clip
 
 
 def outlines(shapes: Sequence[dict[str, Any]], height: int, width: int) -> np.ndarray:

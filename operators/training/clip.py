@@ -42,6 +42,7 @@ class Clip:
         masks: (E, n, H, W) bool; all zero where nothing is meant.
         ignored: (H, W) bool, pixels that take no part in the mask losses (ADE20K's void, ReasonSeg's "ignore"); or None.
         is_video: whether TDA applies (the recipe fuses videos only).
+        words: for each instruction, what is said after its masks ("": nothing); or ().
         turns: instead of instructions: (question, answer) pairs of a dialogue about the frames, which has no masks.
         objects: of a synthetic clip.
     """
@@ -52,6 +53,7 @@ class Clip:
     masks: np.ndarray | None = None
     ignored: np.ndarray | None = None
     is_video: bool = True
+    words: tuple[str, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
     objects: Objects | None = None
 

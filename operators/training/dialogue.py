@@ -20,9 +20,9 @@ class Dialogue:
     labels: tuple[int, ...]
 
 
-def answer_labels(tokenizer: PromptTokenizer, text: str, prompt: Prompt) -> tuple[int, ...]:
-    """Labels (L) of a normalised instruction's prompt: the ids of the fixed answer, `IGNORED` for what comes before it."""
-    question = conversation(text).partition(ASSISTANT)[0].partition("<video>")[2] + ASSISTANT
+def answer_labels(tokenizer: PromptTokenizer, text: str, prompt: Prompt, words: str = "") -> tuple[int, ...]:
+    """Labels (L) of a normalised instruction's prompt: the ids of the answer, `IGNORED` for what comes before it."""
+    question = conversation(text, words).partition(ASSISTANT)[0].partition("<video>")[2] + ASSISTANT
     start = prompt.prefix_length + len(tokenizer.pieces.encode(question))
     return (*[IGNORED] * start, *prompt.input_ids[start:])
 
@@ -30,16 +30,19 @@ def answer_labels(tokenizer: PromptTokenizer, text: str, prompt: Prompt) -> tupl
 def encode_dialogue(
     tokenizer: PromptTokenizer, turns: Sequence[tuple[str, str]], num_frames: int, limit: int
 ) -> Dialogue:
-    """A dialogue about frames in LLaVA's v1 style: all frames first, labels on the answers and the end after each.
+    """A dialogue about frames in LLaVA's v1 style: all frames first, numbered, labels on the answers and the end after each.
 
     What a text holds besides words is data: "<image>" in it is dropped, special tokens are read as text. At most `limit`
     rows of the model are used (recipe: 2048); what is beyond is cut.
     """
     pieces = tokenizer.pieces
-    head = pieces.encode(f"{SYSTEM} USER:")
-    ids, labels = [pieces.bos_id(), *head, *[IMAGE_TOKEN] * num_frames], [IGNORED] * (1 + len(head) + num_frames)
+    ids = [pieces.bos_id()]
+    for number in range(num_frames):
+        ids += [*pieces.encode(f", ({number})" if number else f"{SYSTEM} USER: (0)"), IMAGE_TOKEN]
+    labels = [IGNORED] * len(ids)
     for number, (question, answer) in enumerate(turns):
-        asked = pieces.encode(f"{' USER: ' if number else ' '}{_plain(question)}{ASSISTANT}")
+        begin = " USER: " if number else "\n"
+        asked = pieces.encode(f"{begin}{_plain(question)}{ASSISTANT}")
         said = [*pieces.encode(_plain(answer)), pieces.eos_id()]
         ids, labels = [*ids, *asked, *said], [*labels, *[IGNORED] * len(asked), *said]
     room = limit - (tokenizer.tokens_per_image - 1) * num_frames

@@ -136,7 +136,10 @@ class TrainingModel(nn.Module):
     def _with_language(
         self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
     ) -> None:
-        prompts = [self.tokenizer.encode(text, len(clip.frames)) for text in clip.texts]
+        words = clip.words or ("",) * len(clip.texts)
+        prompts = [
+            self.tokenizer.encode(text, len(clip.frames), said) for text, said in zip(clip.texts, words, strict=True)
+        ]
         patches: Tensor | None = None
         if config.blind:
             nothing_before = DynamicCache(config=self.language.llama.config)
@@ -145,7 +148,7 @@ class TrainingModel(nn.Module):
             tokens, patches = self._image_tokens(clip.frames)
             states = self._suffix_states(prompts, tokens, config.share_prefix)
         if weights.ce > 0:
-            labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, strict=True)]
+            labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token is asked for the next one
             rows = [state[:-1] for state in states]
             wanted = [label[prompt.prefix_length + 1 :] for label, prompt in zip(labels, prompts, strict=True)]

@@ -47,13 +47,24 @@ HIERA_TINY = Sam2Config(
     global_attention_blocks=(5, 7, 9),
     window_pos_embed_bkg_spatial_size=(7, 7),
 )
+# SAM2's own sam2_hiera_l.yaml, whole.
+HIERA_LARGE = Sam2Config(
+    image_size=1024,
+    embed_dim=144,
+    num_heads=2,
+    stages=(2, 6, 36, 4),
+    window_spec=(8, 4, 16, 8),
+    global_attention_blocks=(23, 33, 43),
+    window_pos_embed_bkg_spatial_size=(7, 7),
+)
+REAL = {"hiera-tiny": HIERA_TINY, "hiera-large": HIERA_LARGE}
 DIMS = ("tiny", "hiera-tiny")
 MAX_BATCH = 16  # `PropagateConfig.track_batch`
 
 
 @contextmanager
 def benchmark_model(dims: str) -> Iterator[str]:
-    """A bundle of random weights: "tiny" has the parity kit's sizes; "hiera-tiny" the same language side and a real SAM2."""
+    """A bundle of random weights: "tiny" has the parity kit's sizes; those of `REAL` the same language side and a real SAM2."""
     tiny = BUNDLED / "untrained-tiny"
     if dims == "tiny":
         yield tiny.name
@@ -61,7 +72,7 @@ def benchmark_model(dims: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(tiny, folder, dirs_exist_ok=True)
         description = json.loads((tiny / "bundle.json").read_text(encoding="utf-8"))
-        description["model"]["sam2"] = asdict(HIERA_TINY)
+        description["model"]["sam2"] = asdict(REAL[dims])
         (Path(folder) / "bundle.json").write_text(json.dumps(description), encoding="utf-8")
         yield folder
 
@@ -92,7 +103,7 @@ class Clock:
         return median(samples)
 
 
-def arguments(description: str | None, *, dims: bool = True) -> argparse.Namespace:
+def arguments(description: str | None, *, dims: bool = True, large: bool = False) -> argparse.Namespace:
     """The options that all benchmarks share; sets torch's threads."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer frames and repetitions")
@@ -100,6 +111,8 @@ def arguments(description: str | None, *, dims: bool = True) -> argparse.Namespa
     if dims:
         parser.add_argument("--dims", nargs="+", choices=DIMS, default=DIMS)
         parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    if large:
+        parser.add_argument("--large", action="store_true", help="Hiera-L's parts instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options

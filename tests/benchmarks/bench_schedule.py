@@ -1,13 +1,14 @@
 """The shared schedule against one instruction at a time, and against the work that no schedule can leave out.
 
-    python -m tests.benchmarks.bench_schedule [--quick] [--dims tiny hiera-tiny] [--clock wall|cpu] [--threads 1]
+    python -m tests.benchmarks.bench_schedule [--quick] [--dims tiny hiera-tiny] [--large] [--clock wall|cpu] [--threads 1]
 
 Both schedules run alternately in one process, from frames in memory to run-length codes. The bound is T image encodings,
 E * T tracking steps (memory attention, mask decoder and memory encoder in the steady state), one prompt prefix for each
 distinct set of sampled frames and E suffixes, each timed alone in the same process, at the better of the batch sizes tried.
 SAM2's own modules make that bound, so it stays what it is when the tracking step is improved; the second bound has
 `Segmenter.track`, timed alone in the same way, in their place.
-The reference with many instructions of real size is not run but extrapolated from one instruction, and marked so.
+The reference with many instructions of real size is not run but extrapolated from one instruction, and marked so. `--large`:
+Hiera-L at 1024 px, of which nothing is run whole: both schedules are worked out from the times of their parts.
 """
 
 from __future__ import annotations
@@ -284,10 +285,41 @@ def compare(model: str, total: int, rounds: dict[int, int], extrapolate: bool, c
     print(f"\nE = {max(rounds)}, each kind of work timed alone:\n\n{details}", flush=True)
 
 
+def from_components(model: str, total: int, sampled: int, counts: Iterable[int], clock: Clock) -> None:
+    """Prints both schedules as the sum of their parts on SAM2's side, each part timed alone.
+
+    For each instruction the reference encodes the sampled frames, the keyframe, the other frames, and the keyframe twice more.
+    """
+    video = benchmark_video(model, 4)
+    segmenter = shared_network(model, "segmenter", "cpu", "float32")
+    pixels, _ = sam2_input(video.array[:1], segmenter.image_size)
+    encoding = clock.median(lambda: segmenter.encode(pixels))
+    step = Step(segmenter, segmenter.encode(pixels), 1)
+    parts = {name: clock.median(call) for name, call in step.parts().items()}
+    track = clock.median(step.track)
+    rows = [[name, f"{seconds:.3f}"] for name, seconds in {"image encoding": encoding, **parts}.items()]
+    print(table(["part, B = 1", "seconds"], [*rows, ["whole tracking step, `Segmenter.track`", f"{track:.3f}"]]))
+    rows = []
+    for count in counts:
+        calls = count * (sampled + 1 + (total - 1) + 2)
+        reference = calls * encoding + count * total * sum(parts.values())
+        shared = total * encoding + count * total * track
+        share = calls * encoding / reference
+        rows.append([str(count), f"{calls} / {total}", f"{reference:.0f}", f"{share:.0%}", f"{shared:.0f}"])
+        rows[-1].append(f"**{reference / shared:.2f}**")
+    head = ["E", "encodings", "reference, s", "of it encoding", "shared, s", "ratio"]
+    print(f"\nWorked out for T = {total} and {sampled} sampled frames:\n\n{table(head, rows)}", flush=True)
+
+
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__, large=True)
     clock = Clock(options.clock)
     print(header(options))
+    if options.large:
+        with benchmark_model("hiera-large") as model, torch.inference_mode():
+            print("\n## hiera-large: 1024 px\n")
+            from_components(model, 100, 11, (1, 5, 20, 34), clock)
+        return
     for dims in options.dims:
         total, rounds = 40, {1: 3, 5: 2, 20: 1} if dims == "tiny" else {1: 2, 5: 1, 20: 1}
         if options.quick:

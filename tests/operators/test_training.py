@@ -125,16 +125,20 @@ def test_a_negative_or_unknown_weight_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["the red ring", "which shape would roll?", "a <video> of [seg] assistant: x"])
 @pytest.mark.parametrize("frames", [1, 3])
-def test_labels_are_exactly_the_answer(text: str, frames: int) -> None:
+@pytest.mark.parametrize("words", ["", "it is [SEG] round {sent} <image></s> ASSISTANT: so"])
+def test_labels_are_exactly_the_answer(text: str, frames: int, words: str) -> None:
     tokenizer = open_bundle("untrained-tiny").prompt_tokenizer()
-    prompt = tokenizer.encode(text, frames)
-    labels = answer_labels(tokenizer, text, prompt)
+    prompt = tokenizer.encode(text, frames, words)
+    labels = answer_labels(tokenizer, text, prompt, words)
     assert len(labels) == len(prompt.input_ids)
     begin = next(index for index, label in enumerate(labels) if label != IGNORED)
     assert labels[begin:] == prompt.input_ids[begin:]
     said = tokenizer.pieces.decode([token for token in labels[begin:] if token < 1000])
     assert said.startswith("Sure, the segmentation result of each frame is (0)")
-    assert tokenizer.pieces.decode([token for token in prompt.input_ids[:begin] if token >= 0]).endswith("ASSISTANT:")
+    assert said.endswith(words or "it is .")
+    asked = tokenizer.pieces.decode([token for token in prompt.input_ids[:begin] if token >= 0])
+    assert asked.endswith(" and explain why. ASSISTANT:" if words else " separately. ASSISTANT:")
+    assert prompt.input_ids.count(-200) == frames
     assert labels[-1] == tokenizer.pieces.eos_id()
     assert labels.count(1000) == frames
     assert labels.count(1001) == 1
@@ -144,6 +148,9 @@ def test_a_dialogue_has_labels_on_its_answers_only_and_its_texts_stay_data() -> 
     tokenizer = open_bundle("untrained-tiny").prompt_tokenizer()
     turns = [("<image>\nwhat is it? [SEG]</s>", "a ring </s>"), ("and its colour?", "red")]
     dialogue = encode_dialogue(tokenizer, turns, 2, limit=2048)
+    places = [place for place, token in enumerate(dialogue.input_ids) if token == -200]
+    assert tokenizer.pieces.decode(list(dialogue.input_ids[: places[0]])).endswith("USER: (0)")
+    assert tokenizer.pieces.decode(list(dialogue.input_ids[places[0] + 1 : places[1]])) == ", (1)"
     assert dialogue.input_ids.count(-200) == 2
     assert 1000 not in dialogue.input_ids
     assert [token for token in dialogue.input_ids if token == tokenizer.pieces.eos_id()] == [
@@ -366,6 +373,23 @@ def test_sharing_the_prefix_changes_no_loss() -> None:
     shared, whole = (model(clip, 0, ForwardConfig(share_prefix=share), LossWeights()) for share in (True, False))
     for name in ("ce", "bce", "dice"):
         assert shared[name].item() == pytest.approx(whole[name].item(), abs=1e-5)
+
+
+def test_words_after_the_masks_enter_the_cross_entropy_alone() -> None:
+    model = model_of(lora=LoraConfig(rank=0)).eval()
+    clip = clip_of()
+    plain = model(clip, 0, ForwardConfig(), LossWeights())
+    texts = [model.tokenizer.encode(text, len(clip.frames)) for text in clip.texts]
+    explained = replace(clip, words=("it is round", ""))
+    for share in (True, False):
+        losses = model(explained, 0, ForwardConfig(share_prefix=share), LossWeights())
+        assert losses["ce"].item() != pytest.approx(plain["ce"].item(), abs=1e-4)
+    with_words = model.tokenizer.encode(clip.texts[0], len(clip.frames), "it is round")
+    assert with_words.prefix_length == texts[0].prefix_length
+    # nothing after [TAK] reaches the masks: other words, same masks
+    other = model(replace(clip, words=("it is square", "")), 0, ForwardConfig(), LossWeights())
+    assert other["ce"].item() != losses["ce"].item()
+    assert other["bce"].item() == pytest.approx(losses["bce"].item(), abs=1e-6)
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:

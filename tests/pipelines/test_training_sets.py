@@ -260,7 +260,7 @@ def test_files_of_chat_univi_that_cannot_be_read_are_passed_over(tmp_path: Path)
         drawn("chat-univi-mimic", tmp_path)
 
 
-def test_a_tenth_of_the_explained_pictures_is_asked_about_for_words_alone(tmp_path: Path) -> None:
+def test_explained_pictures_are_asked_about_for_words_alone_for_masks_and_words_or_for_masks(tmp_path: Path) -> None:
     write_images(tmp_path)
     write_json(tmp_path / "reason_seg/ReasonSeg/train/s.json", {"text": ["What else?"], "shapes": []})
     write_picture(tmp_path / "reason_seg/ReasonSeg/train/s.jpg")
@@ -268,6 +268,10 @@ def test_a_tenth_of_the_explained_pictures_is_asked_about_for_words_alone(tmp_pa
     random = np.random.default_rng(0)
     clips = [source.draw(random) for _ in range(1000)]
     words = [clip for clip in clips if clip.turns]
+    both = [clip for clip in clips if clip.words]
+    assert 180 <= len(both) <= 270  # half of the others
+    assert all(clip.words == ("The square is cold.",) and clip.masks is not None for clip in both)
+    assert {clip.texts for clip in both} == {("what would cool it?",)}
     assert 30 <= len(words) <= 70  # half of the pictures are explained
     assert all(clip.turns == (("What would cool it?", "The square is cold."),) for clip in words)
     assert all(clip.masks is None for clip in words)

@@ -43,10 +43,13 @@ class SynthData:
     config: SynthConfig = field(default_factory=SynthConfig)
 
     def draw(self, random: np.random.Generator) -> Clip:
-        while True:
+        for _ in range(200):
             video = make_video(self.seed, int(random.integers(self.videos)), self.split, self.config)
             if video.expressions:  # a rare video has nothing that nobody would argue about
                 return from_synth(video, random, self.frames, self.expressions)
+        raise ValueError(
+            "none of 200 synthetic videos has an instruction: expected more frames, objects or expressions"
+        )
 
 
 def balanced(weights: Sequence[float], number: int, seed: int) -> int:

@@ -45,7 +45,8 @@ class SynthConfig:
     """Most expressions of each of the four kinds in a video."""
 
     def __post_init__(self) -> None:
-        for name, least in (("objects", 1), ("frames", 2)):
+        # what shows in fewer than three frames is not asked about
+        for name, least in (("objects", 1), ("frames", 3)):
             low, high = getattr(self, name)
             if not least <= low <= high:
                 raise ValueError(f"{name} = {(low, high)}: expected (least, most) with {least} <= least <= most")

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # Raised whenever the same seed would give another video.
 VERSION = 1
+MOST_SCENES = 200  # that are tried before settings are said to be impossible; the usual ones take one or two
 
 
 def make_video(seed: int, index: int, split: str = "train", config: SynthConfig | None = None) -> SynthVideo:
@@ -67,7 +68,7 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
 
 def _drawn(random: np.random.Generator, config: SynthConfig, split: str) -> tuple[Scene, list[Look], Lens, Layers]:
     """A scene of well visible objects only, and what each of them covers."""
-    while True:
+    for _ in range(MOST_SCENES):
         scene = draw_scene(random, config, split)
         looks = [draw_look(random, actor) for actor in scene.actors]
         lens = draw_lens(random, config.effects)
@@ -84,6 +85,10 @@ def _drawn(random: np.random.Generator, config: SynthConfig, split: str) -> tupl
             patches = [list(_without(tuple(row), worst)) for row in patches]
         if len(looks) >= min(2, config.objects[0]):
             return scene, looks, lens, layers
+    raise ValueError(
+        f"none of {MOST_SCENES} scenes shows its objects well enough: expected larger objects (radius = {config.radius}) or "
+        f"frames (short_sides = {config.short_sides})"
+    )
 
 
 def _without(items: tuple[T, ...], number: int) -> tuple[T, ...]:

@@ -86,6 +86,7 @@ def test_videos_keep_to_their_configuration() -> None:
     [
         ({"objects": (0, 3)}, "objects"),
         ({"frames": (9, 8)}, "frames"),
+        ({"frames": (2, 8)}, "frames"),
         ({"radius": (0.01, 0.2)}, "radius"),
         ({"shapes": ("circle", "cube")}, "shapes"),
         ({"colours": ()}, "colours"),
@@ -98,6 +99,12 @@ def test_videos_keep_to_their_configuration() -> None:
 def test_a_configuration_that_cannot_be_is_refused_by_name(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words} = .*expected"):
         SynthConfig(**wrong)
+
+
+def test_settings_that_no_scene_meets_end_in_an_error() -> None:
+    specks = SynthConfig(short_sides=(32,), aspects=(1.0,), radius=(0.05, 0.05), frames=(3, 3))
+    with pytest.raises(ValueError, match=r"expected larger objects \(radius = .*short_sides = \(32,\)"):
+        make_video(0, 0, "train", specks)
 
 
 def test_an_unknown_split_and_a_negative_number_are_refused() -> None:

@@ -104,6 +104,8 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_stop_it(job_se
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell that runs the tests in the background may have them ignore the signal, which children inherit
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert follower.stdout is not None
     for line in follower.stdout:

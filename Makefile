@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 .PHONY: demo test check bench clean
 
 demo: $(STAMP)
-	@$(BIN)/vrshq label pipelines/demo/instructions.jsonl --output $(DEMO) --model untrained-tiny
+	@$(BIN)/vrshq label pipelines/demo/instructions.jsonl --output $(DEMO)
 	@$(BIN)/vrshq report $(DEMO)
 
 test: $(STAMP)

@@ -27,7 +27,7 @@ class KeyframeConfig:
     through SAM2 at once.
     """
 
-    model: str = "untrained-tiny"
+    model: str = "tiny"
     method: str = "tks"
     seed: int = 0
     hole_area: int = 8

@@ -30,7 +30,7 @@ class PreSampleConfig:
     whole of it. `batch_size`: frames, or texts, through CLIP at once.
     """
 
-    model: str = "untrained-tiny"
+    model: str = "tiny"
     sampler: str = "grid"
     max_image_token: int = 12
     seed: int = 0

@@ -24,7 +24,7 @@ class PropagateConfig:
     `presence`: instructions whose presence is at most this get empty masks on all frames; 0: none, as in the reference.
     """
 
-    model: str = "untrained-tiny"
+    model: str = "tiny"
     hole_area: int = 8
     presence: float = 0.0
     feature_cache_bytes: int = 2 << 30

@@ -200,7 +200,7 @@ def _llama_config(config: LanguageConfig) -> LlamaConfig:
 class TokensConfig:
     """`frame_batch`: frames through the vision tower at once; `max_suffixes`: instructions through the LLaMA at once."""
 
-    model: str = "untrained-tiny"
+    model: str = "tiny"
     frame_batch: int = 8
     max_suffixes: int = 8
     device: str = "cpu"

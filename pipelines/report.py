@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
-from cluster.run_directory import RunDirectory, part_name
+from cluster.run_directory import RunDirectory
 from cluster.storage import Folder, StorageNotFoundError, fetch_to_local
 from operators.decode import open_video
 from operators.rle import decode as decode_rle
@@ -155,15 +154,10 @@ def _read_frames(uri: str, indices: list[int], size: tuple[int, int]) -> dict[in
 
 
 def _read_rows(run: RunDirectory, unit_id: str, frames: list[int]) -> list[dict[str, Any]]:
-    """A unit's rows of `masks/` on the given frames; [] where it wrote none."""
-    try:
-        part = pa.BufferReader(run.folder.read_bytes(part_name("masks", unit_id)))
-    except StorageNotFoundError:
-        return []
+    """A unit's rows of `masks/` on the given frames, from its part or from a merged file; [] where it wrote none."""
     columns = ["instruction_id", "frame_index", "height", "width", "rle", "object_score"]
-    rows: list[dict[str, Any]] = pq.read_table(
-        part, schema=MASKS, columns=columns, filters=[("frame_index", "in", frames)]
-    ).to_pylist()
+    table = run.read("masks", MASKS, columns, [unit_id])
+    rows: list[dict[str, Any]] = table.filter(pc.is_in(table["frame_index"], pa.array(frames, pa.int32()))).to_pylist()
     return rows
 
 

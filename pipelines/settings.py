@@ -113,7 +113,7 @@ class Resources(_Section):
 class Settings(_Section):
     """A labelling run. `dtype` is that of weights and activations; float32 is what parity is shown with."""
 
-    model: str = "untrained-tiny"
+    model: str = "tiny"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_instructions_per_unit: int = Field(default=16, ge=1)
     sampling: Sampling = Sampling()

@@ -122,6 +122,7 @@ class Auxiliary(nn.Module):
         self.on_image = nn.Linear(image, names)
         self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether anything is meant
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
+        self.place_on_tower = nn.Linear(tower, 3)  # x, y, radius of the object there
 
     def oracle(self, queries: Queries) -> Tensor:
         """(E, prompt): the embedding that says what a query means."""
@@ -159,6 +160,23 @@ class Auxiliary(nn.Module):
             parts.append(named + colours[filled].mean() if filled.any() else named)
         right = (logits[:, split:].argmax(1) == shape) * weight
         return NamedPlaces(torch.stack(parts).mean(), right.sum() / weight.sum())
+
+    def place_loss(self, patches: Tensor, objects: Objects) -> Tensor:
+        """How well each of the tower's patches (n, g*g, width) tells where it lies and how large the object on it is.
+
+        Naming what lies at a place needs no place, and a tower that only learns names forgets its position embedding: without
+        this loss x and y were lost on the patches, and with them on [SEG] and [TAK].
+        """
+        labels = dense_labels(objects, patches.shape[1], crop=True)
+        side = round(patches.shape[1] ** 0.5)
+        steps = (torch.arange(side, device=patches.device) + 0.5) / side
+        centres = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=1)
+        said = self.place_on_tower(patches).float()
+        loss = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1)
+        radius = labels.radius.to(patches.device)
+        if (filled := radius > 0).any():
+            loss = loss + F.smooth_l1_loss(said[..., 2].flatten()[filled], radius[filled], beta=0.1)
+        return 4 * loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
@@ -207,7 +225,8 @@ class NamedPlaces:
 
 @dataclass(frozen=True, eq=False)
 class DenseLabels:
-    """What lies at each of n * g * g places: `colour` and `shape` int64, one beyond the last name for none; `weight` float32.
+    """What lies at each of n * g * g places: `colour` and `shape` int64, one beyond the last name for none; `weight` and
+    `radius` float32, 0 where nothing lies.
 
     A place has the colour of the object that fills at least half of it, and the shape of the one that fills at least a tenth:
     shapes are seen at their borders. Weights are those of shapes: places of one object on one frame sum to 1.
@@ -216,6 +235,7 @@ class DenseLabels:
     colour: Tensor
     shape: Tensor
     weight: Tensor
+    radius: Tensor
 
 
 def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
@@ -237,4 +257,5 @@ def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
     count = mine.sum(2, keepdim=True).clamp(min=1)
     colour = torch.from_numpy(objects.colours)[number].masked_fill(best < 0.5, len(COLOUR_NAMES))
     shape = torch.from_numpy(objects.shapes)[number].masked_fill(~touched, len(SHAPE_NAMES))
-    return DenseLabels(colour.flatten(), shape.flatten(), (mine / count).sum(0).flatten())
+    radii = torch.from_numpy(objects.places[..., 2]).T.gather(1, number).masked_fill(best < 0.5, 0)
+    return DenseLabels(colour.flatten(), shape.flatten(), (mine / count).sum(0).flatten(), radii.flatten())

@@ -79,7 +79,7 @@ class TrainingModel(nn.Module):
         if clip.turns:
             losses["ce"] = self._dialogue(clip, config)
         elif config.prompts == "nothing asked":
-            self._name_places(clip, losses)
+            self._name_places(clip, weights, losses)
         elif config.prompts == "oracle":
             self._with_oracle(clip, config, weights, random, losses)
         else:
@@ -103,7 +103,7 @@ class TrainingModel(nn.Module):
         kept = labels >= 0
         return answer_loss(self.lm_head(states[kept]), labels[kept])
 
-    def _name_places(self, clip: Clip, losses: Losses) -> None:
+    def _name_places(self, clip: Clip, weights: LossWeights, losses: Losses) -> None:
         assert self.auxiliary is not None, "naming places needs the auxiliary part"
         assert clip.objects is not None, "naming places needs a synthetic clip"
         parts = []
@@ -112,6 +112,8 @@ class TrainingModel(nn.Module):
             named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
             parts.append(named.loss)
             losses["shapes_on_tower"] = named.right
+            if weights.place > 0:
+                losses["place"] = self.auxiliary.place_loss(patches, clip.objects)
         if _learns(self.segmenter.image_encoder):
             maps = encode_frames(self.segmenter, clip.frames).s16.flatten(2).transpose(1, 2)
             named = self.auxiliary.name_places(self.auxiliary.on_image, maps, clip.objects, crop=False)
@@ -170,6 +172,8 @@ class TrainingModel(nn.Module):
                     named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
                     losses["auxiliary"] = losses["auxiliary"] + named.loss
                     losses["shapes_on_tower"] = named.right
+            if weights.place > 0 and patches is not None:
+                losses["place"] = self.auxiliary.place_loss(patches, clip.objects)
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:

@@ -15,8 +15,9 @@ DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
 class LossWeights:
     """Factors of the losses in their sum. The first three are the paper's; the others are ours, and 0 in its recipe.
 
-    `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `oracle`: of the distance of [TAK] and
-    [SEG] from the embedding of what is meant.
+    `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
+    vision tower lies and how large the object on it is. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
+    what is meant.
     """
 
     ce: float = 1.0
@@ -24,6 +25,7 @@ class LossWeights:
     dice: float = 0.5
     presence: float = 0.0
     auxiliary: float = 0.0
+    place: float = 0.0
     oracle: float = 0.0
 
     def __post_init__(self) -> None:

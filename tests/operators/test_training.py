@@ -221,7 +221,9 @@ def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_wha
     objects = clip.objects
     assert objects is not None
     labels = dense_labels(objects, 64, crop=True)
-    colour, shape, weight = (part.view(4, 8, 8) for part in (labels.colour, labels.shape, labels.weight))
+    colour, shape, weight, radius = (
+        part.view(4, 8, 8) for part in (labels.colour, labels.shape, labels.weight, labels.radius)
+    )
     shares = objects.masks.reshape(len(objects.colours), 4, 8, 8, 8, 8).mean((3, 5))
     first = shares.argmax(0)
     for place in np.ndindex(4, 8, 8):
@@ -230,6 +232,7 @@ def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_wha
         assert colour[place] == (objects.colours[best] if share >= 0.5 else len(COLOUR_NAMES))
         assert shape[place] == (objects.shapes[best] if share >= 0.1 else len(SHAPE_NAMES))
         assert (weight[place] > 0) == (share >= 0.1)
+        assert radius[place] == (objects.places[best, place[0], 2] if share >= 0.5 else 0)
     for frame in range(4):  # each object counts as much as any other
         touched = {int(one) for one in first[frame][shares.max(0)[frame] >= 0.1]}
         assert float(weight[frame].sum()) == pytest.approx(len(touched), abs=1e-5)
@@ -339,7 +342,13 @@ def test_with_nothing_asked_both_encoders_learn_and_nothing_else() -> None:
     assert all(name.startswith(config.trained) for name in changed)
     for part in ("segmenter.image_encoder.trunk.blocks.0", "language.vision_tower", "auxiliary.on_tower"):
         assert any(name.startswith(part) for name in changed), part
-    alone = replace(config, trained=("segmenter.image_encoder", "auxiliary.on_image"))
+    located = replace(
+        config, losses=replace(config.losses, place=1), trained=(*config.trained, "auxiliary.place_on_tower")
+    )
+    trainer = StageTrainer(model, located, 0)
+    curve = [trainer.run_step([clip]) for _ in range(config.steps)]
+    assert curve[-1]["place"] < 0.7 * curve[0]["place"]
+    alone = replace(located, trained=("segmenter.image_encoder", "auxiliary.on_image"))
     assert "shapes_on_tower" not in StageTrainer(model, alone, 0).run_step([clip])
     neither = replace(config, trained=("auxiliary.on_image",))
     with pytest.raises(ValueError, match="vision tower or SAM2's image encoder"):

@@ -102,6 +102,17 @@ def share_of(picture: Image.Image, color: tuple[int, int, int]) -> float:
     return float((np.abs(np.asarray(picture, int) - color).max(axis=-1) < 30).mean())
 
 
+def test_a_compacted_run_has_the_same_pictures(place: str, clip: Path, ball: np.ndarray) -> None:
+    tracks = [{"video_id": "hide", "video_uri": str(clip), "instruction_id": str(number)} for number in range(3)]
+    run = write_run(place, tracks, ball)
+    report.write_report(place)
+    before = [image(run, "hide", str(number)).tobytes() for number in range(3)]
+    units = run.read_manifest()["unit_id"].to_pylist()
+    assert run.compact(units, to_the_end=True)["masks"] == (2, 1)
+    report.write_report(place)
+    assert [image(run, "hide", str(number)).tobytes() for number in range(3)] == before
+
+
 def test_every_instruction_has_a_sheet_and_a_place_on_the_page(place: str, clip: Path, ball: np.ndarray) -> None:
     tracks = [
         {"video_id": "hide", "video_uri": str(clip), "instruction_id": "0"},

@@ -1,0 +1,72 @@
+"""Promises of `tiny`, the model inside the package: small, made by its own config, and it sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter
+
+import pipelines.demo
+from operators import rle
+from operators.bundle import BUNDLED, open_bundle
+from operators.synth import SynthConfig
+from pipelines.demo.draw_clips import CLIPS, draw
+from pipelines.evaluate import evaluate
+from pipelines.label import label
+from pipelines.settings import Settings
+from pipelines.synth import synth
+from pipelines.train import _FREE
+from pipelines.train_settings import TrainSettings, load_train_settings
+
+TINY = BUNDLED / "tiny"
+CONFIG = Path(__file__).parents[2] / "pipelines/configs/tiny.yaml"
+DEMO = Path(pipelines.demo.__file__).parent
+
+
+def test_it_is_small_and_the_default() -> None:
+    assert sum(path.stat().st_size for path in TINY.rglob("*")) <= 15 * 10**6
+    assert Settings().model == "tiny"
+    assert open_bundle("tiny").seed is None  # weights, not random ones
+
+
+def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> None:
+    settings = load_train_settings(str(CONFIG), [])
+    expected = json.loads(TypeAdapter(TrainSettings).dump_json(settings))
+    made_with = json.loads((TINY / "bundle.json").read_text())["provenance"]["settings"]
+    assert {name: made_with[name] for name in expected if name not in _FREE} == {
+        name: value for name, value in expected.items() if name not in _FREE
+    }
+    rows = [json.loads(line) for line in (TINY / "training.jsonl").read_text().splitlines()]
+    reached = {row["stage"]: row["step"] for row in rows}
+    assert reached == {stage.name: stage.steps for stage in settings.stages}
+    assert open_bundle("tiny").presence == settings.presence
+
+
+@pytest.mark.timeout(900)
+def test_it_finds_what_is_named_in_videos_it_has_not_seen(tmp_path: Path) -> None:
+    config = SynthConfig(frames=(8, 12), short_sides=(128,), aspects=(1.0,), expressions=2)
+    synth(str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, use_ray=False)
+    evaluate("revos", str(tmp_path / "set"), str(tmp_path / "run"), split="test", use_ray=False)
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["breakdowns"]["asks"]["referring"]["JF"] > 50
+
+
+def test_it_finds_a_red_ball_in_the_demo(tmp_path: Path) -> None:
+    label(str(DEMO / "instructions.jsonl"), str(tmp_path / "run"), use_ray=False)
+    masks = [
+        row
+        for row in pq.read_table(tmp_path / "run/masks").to_pylist()
+        if (row["video_id"], row["instruction_id"]) == ("hide.mp4", "0")
+    ]
+    found = np.stack(
+        [
+            rle.decode(row["rle"], row["height"], row["width"])
+            for row in sorted(masks, key=lambda row: row["frame_index"])
+        ]
+    ).astype(bool)
+    truth = draw(next(clip for clip in CLIPS if clip.name == "hide"))[1]["red ball"]
+    assert (found & truth).sum() / (found | truth).sum() > 0.5

@@ -143,7 +143,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
     assert result["runs"][1]["scores"]["keyframe_J"] != result["runs"][0]["scores"]["keyframe_J"]
     written = {name: (output / name).read_bytes() for name in ("ablation.json", "ablation.md", "ablation.html")}
     taken: dict[str, int] = {}
-    variants = read_variants(vary, None, [], model="untrained-tiny")
+    variants = read_variants(vary, None, [])
     ablate("revos", str(root), str(output), variants, split=SPLIT, use_ray=False, on_run=taken.__setitem__)
     assert taken == {"base": 0, "keyframe.method=first": 0}
     assert {name: (output / name).read_bytes() for name in written} == written

@@ -137,14 +137,13 @@ class Auxiliary(nn.Module):
         meant = known + (self.place(place) + self.way(torch.cat([way, place], dim=1))) * placed
         return torch.where(torch.from_numpy(queries.nothing).to(device)[:, None], self.nothing, meant)
 
-    def name_places(self, head: nn.Linear, features: Tensor, objects: Objects, crop: bool) -> NamedPlaces:
+    def name_places(self, head: nn.Linear, features: Tensor, labels: DenseLabels) -> NamedPlaces:
         """How well colour and shape are named at each place of a feature map, objects and background in equal weight.
 
         Args:
             head: `on_tower` or `on_image`.
-            features: (n, g*g, width). crop: whether the map shows the frame's central square alone.
+            features: (n, g*g, width). labels: of its places.
         """
-        labels = dense_labels(objects, features.shape[1], crop)
         colour, shape, weight = (part.to(features.device) for part in (labels.colour, labels.shape, labels.weight))
         logits = head(features).flatten(0, 1).float()
         split = len(COLOUR_NAMES) + 1
@@ -161,13 +160,11 @@ class Auxiliary(nn.Module):
         right = (logits[:, split:].argmax(1) == shape) * weight
         return NamedPlaces(torch.stack(parts).mean(), right.sum() / weight.sum())
 
-    def place_loss(self, patches: Tensor, objects: Objects) -> Tensor:
+    def place_loss(self, patches: Tensor, labels: DenseLabels) -> Tensor:
         """How well each of the tower's patches (n, g*g, width) tells where it lies and how large the object on it is.
 
-        Naming what lies at a place needs no place, and a tower that only learns names forgets its position embedding: without
-        this loss x and y were lost on the patches, and with them on [SEG] and [TAK].
+        Naming what lies at a place needs no place: of a tower that learned names alone, no linear map tells x and y.
         """
-        labels = dense_labels(objects, patches.shape[1], crop=True)
         side = round(patches.shape[1] ** 0.5)
         steps = (torch.arange(side, device=patches.device) + 0.5) / side
         centres = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=1)

@@ -17,8 +17,8 @@ from operators.preprocess import clip_input
 from operators.prompt import Prompt, PromptTokenizer
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi
-from operators.training.auxiliary import Auxiliary, draw_queries
-from operators.training.clip import Clip
+from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries
+from operators.training.clip import Clip, Objects
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
 from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
@@ -109,14 +109,11 @@ class TrainingModel(nn.Module):
         parts = []
         if _learns(self.language.vision_tower):
             patches = self.language.patch_features(clip_input(clip.frames, self.language.config.tower.image_size))
-            named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
-            parts.append(named.loss)
-            losses["shapes_on_tower"] = named.right
-            if weights.place > 0:
-                losses["place"] = self.auxiliary.place_loss(patches, clip.objects)
+            parts.append(self._read_patches(patches, clip.objects, weights, losses))
         if _learns(self.segmenter.image_encoder):
             maps = encode_frames(self.segmenter, clip.frames).s16.flatten(2).transpose(1, 2)
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, clip.objects, crop=False)
+            labels = dense_labels(clip.objects, maps.shape[1], crop=False)
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, labels)
             parts.append(named.loss)
             losses["shapes_on_image"] = named.right
         if not parts:
@@ -124,6 +121,16 @@ class TrainingModel(nn.Module):
                 "prompts 'nothing asked': expected a stage that trains the vision tower or SAM2's image encoder"
             )
         losses["auxiliary"] = torch.stack(parts).sum()
+
+    def _read_patches(self, patches: Tensor, objects: Objects, weights: LossWeights, losses: Losses) -> Tensor:
+        """The auxiliary loss of the tower's patches; `place`, where it is asked for, goes into `losses`."""
+        assert self.auxiliary is not None, "reading patches needs the auxiliary part"
+        labels = dense_labels(objects, patches.shape[1], crop=True)
+        named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, labels)
+        losses["shapes_on_tower"] = named.right
+        if weights.place > 0:
+            losses["place"] = self.auxiliary.place_loss(patches, labels)
+        return named.loss
 
     def _with_oracle(
         self, clip: Clip, config: ForwardConfig, weights: LossWeights, random: np.random.Generator, losses: Losses
@@ -169,11 +176,9 @@ class TrainingModel(nn.Module):
             if weights.auxiliary > 0:
                 losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects)
                 if _learns(self.language.vision_tower) and patches is not None:
-                    named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, clip.objects, crop=True)
-                    losses["auxiliary"] = losses["auxiliary"] + named.loss
-                    losses["shapes_on_tower"] = named.right
-            if weights.place > 0 and patches is not None:
-                losses["place"] = self.auxiliary.place_loss(patches, clip.objects)
+                    losses["auxiliary"] = losses["auxiliary"] + self._read_patches(
+                        patches, clip.objects, weights, losses
+                    )
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:
@@ -213,7 +218,8 @@ class TrainingModel(nn.Module):
             and features.s16.requires_grad
         ):
             maps = features.s16.flatten(2).transpose(1, 2)
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, clip.objects, crop=False)
+            labels = dense_labels(clip.objects, maps.shape[1], crop=False)
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, labels)
             losses["auxiliary"] = losses["auxiliary"] + named.loss if "auxiliary" in losses else named.loss
             losses["shapes_on_image"] = named.right
         output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)

@@ -32,6 +32,10 @@ class LossWeights:
         for item in fields(self):
             if not getattr(self, item.name) >= 0:
                 raise ValueError(f"losses.{item.name} = {getattr(self, item.name)}: expected 0 or more")
+        if self.place > 0 and self.auxiliary == 0:
+            raise ValueError(
+                f"losses.place = {self.place}: expected losses.auxiliary above 0 too, they read the same patches"
+            )
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -120,6 +120,11 @@ def test_a_negative_or_unknown_weight_is_refused(name: str) -> None:
             LossWeights(**{name: wrong})
 
 
+def test_places_without_the_auxiliary_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"losses\.auxiliary above 0"):
+        LossWeights(place=1)
+
+
 # ---- prompts and their labels -----------------------------------------------------------------------------------------
 
 

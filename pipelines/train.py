@@ -8,7 +8,7 @@ settings -> start -> for each stage: samples (Ray Data) -> workers (Ray Train) o
     OUTPUT/checkpoints/<stage>/<step>.pt      trained weights, optimiser, average, sampler; the last two are kept
     OUTPUT/stages/<stage>.pt                  trained weights at the stage's end (their average, where there is one)
     OUTPUT/logs/<stage>.jsonl                 losses by step; tensorboard/ has the same for TensorBoard
-    OUTPUT/bundle/                            bundle.json, model.safetensors, tokenizers
+    OUTPUT/bundle/                            bundle.json, model.safetensors, tokenizers, training.jsonl (all stages' logs)
 
 Killed anywhere and run again, it goes on from the last checkpoint: sample k and everything random about it depend on the
 seed and k alone, so that the losses are those of an undisturbed run.
@@ -234,12 +234,22 @@ def write_result(settings: TrainSettings, output: str) -> str:
             presence=settings.presence,
             provenance=provenance,
         )
+        (Path(scratch) / "bundle" / "training.jsonl").write_text(_whole_log(settings, folder), encoding="utf-8")
         if settings.start.lora.rank:
             write_adapter(model, Path(scratch) / "adapter")
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 folder.write_file(path.relative_to(scratch).as_posix(), path)
     return folder.uri_of("bundle")
+
+
+def _whole_log(settings: TrainSettings, folder: Folder) -> str:
+    rows = [
+        {"stage": stage.name, **row}
+        for stage in settings.stages
+        for row in TrainingLog(folder, stage.name, local=False).rows
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _model(settings: TrainSettings, number: int, output: str) -> TrainingModel:

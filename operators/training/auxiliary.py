@@ -169,10 +169,15 @@ class Auxiliary(nn.Module):
         steps = (torch.arange(side, device=patches.device) + 0.5) / side
         centres = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=1)
         said = self.place_on_tower(patches).float()
-        loss = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1)
-        radius = labels.radius.to(patches.device)
-        if (filled := radius > 0).any():
-            loss = loss + F.smooth_l1_loss(said[..., 2].flatten()[filled], radius[filled], beta=0.1)
+        radius = labels.radius.to(patches.device).view(said.shape[:-1])
+        away = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1, reduction="none").mean(-1)
+        filled = radius > 0
+        if not filled.any():
+            return 4 * away.mean()
+        # objects are few and look unlike one another: in the mean over all patches, the background alone would learn it
+        loss = away[filled].mean() + F.smooth_l1_loss(said[..., 2][filled], radius[filled], beta=0.1)
+        if not filled.all():
+            loss = loss + away[~filled].mean()
         return 4 * loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from operators.bundle import open_bundle
 from operators.synth import SynthConfig, make_video
-from operators.training.auxiliary import UNKNOWN, dense_labels, draw_queries, meant_queries, simplest
+from operators.training.auxiliary import (
+    UNKNOWN,
+    Auxiliary,
+    DenseLabels,
+    dense_labels,
+    draw_queries,
+    meant_queries,
+    simplest,
+)
 from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Clip, choose_frames, from_synth
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
@@ -219,6 +227,30 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
             assert (short.shapes[row], short.placed[row]) == ((UNKNOWN, False) if alone else (full.shapes[row], True))
             said.append(alone)
     assert 0 < sum(said) < len(said)
+
+
+def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
+    """A head that is right on the background alone has half its loss left, however few patches an object has."""
+    auxiliary = Auxiliary(8, 3, 8, torch.zeros(2, 4))
+    steps = (torch.arange(4) + 0.5) / 4
+    centres = torch.stack([steps.repeat(4), steps.repeat_interleave(4), torch.full((16,), 0.2)], dim=1)[None]
+    with torch.no_grad():
+        auxiliary.place_on_tower.weight.copy_(torch.eye(3))
+        auxiliary.place_on_tower.bias.zero_()
+    radius = torch.zeros(16)
+    radius[:2] = 0.2  # an object on two of the patches
+    nowhere = torch.zeros(16, dtype=torch.int64)
+    labels = DenseLabels(nowhere, nowhere, radius, radius)
+    assert auxiliary.place_loss(centres, labels).item() == pytest.approx(0)
+    wrong_object, wrong_background = centres.clone(), centres.clone()
+    wrong_object[0, :2, 0] += 0.3
+    wrong_background[0, 2:, 0] += 0.3
+    # smooth L1, beta 0.1: 0.3 - 0.05, of which x is one of two numbers, times 4
+    assert auxiliary.place_loss(wrong_object, labels).item() == pytest.approx(0.5)
+    assert auxiliary.place_loss(wrong_background, labels).item() == pytest.approx(0.5)
+    wrong_radius = centres.clone()
+    wrong_radius[0, :, 2] += 0.3  # of which the background has none
+    assert auxiliary.place_loss(wrong_radius, labels).item() == pytest.approx(1.0)
 
 
 def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_what_touches_it() -> None:

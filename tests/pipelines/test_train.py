@@ -168,6 +168,8 @@ def test_a_run_writes_a_bundle_that_opens_with_what_was_trained(tmp_path: Path) 
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3]
     assert {"ce", "bce", "dice", "loss"} <= curve(tmp_path / "run")[0].keys()
     assert list((tmp_path / "run" / "tensorboard" / "one").glob("events*"))
+    log = (bundle.folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in log] == [{"stage": "one", **row} for row in curve(tmp_path / "run")]
 
 
 def test_a_later_stage_begins_with_what_an_earlier_one_trained(tmp_path: Path) -> None:

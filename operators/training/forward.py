@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from operators.clustering import cluster
+from operators.clustering import Level, cluster
 from operators.fusion import fuse, similarities
 from operators.preprocess import clip_input
 from operators.prompt import Prompt, PromptTokenizer
@@ -21,6 +21,7 @@ from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries
 from operators.training.clip import Clip, Objects
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from operators.training.pointing import listening, meant_tokens, pointing_loss
 from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
 
 Losses = dict[str, Tensor]
@@ -90,7 +91,7 @@ class TrainingModel(nn.Module):
 
     def _dialogue(self, clip: Clip, config: ForwardConfig) -> Tensor:
         dialogue = encode_dialogue(self.tokenizer, clip.turns, len(clip.frames), config.max_rows)
-        tokens, _ = self._image_tokens(clip.frames)
+        tokens, _, _ = self._image_tokens(clip.frames)
         embeddings = self.language.embed(dialogue.input_ids, tokens)
         states = self.language.llama(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
         extra = (tokens.shape[1] - 1) * len(clip.frames)
@@ -154,8 +155,13 @@ class TrainingModel(nn.Module):
             nothing_before = DynamicCache(config=self.language.llama.config)
             states = self.language.suffix_states(nothing_before, prompts, whole=True)
         else:
-            tokens, patches = self._image_tokens(clip.frames)
-            states = self._suffix_states(prompts, tokens, config.share_prefix)
+            tokens, patches, levels = self._image_tokens(clip.frames)
+            with listening(self.language.llama) as heard:
+                states, prefix = self._suffix_states(prompts, tokens, config.share_prefix)
+            if weights.pointing > 0 and clip.masks is not None:
+                assert prefix is not None, "pointing needs a shared prefix"
+                meant = meant_tokens(levels, clip.masks)
+                losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token is asked for the next one
@@ -233,20 +239,25 @@ class TrainingModel(nn.Module):
         with torch.no_grad():
             losses |= ious(output, logits, wanted, shown)
 
-    def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What stands for the frames in the prompt (n, K, D), and the tower's patches (n, N, C)."""
+    def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor, list[Level]]:
+        """What stands for the frames in the prompt (n, K, D), the tower's patches (n, N, C), and how they were merged."""
         pixels = clip_input(frames, self.language.config.tower.image_size)
         with torch.set_grad_enabled(_learns(self.language.vision_tower)):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)
-        return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches
+        return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches, levels
 
-    def _suffix_states(self, prompts: Sequence[Prompt], tokens: Tensor, share: bool) -> list[Tensor]:
-        """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`."""
+    def _suffix_states(
+        self, prompts: Sequence[Prompt], tokens: Tensor, share: bool
+    ) -> tuple[list[Tensor], DynamicCache | None]:
+        """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`.
+
+        And the keys and values of what comes before, where they are shared.
+        """
         if not share:
-            return [self.language.hidden_states(prompt, tokens)[prompt.prefix_rows :] for prompt in prompts]
+            return [self.language.hidden_states(prompt, tokens)[prompt.prefix_rows :] for prompt in prompts], None
         prefix = self.language.run_prefix(prompts[0], tokens)
-        return self.language.suffix_states(prefix, prompts, whole=True)
+        return self.language.suffix_states(prefix, prompts, whole=True), prefix
 
 
 def _learns(module: nn.Module) -> bool:

@@ -16,7 +16,8 @@ class LossWeights:
     """Factors of the losses in their sum. The first three are the paper's; the others are ours, and 0 in its recipe.
 
     `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
-    vision tower lies and how large the object on it is. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
+    vision tower lies and how large the object on it is. `pointing`: of where [SEG] and [TAK] look, which needs
+    `forward.share_prefix`. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
     what is meant.
     """
 
@@ -26,6 +27,7 @@ class LossWeights:
     presence: float = 0.0
     auxiliary: float = 0.0
     place: float = 0.0
+    pointing: float = 0.0
     oracle: float = 0.0
 
     def __post_init__(self) -> None:

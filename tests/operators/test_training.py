@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from operators.bundle import open_bundle
+from operators.clustering import Level
 from operators.synth import SynthConfig, make_video
 from operators.training.auxiliary import (
     UNKNOWN,
@@ -30,6 +31,7 @@ from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Clip, choose_fram
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from operators.training.pointing import meant_tokens
 from operators.training.schedule import (
     PAPER_PARTS,
     LoraConfig,
@@ -534,6 +536,56 @@ def test_the_rate_stays_between_its_ends(step: int, decay: Any, final: float) ->
     assert 0 < factor <= 1 or (step >= 400 and factor >= 0)
 
 
+def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() -> None:
+    """From LLaMA's own weights, asked for with the plain attention: those of each head, on tokens that show what is meant."""
+    model, clip = model_of(), clip_of(expressions=3)
+    weights = LossWeights(ce=0, bce=0, dice=0, pointing=1)
+    got = model(clip, 1, ForwardConfig(prompts="none"), weights)["pointing"]
+    assert got.requires_grad
+    language, frames = model.language, len(clip.frames)
+    language.llama.set_attn_implementation("eager")
+    expected = []
+    with torch.no_grad():
+        tokens, _, levels = model._image_tokens(clip.frames)
+        meant = meant_tokens(levels, clip.masks)
+        assert meant.any(-1).sum() > frames
+        for number, text in enumerate(clip.texts):
+            prompt = model.tokenizer.encode(text, frames)
+            embedded = language.embed(prompt.input_ids, tokens)
+            found = language.llama(inputs_embeds=embedded[None], output_attentions=True).attentions[-2][0]
+            width = tokens.shape[1]
+            firsts = [place for place, token in enumerate(prompt.input_ids) if token == -200]
+            rows = torch.stack([torch.arange(width) + place + (width - 1) * k for k, place in enumerate(firsts)])
+            for head in found:
+                for frame, place in enumerate(prompt.seg_positions):
+                    seen = head[place, rows[frame]]
+                    if meant[number, frame].any():
+                        expected.append(-(seen[meant[number, frame]].sum() / seen.sum()).log())
+                seen = head[prompt.tak_position, rows.flatten()]
+                if meant[number].any():
+                    expected.append(-(seen[meant[number].flatten()].sum() / seen.sum()).log())
+    assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
+def test_pointing_without_a_shared_prefix_is_refused(forward: ForwardConfig) -> None:
+    with pytest.raises(ValueError, match=r"losses\.pointing = 1: expected forward\.share_prefix true"):
+        StageConfig(steps=1, trained=("language",), forward=forward, losses=LossWeights(pointing=1))
+
+
+def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
+    tokens = torch.zeros(1, 2, 3)
+    fine = Level(
+        tokens, torch.zeros(1, 2, dtype=torch.int64), (torch.arange(16) >= 4).long()[None]
+    )  # the top row is token 0
+    coarse = Level(tokens[:, :1], torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64))
+    masks = np.zeros((2, 1, 8, 12), bool)  # the tower sees columns 2 to 9
+    masks[0, 0, :2] = True
+    masks[1, 0, :, :6] = True
+    found = meant_tokens([fine, coarse], masks)
+    assert found.tolist() == [[[True, False, False]], [[False, False, False]]]
+
+
 def test_a_part_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError, match=r"language\.nothing"):
         choose_trained(model_of(), ["language.nothing"])
@@ -552,7 +604,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     prompt = model.tokenizer.encode("the red ring", 2)
     frames = clip_of().frames[:2]
     with torch.no_grad():
-        tokens, _ = model._image_tokens(frames)
+        tokens, _, _ = model._image_tokens(frames)
         expected = model.language.hidden_states(prompt, tokens)
     write_bundle(model, "untrained-tiny", tmp_path / "bundle", name="x", dtype=torch.float32, with_lm_head=True)
     merged = open_bundle(str(tmp_path / "bundle")).load_language()

@@ -1,0 +1,123 @@
+"""Where [SEG] and [TAK] look: how much of their attention to the frames lies on what an instruction means.
+
+Colours and shapes can be read from a mean over all objects, as each is bound to the other in a token; a place cannot. Without
+this loss, a language model from nothing answers from that mean, and never learns to look at one object.
+
+Shape letters: E instructions, n frames, N patches, K tokens of a frame, H heads, w their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from operators.clustering import Level
+from operators.model_config import IMAGE_TOKEN
+from operators.prompt import Prompt
+
+LAYER = -2  # of the LLaMA: what is read there, the last layer can still work on
+
+
+@dataclass
+class Heard:
+    """What the last pass gave the attention of `LAYER`: `states` (E, rows, D), `cos` and `sin` (1, rows, w)."""
+
+    states: Tensor | None = None
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+
+
+@contextmanager
+def listening(llama: LlamaModel) -> Iterator[Heard]:
+    """Keeps the inputs of `LAYER`'s attention for the time of a `with`."""
+    heard = Heard()
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        heard.states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        heard.cos, heard.sin = kwargs["position_embeddings"]
+
+    handle = llama.layers[LAYER].self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield heard
+    finally:
+        handle.remove()
+
+
+def meant_tokens(levels: Sequence[Level], masks: np.ndarray) -> Tensor:
+    """(E, n, K) bool: the frames' tokens of which more than half lies on what is meant, of `masks` (E, n, H, W) bool."""
+    height, width = masks.shape[-2:]
+    short = min(height, width)  # the tower sees the central square
+    top, left = (height - short) // 2, (width - short) // 2
+    side = round(levels[0].assignment.shape[1] ** 0.5)
+    square = torch.from_numpy(masks[..., top : top + short, left : left + short]).float()
+    share = F.interpolate(square, size=(side, side), mode="area").flatten(2)
+    member: Tensor | None = None
+    members = []
+    for level in levels:
+        one = F.one_hot(level.assignment, level.tokens.shape[1]).float()
+        member = one if member is None else member @ one
+        members.append(member)
+    joined = torch.cat(members, dim=2)  # (n, N, K), 1 where the patch is in the token
+    filled = torch.einsum("enp,npk->enk", share.to(joined.device), joined)
+    return filled > 0.5 * joined.sum(1)
+
+
+def pointing_loss(
+    llama: LlamaModel, heard: Heard, prefix: DynamicCache, prompts: Sequence[Prompt], meant: Tensor
+) -> Tensor:
+    """Minus the logarithm of the share of attention that lies on what is meant, of attention to the frames alone.
+
+    [SEG] of a frame is to look at that frame, [TAK] at all of them; the mean over heads, rows and instructions. Rows that have
+    nothing to look at count nothing; 0 where none has.
+
+    Args:
+        heard: of the pass over what follows the prefix.
+        prefix: keys and values of what all prompts have in common, the frames in it.
+        meant: (E, n, K) bool.
+    """
+    assert heard.states is not None, "no pass was listened to"
+    assert heard.cos is not None, "no pass was listened to"
+    assert heard.sin is not None, "no pass was listened to"
+    attention: Any = llama.layers[LAYER].self_attn
+    width = attention.head_dim
+    device = heard.states.device
+    at = torch.tensor([[*p.seg_positions, p.tak_position] for p in prompts], device=device) - prompts[0].prefix_rows
+    rows = heard.states.gather(1, at[..., None].expand(-1, -1, heard.states.shape[2]))
+    queries = attention.q_proj(rows).unflatten(-1, (-1, width)).transpose(1, 2)  # (E, H, n + 1, w)
+    cos, sin = (table[0][at] for table in (heard.cos, heard.sin))
+    queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
+    keys = prefix.layers[LAYER].keys[0].repeat_interleave(attention.num_key_value_groups, dim=0)
+    frames, tokens = meant.shape[1:]
+    keys = keys[:, _frame_rows(prompts[0], frames, tokens, device)]  # (H, n * K, w)
+    logits = (torch.einsum("ehrw,hkw->ehrk", queries, keys) * width**-0.5).float().unflatten(3, (frames, tokens))
+    # (E, H, n, K): each [SEG] and its own frame
+    own = logits[:, :, :-1].diagonal(dim1=2, dim2=3).transpose(2, 3)
+    parts = [_off_target(own, meant), _off_target(logits[:, :, -1].flatten(2)[:, :, None], meant.flatten(1)[:, None])]
+    losses = torch.cat(parts)
+    return losses.mean() if len(losses) else logits.sum() * 0
+
+
+def _off_target(logits: Tensor, meant: Tensor) -> Tensor:
+    """For logits (E, H, R, K) and meant (E, R, K): -log of the share on what is meant, one for each head and row with any."""
+    share = logits.log_softmax(-1).masked_fill(~meant[:, None], -torch.inf).logsumexp(-1)
+    return -share.transpose(1, 2)[meant.any(-1)].flatten()
+
+
+def _frame_rows(prompt: Prompt, frames: int, tokens: int, device: torch.device) -> Tensor:
+    """The rows (n * K,) of the frames' tokens in the whole prompt."""
+    starts, row = [], 0
+    for token in prompt.input_ids:
+        if token == IMAGE_TOKEN:
+            starts.append(row)
+        row += tokens if token == IMAGE_TOKEN else 1
+    assert len(starts) == frames, (len(starts), frames)
+    return (torch.tensor(starts, device=device)[:, None] + torch.arange(tokens, device=device)).flatten()

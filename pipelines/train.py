@@ -8,7 +8,8 @@ settings -> start -> for each stage: samples (Ray Data) -> workers (Ray Train) o
     OUTPUT/checkpoints/<stage>/<step>.pt      trained weights, optimiser, average, sampler; the last two are kept
     OUTPUT/stages/<stage>.pt                  trained weights at the stage's end (their average, where there is one)
     OUTPUT/logs/<stage>.jsonl                 losses by step; tensorboard/ has the same for TensorBoard
-    OUTPUT/bundle/                            bundle.json, model.safetensors, tokenizers, training.jsonl (all stages' logs)
+    OUTPUT/bundle/                            bundle.json, model.safetensors, tokenizers, training.jsonl (all stages' logs),
+                                              heads.safetensors (what only more training needs)
 
 Killed anywhere and run again, it goes on from the last checkpoint: sample k and everything random about it depend on the
 seed and k alone, so that the losses are those of an undisturbed run.
@@ -231,6 +232,7 @@ def write_result(settings: TrainSettings, output: str) -> str:
             Path(scratch) / "bundle",
             name=settings.name,
             dtype=dtype,
+            with_heads=True,
             presence=settings.presence,
             provenance=provenance,
         )

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from operators.bundle import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED, DESCRIPTION, FORMAT, open_bundle
-from operators.checkpoint import LM_HEAD, load_clip, open_checkpoint, published_name, write_safetensors
+from operators.checkpoint import LM_HEAD, CheckpointError, load_clip, open_checkpoint, published_name, write_safetensors
 from operators.model_config import ModelConfig
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi
@@ -22,6 +24,7 @@ from operators.training.auxiliary import Auxiliary
 from operators.training.forward import TrainingModel
 from operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
 
+HEADS = "heads.safetensors"  # in a bundle, beside its weights: what only more training needs
 CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
 
 
@@ -31,7 +34,7 @@ class StartConfig:
 
     `bundle`: a bundle's name or local folder; None: a fresh model of `sizes` (see `ModelConfig`), whose tokenizer has
     `sizes.language.vocab_size` - 2 pieces made of the words of the synthetic videos' instructions. `frozen_dtype`: the type
-    of weights that are not trained. `auxiliary`: whether there are training-only heads.
+    of weights that are not trained. `auxiliary`: whether there are training-only heads; they begin as `bundle` has them.
     """
 
     bundle: str | None = None
@@ -90,6 +93,8 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
         if config.auxiliary:
             waves = segmenter.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
             auxiliary = Auxiliary(sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model, waves)
+            if (heads := bundle.folder / HEADS).is_file():
+                _load_heads(auxiliary, heads)
         add_lora(language.llama, config.lora)
     if bundle.seed is None and LM_HEAD in (tensors := open_checkpoint(bundle).tensors):
         with torch.no_grad():
@@ -101,6 +106,13 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
     if config.gradient_checkpointing:
         language.llama.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _load_heads(auxiliary: Auxiliary, path: Path) -> None:
+    try:
+        auxiliary.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not the heads of this model ({' '.join(str(error).split())})") from error
 
 
 def published_state(model: TrainingModel, bundle_name: str) -> dict[str, Tensor]:
@@ -125,6 +137,7 @@ def write_bundle(
     name: str,
     dtype: torch.dtype = torch.float16,
     with_lm_head: bool = False,
+    with_heads: bool = False,
     presence: float = 0.0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -133,6 +146,7 @@ def write_bundle(
     Args:
         bundle_name: what training started from: sizes, tokenizers, and the pre-sampling CLIP.
         with_lm_head: keep the LM head, which only more training needs.
+        with_heads: keep the training-only heads, in a file of their own.
         presence: see `operators.bundle.Bundle`.
     """
     start = open_bundle(bundle_name)
@@ -148,6 +162,10 @@ def write_bundle(
             folder / "model.safetensors", contents, lambda key: state[key].to(contents[key][0])
         )
     }
+    if with_heads and model.auxiliary is not None:
+        heads = {name: value.detach().cpu() for name, value in model.auxiliary.state_dict().items()}
+        sizes = {name: (value.dtype, tuple(value.shape)) for name, value in heads.items()}
+        write_safetensors(folder / HEADS, sizes, heads.__getitem__)
     tokenizers = {"tokenizer.model": start.folder / "tokenizer.model"}
     tokenizers |= {
         f"clip/{path.name}": path for path in sorted(start.clip.iterdir()) if path.suffix in (".json", ".txt")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from operators.bundle import open_bundle
+from operators.checkpoint import CheckpointError
 from operators.clustering import Level
 from operators.synth import SynthConfig, make_video
 from operators.training.auxiliary import (
@@ -621,6 +622,22 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     with torch.no_grad():
         assert torch.allclose(adapted.hidden_states(prompt, tokens), expected, atol=1e-4)
     assert json.loads((tmp_path / "base" / "adapter" / "adapter_config.json").read_text())["lora_alpha"] == 16
+
+
+def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Path) -> None:
+    model = model_of(auxiliary=True)
+    write_bundle(model, "untrained-tiny", tmp_path / "bare", name="x")
+    write_bundle(model, "untrained-tiny", tmp_path / "whole", name="x", with_heads=True)
+    heads = dict(model.auxiliary.named_parameters())
+    for name, same in (("bare", False), ("whole", True)):
+        config = StartConfig(bundle=str(tmp_path / name), auxiliary=True)
+        again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
+        assert all(torch.equal(value, again[key]) for key, value in heads.items()) == same
+    # weights alone make a bundle what it is
+    assert open_bundle(str(tmp_path / "bare")).fingerprint == open_bundle(str(tmp_path / "whole")).fingerprint
+    (tmp_path / "whole" / "heads.safetensors").write_bytes(b"no heads")
+    with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model"):
+        build(config, config.bundle, 1, "cpu")
 
 
 def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries
 from operators.training.clip import Clip, Objects
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
-from operators.training.pointing import listening, meant_tokens, place_code_loss, pointing_loss
+from operators.training.pointing import listening, meant_tokens, pointing_loss
 from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
 
 Losses = dict[str, Tensor]
@@ -187,10 +187,6 @@ class TrainingModel(nn.Module):
                     )
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
-        if weights.place_code > 0 and clip.masks is not None:
-            code = self.segmenter.sam_prompt_encoder.get_dense_pe()[0]
-            truth = square_masks(clip.masks, self.segmenter.image_size).to(code.device)
-            losses["place_code"] = place_code_loss(code, seg, tak, truth)
         if config.prompts == "none" or clip.masks is None:
             return
         fused = (

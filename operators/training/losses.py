@@ -17,8 +17,8 @@ class LossWeights:
 
     `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
     vision tower lies and how large the object on it is. `pointing`: of where [SEG] and [TAK] look, which needs
-    `forward.share_prefix`. `place_code`: of where they tell SAM2 to look, in its own code of places. `oracle`: of the
-    distance of [TAK] and [SEG] from the embedding of what is meant.
+    `forward.share_prefix`. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
+    what is meant.
     """
 
     ce: float = 1.0
@@ -28,7 +28,6 @@ class LossWeights:
     auxiliary: float = 0.0
     place: float = 0.0
     pointing: float = 0.0
-    place_code: float = 0.0
     oracle: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,8 +1,7 @@
-"""Where [SEG] and [TAK] look, and where they tell SAM2 to look: how much of either lies on what an instruction means.
+"""Where [SEG] and [TAK] look: how much of their attention to the frames lies on what an instruction means.
 
 Colours and shapes can be read from a mean over all objects, as each is bound to the other in a token; a place cannot. Without
-`pointing_loss`, a language model from nothing answers from that mean, and never learns to look at one object. Without
-`place_code_loss`, SAM2 learns to follow the colour alone, and marks all objects of that colour.
+this loss, a language model from nothing answers from that mean, and never learns to look at one object.
 
 Shape letters: E instructions, n frames, N patches, K tokens of a frame, H heads, w their width.
 """
@@ -104,29 +103,6 @@ def pointing_loss(
     own = logits[:, :, :-1].diagonal(dim1=2, dim2=3).transpose(2, 3)
     parts = [_off_target(own, meant), _off_target(logits[:, :, -1].flatten(2)[:, :, None], meant.flatten(1)[:, None])]
     losses = torch.cat(parts)
-    return losses.mean() if len(losses) else logits.sum() * 0
-
-
-def place_code_loss(code: Tensor, seg: Tensor, tak: Tensor, truth: Tensor) -> Tensor:
-    """Minus the logarithm of the share of a token's likeness to SAM2's codes of places that lies on what is meant.
-
-    SAM2's decoder adds a code of its place to each image feature, and a point prompt is that code: a token that holds the
-    code of a place draws the decoder there. The likeness is the softmax over places of the scaled dot product. [SEG] of a
-    frame is to name a place on what is meant in that frame, [TAK] in any frame; the mean over tokens and instructions. Tokens
-    with no such place count nothing; 0 where none has one.
-
-    Args:
-        code: (d, g, g), of SAM2's prompt encoder.
-        seg: (E, n, d). tak: (E, d).
-        truth: (E, n, S, S) float in 0..1, masks as SAM2 sees them. A place is on what is meant if that fills more than half
-            of it, or half as much as it fills of any place.
-    """
-    share = F.interpolate(truth, size=code.shape[1:], mode="area").flatten(2)
-    most = share.amax(2, keepdim=True)
-    meant = (share > 0.5) | ((share >= 0.5 * most) & (most > 0))
-    tokens = torch.cat([seg, tak[:, None]], dim=1).float()
-    logits = tokens @ code.float().flatten(1) * code.shape[0] ** -0.5  # (E, n + 1, g * g)
-    losses = _off_target(logits[:, None], torch.cat([meant, meant.any(1, keepdim=True)], dim=1))
     return losses.mean() if len(losses) else logits.sum() * 0
 
 

@@ -32,7 +32,7 @@ from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Clip, choose_fram
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
-from operators.training.pointing import meant_tokens, place_code_loss
+from operators.training.pointing import meant_tokens
 from operators.training.schedule import (
     PAPER_PARTS,
     LoraConfig,
@@ -652,48 +652,3 @@ def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_
     for name, value in model.named_parameters():
         if "lora_" not in name:
             assert torch.equal(value, values[name]), name
-
-
-def test_the_place_code_is_that_of_sam2s_point_prompts() -> None:
-    """A token that SAM2's own encoder makes of a point on the object loses least; the loss is worked out by hand."""
-    encoder = model_of().segmenter.sam_prompt_encoder
-    code = encoder.get_dense_pe()[0]
-    width, side = code.shape[:2]
-    pixels = encoder.input_image_size[0]
-    truth = torch.zeros(1, 2, pixels, pixels)
-    cell = pixels // side
-    truth[0, 0, :cell, :cell] = 1  # the first place on the first frame, the last one on the second
-    truth[0, 1, -cell:, -cell:] = 1
-
-    def point(x: float, y: float) -> Tensor:
-        made = encoder.pe_layer.forward_with_coords(torch.tensor([[[x, y]]]), encoder.input_image_size)[0, 0]
-        return made.detach() * 20
-
-    first, last = point(cell / 2, cell / 2), point(pixels - cell / 2, pixels - cell / 2)
-    places = torch.stack([first, last])
-    share = (places @ code.flatten(1) * width**-0.5).softmax(1)
-    expected = -(share[0, 0].log() + share[1, -1].log() + (share[0, 0] + share[0, -1]).log()) / 3
-    right = place_code_loss(code, places[None], first[None], truth)
-    assert right.item() == pytest.approx(expected.item(), abs=1e-4)
-    swapped = place_code_loss(code, places.flip(0)[None], first[None], truth)
-    assert swapped > right + 1
-    # [TAK] may name a place of any frame; where nothing is meant there is nothing to name
-    assert place_code_loss(code, places[None], last[None], truth).item() == pytest.approx(right.item(), abs=1e-3)
-    assert place_code_loss(code, places[None], last[None], torch.zeros_like(truth)).item() == 0
-
-
-def test_the_place_code_is_learned_without_masks() -> None:
-    model, clip = model_of(), clip_of(expressions=3)
-    trainer = StageTrainer(
-        model,
-        StageConfig(
-            steps=8,
-            trained=("language",),
-            forward=ForwardConfig(prompts="none"),
-            losses=LossWeights(ce=0, bce=0, dice=0, place_code=1),
-            optimiser=OptimiserConfig(rate=3e-3, warmup=0, clip=1.0),
-        ),
-        0,
-    )
-    losses = [trainer.run_step([clip])["place_code"] for _ in range(8)]
-    assert losses[-1] < 0.8 * losses[0]

@@ -181,7 +181,11 @@ class Auxiliary(nn.Module):
         return 4 * loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
-        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
+        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d).
+
+        From [TAK] the place too, by the same head: it is nine tenths of the prompt. Which frame's is its choice, and that
+        frame's [SEG] will be the most like it.
+        """
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing).to(tak.device)
         named, present = self.on_tak(tak).float().split([len(COLOUR_NAMES) + len(SHAPE_NAMES), 1], dim=1)
@@ -199,6 +203,12 @@ class Auxiliary(nn.Module):
         said = self.on_seg(seg[known]).float()
         distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
         loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
+        shown_once = visible.amax(1) > 0
+        from_tak = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
+        away = F.smooth_l1_loss(from_tak, places[..., :2], reduction="none", beta=0.1).mean(-1)
+        nearest = away.masked_fill(visible == 0, torch.inf).amin(1)[shown_once]
+        if len(nearest):
+            loss = loss + 4 * nearest.mean()
         return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:

@@ -652,3 +652,31 @@ def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_
     for name, value in model.named_parameters():
         if "lora_" not in name:
             assert torch.equal(value, values[name]), name
+
+
+def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
+    """The prompt is [TAK] for the most part: where it says a visible frame's place, the place costs nothing."""
+    clip = clip_of(expressions=3)
+    objects = clip.objects
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, waves=torch.randn(2, 4))
+    with torch.no_grad():
+        for head in (auxiliary.on_tak, auxiliary.on_seg):
+            head.weight.zero_()
+            head.bias.zero_()
+        auxiliary.on_seg.weight[:2, :2] = torch.eye(2)
+    queries, single = meant_queries(objects)
+    first = objects.meant.argmax(1)
+    shown = objects.masks[first].any((2, 3)) & (single & ~queries.nothing)[:, None]
+    assert shown.any()
+    places = objects.places[first]
+
+    def loss(tak: np.ndarray) -> float:
+        tokens = torch.zeros(len(first), 8)
+        tokens[:, :2] = torch.from_numpy(tak)
+        return auxiliary.token_loss(torch.zeros(len(first), shown.shape[1], 8), tokens, objects).item()
+
+    last = shown.shape[1] - 1 - shown[:, ::-1].argmax(1)
+    on_first, on_last = (places[range(len(first)), frame, :2] for frame in (shown.argmax(1), last))
+    assert loss(on_first) == pytest.approx(loss(on_last), abs=1e-6)
+    away = on_first + 10  # smooth L1 beyond beta is linear: 10 less half of beta, or a little less from a nearer frame
+    assert 4 * 9 < loss(away) - loss(on_first) < 4 * 10

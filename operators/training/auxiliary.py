@@ -100,14 +100,15 @@ def simplest(queries: Queries, objects: Objects) -> Queries:
 
 
 class Auxiliary(nn.Module):
-    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps.
+    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps,
+    `text` of the LLaMA.
 
     `waves` (2, prompt / 2): the random frequencies by which SAM2 encodes places, so that a prompt can speak its language.
     """
 
     waves: Tensor
 
-    def __init__(self, prompt: int, tower: int, image: int, waves: Tensor) -> None:
+    def __init__(self, prompt: int, tower: int, image: int, text: int, waves: Tensor) -> None:
         super().__init__()
         colours, shapes = len(COLOUR_NAMES), len(SHAPE_NAMES)
         self.colour = nn.Embedding(colours + 1, prompt)  # the last one is for UNKNOWN
@@ -123,6 +124,7 @@ class Auxiliary(nn.Module):
         self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether anything is meant
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
         self.place_on_tower = nn.Linear(tower, 3)  # x, y, radius of the object there
+        self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come since the frame before
 
     def oracle(self, queries: Queries) -> Tensor:
         """(E, prompt): the embedding that says what a query means."""
@@ -179,6 +181,32 @@ class Auxiliary(nn.Module):
         if not filled.all():
             loss = loss + away[~filled].mean()
         return 4 * loss
+
+    def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
+        """How well the LLaMA's states at the frames' tokens tell where their object is and how far it has come.
+
+        An instruction's tokens can only choose by motion if something holds it. That a [SEG] or [TAK] is asked for the one
+        object that moves so teaches it hardly at all; every token of every frame being asked what it has done does.
+
+        Args:
+            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+        """
+        said = self.on_frames(states).float()
+        on_any = own.any(0)
+        number = own.float().argmax(0)  # (n, K)
+        frame = torch.arange(len(said), device=said.device)[:, None]
+        places = torch.from_numpy(objects.places[..., :2]).to(said.device)
+        shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
+        before = (frame - 1).clamp(min=0)
+        now, then = places[number, frame], places[number, before]
+        if not on_any.any():
+            return said.sum() * 0
+        loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], now[on_any], beta=0.1)
+        known = on_any & shown[number, frame] & shown[number, before] & (frame > 0)
+        if known.any():
+            # steps are a tenth as long as places are wide
+            loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * (now - then)[known], beta=0.5)
+        return loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d).

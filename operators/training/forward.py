@@ -21,7 +21,7 @@ from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries
 from operators.training.clip import Clip, Objects
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
-from operators.training.pointing import listening, meant_tokens, pointing_loss
+from operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
 from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
 
 Losses = dict[str, Tensor]
@@ -162,6 +162,8 @@ class TrainingModel(nn.Module):
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks)
                 losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
+            if weights.travel > 0 and self.auxiliary is not None and clip.objects is not None:
+                losses["travel"] = self._travel(prompts[0], levels, heard, clip.objects)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token is asked for the next one
@@ -198,6 +200,14 @@ class TrainingModel(nn.Module):
         if config.keyframe == "random":
             keyframes = [int(random.integers(len(clip.frames)))] * len(prompts)
         self._segment(clip, clip.masks, fused, keyframes, config, weights, random, losses)
+
+    def _travel(self, prompt: Prompt, levels: list[Level], heard: Heard, objects: Objects) -> Tensor:
+        assert self.auxiliary is not None, "travel needs the auxiliary part"
+        assert heard.before is not None, "travel needs a shared prefix"
+        own = meant_tokens(levels, objects.masks)
+        frames, tokens = own.shape[1:]
+        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)]
+        return self.auxiliary.travel_loss(states.unflatten(0, (frames, tokens)), own, objects)
 
     def _segment(
         self,

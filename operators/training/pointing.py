@@ -29,9 +29,13 @@ LAYER = -2  # of the LLaMA: what is read there, the last layer can still work on
 
 @dataclass
 class Heard:
-    """What the last pass gave the attention of `LAYER`: `states` (E, rows, D), `cos` and `sin` (1, rows, w)."""
+    """What the last pass gave the attention of `LAYER`: `states` (E, rows, D), `cos` and `sin` (1, rows, w).
+
+    `before`: the states of the pass before it.
+    """
 
     states: Tensor | None = None
+    before: Tensor | None = None
     cos: Tensor | None = None
     sin: Tensor | None = None
 
@@ -42,6 +46,7 @@ def listening(llama: LlamaModel) -> Iterator[Heard]:
     heard = Heard()
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        heard.before = heard.states
         heard.states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         heard.cos, heard.sin = kwargs["position_embeddings"]
 
@@ -97,7 +102,7 @@ def pointing_loss(
     queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
     keys = prefix.layers[LAYER].keys[0].repeat_interleave(attention.num_key_value_groups, dim=0)
     frames, tokens = meant.shape[1:]
-    keys = keys[:, _frame_rows(prompts[0], frames, tokens, device)]  # (H, n * K, w)
+    keys = keys[:, frame_rows(prompts[0], frames, tokens, device)]  # (H, n * K, w)
     logits = (torch.einsum("ehrw,hkw->ehrk", queries, keys) * width**-0.5).float().unflatten(3, (frames, tokens))
     # (E, H, n, K): each [SEG] and its own frame
     own = logits[:, :, :-1].diagonal(dim1=2, dim2=3).transpose(2, 3)
@@ -112,7 +117,7 @@ def _off_target(logits: Tensor, meant: Tensor) -> Tensor:
     return -share.transpose(1, 2)[meant.any(-1)].flatten()
 
 
-def _frame_rows(prompt: Prompt, frames: int, tokens: int, device: torch.device) -> Tensor:
+def frame_rows(prompt: Prompt, frames: int, tokens: int, device: torch.device) -> Tensor:
     """The rows (n * K,) of the frames' tokens in the whole prompt."""
     starts, row = [], 0
     for token in prompt.input_ids:

@@ -92,7 +92,9 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
         auxiliary = None
         if config.auxiliary:
             waves = segmenter.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-            auxiliary = Auxiliary(sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model, waves)
+            auxiliary = Auxiliary(
+                sizes.out_dim, sizes.tower.hidden_size, sizes.sam2.d_model, sizes.language.hidden_size, waves
+            )
             if (heads := bundle.folder / HEADS).is_file():
                 _load_heads(auxiliary, heads)
         add_lora(language.llama, config.lora)
@@ -109,8 +111,9 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
 
 
 def _load_heads(auxiliary: Auxiliary, path: Path) -> None:
+    """Heads that the file has not are as they were: those of an older bundle may be fewer."""
     try:
-        auxiliary.load_state_dict(load_file(path))
+        auxiliary.load_state_dict(auxiliary.state_dict() | load_file(path))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not the heads of this model ({' '.join(str(error).split())})") from error
 

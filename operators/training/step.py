@@ -45,11 +45,13 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"stage {self.name}: steps {self.steps}, batch {self.batch}: expected at least 1")
-        if self.losses.pointing > 0 and (self.forward.blind or not self.forward.share_prefix):
-            raise ValueError(
-                f"stage {self.name}: losses.pointing = {self.losses.pointing}: expected forward.share_prefix true and "
-                "forward.blind false, it reads the attention to the frames that all instructions share"
-            )
+        for name in ("pointing", "travel"):
+            weight = getattr(self.losses, name)
+            if weight > 0 and (self.forward.blind or not self.forward.share_prefix):
+                raise ValueError(
+                    f"stage {self.name}: losses.{name} = {weight}: expected forward.share_prefix true and "
+                    "forward.blind false, it looks at the frames that all instructions share"
+                )
 
 
 def sample_seed(seed: int, stage: str, number: int) -> int:

@@ -234,7 +234,7 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
 
 def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     """A head that is right on the background alone has half its loss left, however few patches an object has."""
-    auxiliary = Auxiliary(8, 3, 8, torch.zeros(2, 4))
+    auxiliary = Auxiliary(8, 3, 8, 8, torch.zeros(2, 4))
     steps = (torch.arange(4) + 0.5) / 4
     centres = torch.stack([steps.repeat(4), steps.repeat_interleave(4), torch.full((16,), 0.2)], dim=1)[None]
     with torch.no_grad():
@@ -568,10 +568,11 @@ def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() ->
     assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["pointing", "travel"])
 @pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
-def test_pointing_without_a_shared_prefix_is_refused(forward: ForwardConfig) -> None:
-    with pytest.raises(ValueError, match=r"losses\.pointing = 1: expected forward\.share_prefix true"):
-        StageConfig(steps=1, trained=("language",), forward=forward, losses=LossWeights(pointing=1))
+def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardConfig, loss: str) -> None:
+    with pytest.raises(ValueError, match=rf"losses\.{loss} = 1: expected forward\.share_prefix true"):
+        StageConfig(steps=1, trained=("language",), forward=forward, losses=LossWeights(**{loss: 1}))
 
 
 def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
@@ -658,7 +659,7 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     """The prompt is [TAK] for the most part: where it says a visible frame's place, the place costs nothing."""
     clip = clip_of(expressions=3)
     objects = clip.objects
-    auxiliary = Auxiliary(prompt=8, tower=8, image=8, waves=torch.randn(2, 4))
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=8, waves=torch.randn(2, 4))
     with torch.no_grad():
         for head in (auxiliary.on_tak, auxiliary.on_seg):
             head.weight.zero_()
@@ -680,3 +681,49 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     assert loss(on_first) == pytest.approx(loss(on_last), abs=1e-6)
     away = on_first + 10  # smooth L1 beyond beta is linear: 10 less half of beta, or a little less from a nearer frame
     assert 4 * 9 < loss(away) - loss(on_first) < 4 * 10
+
+
+def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
+    clip = clip_of(expressions=1)
+    objects = clip.objects
+    count, frames = objects.masks.shape[:2]
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
+    with torch.no_grad():
+        auxiliary.on_frames.weight.copy_(torch.eye(4))
+        auxiliary.on_frames.bias.zero_()
+    own = torch.eye(count, dtype=torch.bool)[:, None].expand(-1, frames, -1)  # one token for each object
+    now = torch.from_numpy(objects.places[..., :2]).transpose(0, 1)
+    steps = torch.cat([torch.zeros_like(now[:1]), now[1:] - now[:-1]])
+    knows = torch.cat([now, steps], dim=2)
+    assert auxiliary.travel_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    # beyond beta, smooth L1 is linear: 5 times a step of 1 on both axes, less half of beta
+    wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(5 - 0.25, abs=1e-4)
+    # in the first frame nothing has come from anywhere
+    wrong = knows.clone()
+    wrong[0, :, 2:] = 9
+    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(0, abs=1e-6)
+    assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects).item() == 0
+
+
+def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:
+    """What the head is given in training is what LLaMA's layer gives where the prompt is run whole."""
+    model, clip = model_of(auxiliary=True), clip_of(expressions=2)
+    given: list[Tensor] = []
+    model.auxiliary.on_frames.register_forward_pre_hook(lambda _, args: given.append(args[0].detach()))
+    losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, travel=1))
+    losses["travel"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.language.llama.layers[0].parameters())
+    with torch.no_grad():
+        tokens, _, _ = model._image_tokens(clip.frames)
+        prompt = model.tokenizer.encode(clip.texts[1], len(clip.frames))
+        seen: list[Tensor] = []
+        attention = model.language.llama.layers[-2].self_attn
+        attention.register_forward_pre_hook(
+            lambda _, __, kwargs: seen.append(kwargs["hidden_states"]), with_kwargs=True
+        )
+        model.language.llama(inputs_embeds=model.language.embed(prompt.input_ids, tokens)[None])
+    width = tokens.shape[1]
+    firsts = [place + (width - 1) * k for k, place in enumerate(np.flatnonzero(np.array(prompt.input_ids) == -200))]
+    for frame, first in enumerate(firsts):
+        torch.testing.assert_close(given[0][frame], seen[0][0, first : first + width], atol=1e-5, rtol=1e-4)

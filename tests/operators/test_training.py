@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from operators.bundle import open_bundle
@@ -636,7 +637,19 @@ def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Pat
         assert all(torch.equal(value, again[key]) for key, value in heads.items()) == same
     # weights alone make a bundle what it is
     assert open_bundle(str(tmp_path / "bare")).fingerprint == open_bundle(str(tmp_path / "whole")).fingerprint
-    (tmp_path / "whole" / "heads.safetensors").write_bytes(b"no heads")
+    # a bundle of before a head was thought of lacks it; one with a head that nobody knows is another model's
+    file = tmp_path / "whole" / "heads.safetensors"
+    fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_frames")}
+    save_file(fewer, file)
+    again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
+    assert [name for name, value in heads.items() if not torch.equal(value, again[name])] == [
+        "on_frames.weight",
+        "on_frames.bias",
+    ]
+    save_file(fewer | {"on_smell.weight": torch.zeros(2)}, file)
+    with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model .*on_smell"):
+        build(config, config.bundle, 1, "cpu")
+    file.write_bytes(b"no heads")
     with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model"):
         build(config, config.bundle, 1, "cpu")
 

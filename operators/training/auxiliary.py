@@ -75,6 +75,12 @@ def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries
     return queries, np.concatenate([masks, np.zeros((2, *masks.shape[1:]), bool)])
 
 
+def _ways_meant(objects: Objects) -> tuple[Tensor, Tensor]:
+    """Of the first object that each instruction means: x, y and radius (E, n, 3) float32, and whether it shows (E, n) bool."""
+    first = objects.meant.argmax(1)
+    return torch.from_numpy(objects.places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
+
+
 def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
     """What each instruction means, as a query with all that is known, and (E,) bool: whether it means at most one object."""
     number = objects.meant.sum(1)
@@ -209,11 +215,7 @@ class Auxiliary(nn.Module):
         return loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
-        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d).
-
-        From [TAK] the place too, by the same head: it is nine tenths of the prompt. Which frame's is its choice, and that
-        frame's [SEG] will be the most like it.
-        """
+        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing).to(tak.device)
         named, present = self.on_tak(tak).float().split([len(COLOUR_NAMES) + len(SHAPE_NAMES), 1], dim=1)
@@ -224,20 +226,28 @@ class Auxiliary(nn.Module):
         colour, shape = named[known].split([len(COLOUR_NAMES), len(SHAPE_NAMES)], dim=1)
         loss = loss + F.cross_entropy(colour, torch.from_numpy(queries.colours).to(tak.device)[known])
         loss = loss + F.cross_entropy(shape, torch.from_numpy(queries.shapes).to(tak.device)[known])
-        first = objects.meant.argmax(1)
-        places = torch.from_numpy(objects.places[first]).to(tak.device)[known]
-        shown: np.ndarray = np.any(objects.masks[first], axis=(2, 3))
-        visible = torch.from_numpy(shown).to(tak.device)[known].float()
+        places, shown = (part.to(tak.device)[known] for part in _ways_meant(objects))
+        visible = shown.float()
         said = self.on_seg(seg[known]).float()
         distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
         loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
-        shown_once = visible.amax(1) > 0
-        from_tak = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
-        away = F.smooth_l1_loss(from_tak, places[..., :2], reduction="none", beta=0.1).mean(-1)
-        nearest = away.masked_fill(visible == 0, torch.inf).amin(1)[shown_once]
-        if len(nearest):
-            loss = loss + 4 * nearest.mean()
         return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
+
+    def tak_place_loss(self, tak: Tensor, objects: Objects) -> Tensor:
+        """The place from [TAK] (E, d), by the head that reads it from [SEG]; whichever visible frame's is the nearest counts.
+
+        [TAK] is nine tenths of SAM2's prompt: what it does not tell, SAM2 hardly learns to follow.
+        """
+        queries, single = meant_queries(objects)
+        known = torch.from_numpy(single & ~queries.nothing)
+        places, shown = _ways_meant(objects)
+        known &= shown.any(1)
+        if not known.any():
+            return tak.sum() * 0
+        places, shown, known = (part.to(tak.device) for part in (places[known], shown[known], known))
+        said = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
+        away = F.smooth_l1_loss(said, places[..., :2], reduction="none", beta=0.1).mean(-1)
+        return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved.

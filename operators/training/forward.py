@@ -187,6 +187,8 @@ class TrainingModel(nn.Module):
                     losses["auxiliary"] = losses["auxiliary"] + self._read_patches(
                         patches, clip.objects, weights, losses
                     )
+            if weights.tak_place > 0:
+                losses["tak_place"] = self.auxiliary.tak_place_loss(tak, clip.objects)
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:

@@ -674,10 +674,8 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     objects = clip.objects
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=8, waves=torch.randn(2, 4))
     with torch.no_grad():
-        for head in (auxiliary.on_tak, auxiliary.on_seg):
-            head.weight.zero_()
-            head.bias.zero_()
-        auxiliary.on_seg.weight[:2, :2] = torch.eye(2)
+        auxiliary.on_seg.weight.copy_(torch.eye(4, 8))
+        auxiliary.on_seg.bias.zero_()
     queries, single = meant_queries(objects)
     first = objects.meant.argmax(1)
     shown = objects.masks[first].any((2, 3)) & (single & ~queries.nothing)[:, None]
@@ -687,13 +685,19 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     def loss(tak: np.ndarray) -> float:
         tokens = torch.zeros(len(first), 8)
         tokens[:, :2] = torch.from_numpy(tak)
-        return auxiliary.token_loss(torch.zeros(len(first), shown.shape[1], 8), tokens, objects).item()
+        return auxiliary.tak_place_loss(tokens, objects).item()
 
     last = shown.shape[1] - 1 - shown[:, ::-1].argmax(1)
     on_first, on_last = (places[range(len(first)), frame, :2] for frame in (shown.argmax(1), last))
-    assert loss(on_first) == pytest.approx(loss(on_last), abs=1e-6)
-    away = on_first + 10  # smooth L1 beyond beta is linear: 10 less half of beta, or a little less from a nearer frame
-    assert 4 * 9 < loss(away) - loss(on_first) < 4 * 10
+    assert loss(on_first) == pytest.approx(0, abs=1e-6)
+    assert loss(on_last) == pytest.approx(0, abs=1e-6)
+    # smooth L1 beyond beta is linear: 10 less half of beta, or a little less from a nearer frame
+    assert 4 * 9 < loss(on_first + 10) < 4 * 10
+    model = model_of(auxiliary=True)
+    losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, tak_place=0.5))
+    assert losses["loss"].item() == pytest.approx(0.5 * losses["tak_place"].item())
+    losses["loss"].backward()
+    assert model.language.text_hidden_fcs[0].weight.grad.any()
 
 
 def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:

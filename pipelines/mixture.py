@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from operators.synth import SynthConfig, make_video
+from operators.synth import KINDS, SynthConfig, make_video
 from operators.training.clip import Clip, from_synth
 
 PERIOD = 256
@@ -32,7 +32,8 @@ class SynthData:
     """Synthetic videos, made when they are asked for.
 
     `seed`: of the generator, apart from the run's. `frames`: (least, most) sampled frames of a clip. `expressions`: the most
-    instructions of a clip. `split`: of `operators.synth.SPLITS`. `videos`: how many different ones there are.
+    instructions of a clip. `kinds`: of `operators.synth.KINDS`, those that are learned from: a single frame, say, answers none
+    of motion. `split`: of `operators.synth.SPLITS`. `videos`: how many different ones there are.
     """
 
     seed: int = 0
@@ -40,13 +41,19 @@ class SynthData:
     videos: int = 1 << 30
     frames: tuple[int, int] = (8, 12)
     expressions: int = 6
+    kinds: tuple[str, ...] = KINDS
     config: SynthConfig = field(default_factory=SynthConfig)
+
+    def __post_init__(self) -> None:
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds = {list(self.kinds)}: expected some of {', '.join(KINDS)}")
 
     def draw(self, random: np.random.Generator) -> Clip:
         for _ in range(200):
             video = make_video(self.seed, int(random.integers(self.videos)), self.split, self.config)
-            if video.expressions:  # a rare video has nothing that nobody would argue about
-                return from_synth(video, random, self.frames, self.expressions)
+            # a rare video has nothing that nobody would argue about
+            if any(expression.kind in self.kinds for expression in video.expressions):
+                return from_synth(video, random, self.frames, self.expressions, self.kinds)
         raise ValueError(
             "none of 200 synthetic videos has an instruction: expected more frames, objects or expressions"
         )

@@ -131,6 +131,8 @@ class Auxiliary(nn.Module):
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
         self.place_on_tower = nn.Linear(tower, 3)  # x, y, radius of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come since the frame before
+        # whether the object there was seen in the frame before and in the first, and how its side changed since the former
+        self.on_past = nn.Linear(text, 3)
 
     def oracle(self, queries: Queries) -> Tensor:
         """(E, prompt): the embedding that says what a query means."""
@@ -189,7 +191,8 @@ class Auxiliary(nn.Module):
         return 4 * loss
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell where their object is and how far it has come.
+        """How well the LLaMA's states at the frames' tokens tell where their object is, how far it has come, whether it was
+        seen before, and how much of it shows now against the frame before.
 
         An instruction's tokens can only choose by motion if something holds it. That a [SEG] or [TAK] is asked for the one
         object that moves so teaches it hardly at all; every token of every frame being asked what it has done does.
@@ -197,21 +200,29 @@ class Auxiliary(nn.Module):
         Args:
             states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
         """
-        said = self.on_frames(states).float()
+        said, past = self.on_frames(states).float(), self.on_past(states).float()
         on_any = own.any(0)
+        if not on_any.any():
+            return (said.sum() + past.sum()) * 0
         number = own.float().argmax(0)  # (n, K)
         frame = torch.arange(len(said), device=said.device)[:, None]
-        places = torch.from_numpy(objects.places[..., :2]).to(said.device)
-        shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
         before = (frame - 1).clamp(min=0)
+        places = torch.from_numpy(objects.places[..., :2]).to(said.device)
+        pixels = torch.from_numpy(objects.masks.sum((2, 3))).to(said.device)
+        sides = pixels.sqrt() / min(objects.masks.shape[2:])
+        shown = pixels > 0
         now, then = places[number, frame], places[number, before]
-        if not on_any.any():
-            return said.sum() * 0
         loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], now[on_any], beta=0.1)
-        known = on_any & shown[number, frame] & shown[number, before] & (frame > 0)
+        later = on_any & (frame > 0)
+        if later.any():
+            seen = torch.stack([shown[number, before], shown[number, torch.zeros_like(frame)]], dim=-1).float()
+            loss = loss + 0.5 * F.binary_cross_entropy_with_logits(past[..., :2][later], seen[later])
+        known = later & shown[number, frame] & shown[number, before]
         if known.any():
             # steps are a tenth as long as places are wide
             loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * (now - then)[known], beta=0.5)
+            change = (sides[number, frame] - sides[number, before])[known]
+            loss = loss + F.smooth_l1_loss(5 * past[..., 2][known], 5 * change, beta=0.5)
         return loss
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from operators.synth import SynthVideo
+from operators.synth import KINDS, SynthVideo
 from operators.synth.colours import COLOURS
 from operators.synth.shapes import SHAPES
 
@@ -69,13 +70,17 @@ def choose_frames(random: np.random.Generator, total: int, least: int, most: int
 
 
 def from_synth(
-    video: SynthVideo, random: np.random.Generator, frames: tuple[int, int], expressions: int | None = None
+    video: SynthVideo,
+    random: np.random.Generator,
+    frames: tuple[int, int],
+    expressions: int | None = None,
+    kinds: Sequence[str] = KINDS,
 ) -> Clip:
-    """A clip of a synthetic video: `frames` (least, most) of its frames, and at most so many of its expressions."""
+    """A clip of a synthetic video: `frames` (least, most) of its frames, and at most so many of its expressions of `kinds`."""
     from operators.prompt import normalize
 
     chosen = choose_frames(random, len(video.frames), *frames)
-    asked = list(video.expressions)
+    asked = [expression for expression in video.expressions if expression.kind in kinds]
     if expressions is not None and len(asked) > expressions:
         asked = [asked[number] for number in sorted(random.choice(len(asked), expressions, replace=False))]
     height, width = video.frames.shape[1:3]

@@ -639,12 +639,12 @@ def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Pat
     assert open_bundle(str(tmp_path / "bare")).fingerprint == open_bundle(str(tmp_path / "whole")).fingerprint
     # a bundle of before a head was thought of lacks it; one with a head that nobody knows is another model's
     file = tmp_path / "whole" / "heads.safetensors"
-    fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_frames")}
+    fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_past")}
     save_file(fewer, file)
     again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
     assert [name for name, value in heads.items() if not torch.equal(value, again[name])] == [
-        "on_frames.weight",
-        "on_frames.bias",
+        "on_past.weight",
+        "on_past.bias",
     ]
     save_file(fewer | {"on_smell.weight": torch.zeros(2)}, file)
     with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model .*on_smell"):
@@ -701,25 +701,48 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
 
 
 def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
-    clip = clip_of(expressions=1)
-    objects = clip.objects
-    count, frames = objects.masks.shape[:2]
-    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
+    objects = clip_of(expressions=1).objects
+    masks = objects.masks.copy()
+    masks[0, 1] = False  # one object is away in the middle, and one comes late
+    masks[1, 0] = False
+    objects = replace(objects, masks=masks)
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=7, waves=torch.zeros(2, 4))
     with torch.no_grad():
-        auxiliary.on_frames.weight.copy_(torch.eye(4))
-        auxiliary.on_frames.bias.zero_()
-    own = torch.eye(count, dtype=torch.bool)[:, None].expand(-1, frames, -1)  # one token for each object
+        for head, part in ((auxiliary.on_frames, slice(4)), (auxiliary.on_past, slice(4, 7))):
+            head.weight.copy_(torch.eye(7)[part])
+            head.bias.zero_()
+    shown = torch.from_numpy(masks.any((2, 3))).T  # (n, O)
+    own = (
+        torch.eye(len(masks), dtype=torch.bool)[:, None] & shown.T[..., None]
+    ).contiguous()  # a token for each object shown
     now = torch.from_numpy(objects.places[..., :2]).transpose(0, 1)
     steps = torch.cat([torch.zeros_like(now[:1]), now[1:] - now[:-1]])
-    knows = torch.cat([now, steps], dim=2)
-    assert auxiliary.travel_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
-    # beyond beta, smooth L1 is linear: 5 times a step of 1 on both axes, less half of beta
-    wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(5 - 0.25, abs=1e-4)
+    sides = torch.from_numpy(masks.sum((2, 3))).T.sqrt() / min(masks.shape[2:])
+    growth = torch.cat([torch.zeros_like(sides[:1]), sides[1:] - sides[:-1]])
+    seen = torch.stack([torch.cat([shown[:1], shown[:-1]]), shown[:1].expand_as(shown)], dim=2)
+    knows = torch.cat([now, steps, torch.where(seen, 20.0, -20.0), growth[..., None]], dim=2)
+
+    def loss(**changed: float) -> float:
+        states = knows.clone()
+        for name, value in changed.items():
+            column = {"step": 2, "before": 4, "first": 5, "growth": 6}[name]
+            states[..., column] = value if name in ("before", "first") else states[..., column] + value
+        return auxiliary.travel_loss(states, own, objects).item()
+
+    assert loss() == pytest.approx(0, abs=1e-6)
+    # beyond beta, smooth L1 is linear: 5 times a step of 1 on one of two axes, less half of beta; so is the growth
+    assert loss(step=1.0) == pytest.approx((5 - 0.25) / 2, abs=1e-4)
+    assert loss(growth=1.0) == pytest.approx(5 - 0.25, abs=1e-4)
+    # of the tokens after the first frame, those that are not known to be new, and half of the cross entropy of two questions
+    later = shown[1:]
+    for name, column in (("before", 0), ("first", 1)):
+        new = (~seen[1:, :, column][later]).float().mean().item()
+        assert 0 < new < 1
+        assert loss(**{name: 20.0}) == pytest.approx(0.25 * 20 * new, abs=1e-4)
     # in the first frame nothing has come from anywhere
-    wrong = knows.clone()
-    wrong[0, :, 2:] = 9
-    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(0, abs=1e-6)
+    states = knows.clone()
+    states[0, :, 2:] = 9
+    assert auxiliary.travel_loss(states, own, objects).item() == pytest.approx(0, abs=1e-6)
     assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects).item() == 0
 
 

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.bundle import open_bundle
-from operators.synth import SynthConfig
+from operators.prompt import normalize
+from operators.synth import KINDS, SynthConfig, make_video
 from operators.training.clip import Clip
 from pipelines.mixture import Mixture, SynthData, balanced
 from pipelines.settings import SettingsError
@@ -125,6 +126,19 @@ def test_synthetic_clips_are_the_same_each_time_and_keep_their_limits() -> None:
         assert 1 <= len(one.texts) <= 2
 
 
+def test_synthetic_clips_ask_only_what_is_learned_from() -> None:
+    config = SynthConfig(**SYNTH["config"])  # type: ignore[arg-type]
+    texts: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    for number in range(12):
+        for expression in make_video(0, number, "train", config).expressions:
+            texts[expression.kind].add(expression.text)
+    for kinds in (("motion",), ("referring", "absent")):
+        mixture = Mixture({"synth": (1, SynthData(videos=12, frames=(3, 4), kinds=kinds, config=config))}, 0)
+        asked = {text for clip in mixture.stream(range(12)) for text in clip.texts}
+        assert asked <= {normalize(text) for kind in kinds for text in texts[kind]}
+        assert all(asked & {normalize(text) for text in texts[kind]} for kind in kinds)
+
+
 # ---- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +150,10 @@ def test_synthetic_clips_are_the_same_each_time_and_keep_their_limits() -> None:
         ("stages.0.data.synth.synth.config.objeccts=[1,2]", "stages.0.data.synth.synth.config.objeccts: no such"),
         ("stages.0.steps=many", "stages.0.steps"),
         ("stages.7.steps=1", "no such place"),
+        (
+            "stages.0.data.synth.synth.kinds=[moving]",
+            "kinds = ['moving']: expected some of referring, attribute, motion, absent",
+        ),
         ("workers", "expected key=value"),
         ("stages.0.losses={bce: -1}", "losses.bce"),
         ("stages.0.data={x: {weight: 1}}", "one of synth, files and group"),

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Objects
+from operators.synth.judging import MAYBE, YES
+from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
 
 UNKNOWN = -1  # a colour or shape that a query does not name
 KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.6, 0.5, 0.5  # chances that a query names it
@@ -131,8 +132,7 @@ class Auxiliary(nn.Module):
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
         self.place_on_tower = nn.Linear(tower, 3)  # x, y, radius of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come since the frame before
-        # whether the object there was seen in the frame before and in the first, and how its side changed since the former
-        self.on_past = nn.Linear(text, 3)
+        self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:
         """(E, prompt): the embedding that says what a query means."""
@@ -191,8 +191,7 @@ class Auxiliary(nn.Module):
         return 4 * loss
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell where their object is, how far it has come, whether it was
-        seen before, and how much of it shows now against the frame before.
+        """How well the LLaMA's states at the frames' tokens tell where their object is and how far it has come.
 
         An instruction's tokens can only choose by motion if something holds it. That a [SEG] or [TAK] is asked for the one
         object that moves so teaches it hardly at all; every token of every frame being asked what it has done does.
@@ -200,30 +199,41 @@ class Auxiliary(nn.Module):
         Args:
             states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
         """
-        said, past = self.on_frames(states).float(), self.on_past(states).float()
+        said = self.on_frames(states).float()
         on_any = own.any(0)
-        if not on_any.any():
-            return (said.sum() + past.sum()) * 0
         number = own.float().argmax(0)  # (n, K)
         frame = torch.arange(len(said), device=said.device)[:, None]
-        before = (frame - 1).clamp(min=0)
         places = torch.from_numpy(objects.places[..., :2]).to(said.device)
-        pixels = torch.from_numpy(objects.masks.sum((2, 3))).to(said.device)
-        sides = pixels.sqrt() / min(objects.masks.shape[2:])
-        shown = pixels > 0
+        shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
+        before = (frame - 1).clamp(min=0)
         now, then = places[number, frame], places[number, before]
+        if not on_any.any():
+            return said.sum() * 0
         loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], now[on_any], beta=0.1)
-        later = on_any & (frame > 0)
-        if later.any():
-            seen = torch.stack([shown[number, before], shown[number, torch.zeros_like(frame)]], dim=-1).float()
-            loss = loss + 0.5 * F.binary_cross_entropy_with_logits(past[..., :2][later], seen[later])
-        known = later & shown[number, frame] & shown[number, before]
+        known = on_any & shown[number, frame] & shown[number, before] & (frame > 0)
         if known.any():
             # steps are a tenth as long as places are wide
             loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * (now - then)[known], beta=0.5)
-            change = (sides[number, frame] - sides[number, before])[known]
-            loss = loss + F.smooth_l1_loss(5 * past[..., 2][known], 5 * change, beta=0.5)
         return loss
+
+    def deeds_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
+        """How well the LLaMA's states at the frames' tokens tell what their object does in the video: `DEEDS`, each in equal
+        weight, where nobody would argue about it.
+
+        A token that says such a thing of its object, as it says its colour, is found as one finds a colour. Tokens see no
+        later frame than their own: the first ones can only tell what is likely.
+
+        Args:
+            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+        """
+        said = self.on_deeds(states).float()
+        truth = torch.from_numpy(objects.deeds).to(said.device)[own.float().argmax(0)]  # (n, K, deeds)
+        known = own.any(0)[..., None] & (truth != MAYBE)
+        each = F.binary_cross_entropy_with_logits(said, (truth == YES).float(), reduction="none")
+        asked = known.any((0, 1))
+        if not asked.any():
+            return said.sum() * 0
+        return ((each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1))[asked].mean()
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""

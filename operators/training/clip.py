@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from operators.synth import KINDS, SynthVideo
 from operators.synth.colours import COLOURS
+from operators.synth.facts import Facts
+from operators.synth.judging import Verdicts
+from operators.synth.motion import DIRECTIONS
 from operators.synth.shapes import SHAPES
 
 COLOUR_NAMES, SHAPE_NAMES = tuple(COLOURS), tuple(SHAPES)
+# What an object does, or is among the others of its video, that no single frame shows or no single token.
+DEEDS: dict[str, Callable[[Facts], Verdicts]] = {
+    "largest": lambda facts: facts.extreme_size(_all_of(facts)),
+    "smallest": lambda facts: facts.extreme_size(_all_of(facts), smallest=True),
+    **{
+        f"furthest {way}": partial(lambda facts, way: facts.outermost(way, _all_of(facts)), way=way)
+        for way in DIRECTIONS
+    },
+    "fastest": lambda facts: facts.fastest(_all_of(facts)),
+    "slowest": lambda facts: facts.slowest(_all_of(facts)),
+    "still": lambda facts: facts.still,
+    **{f"heading {way}": partial(lambda facts, way: facts.heading(way), way=way) for way in DIRECTIONS},
+    "hidden": lambda facts: facts.hidden,
+    "hiding": lambda facts: facts.hiding,
+    "entering": lambda facts: facts.entering,
+    "entering last": lambda facts: facts.last_to_enter(),
+    "leaving": lambda facts: facts.leaving,
+    "leaving first": lambda facts: facts.first_to_leave(),
+    "growing": lambda facts: facts.grown(),
+    "shrinking": lambda facts: facts.grown(smaller=True),
+    "turning": lambda facts: facts.turning,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +49,7 @@ class Objects:
         colours, shapes: (O,) int64, positions in `COLOUR_NAMES` and `SHAPE_NAMES`.
         places: (O, n, 3) float32: x and y of the centre and the radius, in frame widths, heights and shorter sides.
         meant: (E, O) bool, which objects each instruction means.
+        deeds: (O, D) int8, the verdict (`operators.synth.judging`) on each of `DEEDS`, of the whole video.
     """
 
     masks: np.ndarray
@@ -30,6 +57,7 @@ class Objects:
     shapes: np.ndarray
     places: np.ndarray
     meant: np.ndarray
+    deeds: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +97,16 @@ def choose_frames(random: np.random.Generator, total: int, least: int, most: int
     return random.integers(bounds[:-1], bounds[1:])
 
 
+def _all_of(facts: Facts) -> np.ndarray:
+    return np.ones(len(facts), dtype=bool)
+
+
+def judge_deeds(video: SynthVideo) -> np.ndarray:
+    """(O, D) int8: the verdict on each of `DEEDS`, of each object."""
+    facts = Facts(video.objects, *video.frames.shape[1:3])
+    return np.stack([judge(facts) for judge in DEEDS.values()], axis=1)
+
+
 def from_synth(
     video: SynthVideo,
     random: np.random.Generator,
@@ -105,5 +143,6 @@ def from_synth(
             shapes=np.array([SHAPE_NAMES.index(item.shape) for item in video.objects]),
             places=places.astype(np.float32),
             meant=meant,
+            deeds=judge_deeds(video),
         ),
     )

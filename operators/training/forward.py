@@ -162,8 +162,8 @@ class TrainingModel(nn.Module):
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks)
                 losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
-            if weights.travel > 0 and self.auxiliary is not None and clip.objects is not None:
-                losses["travel"] = self._travel(prompts[0], levels, heard, clip.objects)
+            if self.auxiliary is not None and clip.objects is not None and (weights.travel > 0 or weights.deeds > 0):
+                self._read_frames(prompts[0], levels, heard, clip.objects, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token is asked for the next one
@@ -203,13 +203,19 @@ class TrainingModel(nn.Module):
             keyframes = [int(random.integers(len(clip.frames)))] * len(prompts)
         self._segment(clip, clip.masks, fused, keyframes, config, weights, random, losses)
 
-    def _travel(self, prompt: Prompt, levels: list[Level], heard: Heard, objects: Objects) -> Tensor:
-        assert self.auxiliary is not None, "travel needs the auxiliary part"
-        assert heard.before is not None, "travel needs a shared prefix"
+    def _read_frames(
+        self, prompt: Prompt, levels: list[Level], heard: Heard, objects: Objects, weights: LossWeights, losses: Losses
+    ) -> None:
+        """`travel` and `deeds`, of the states at the frames' tokens."""
+        assert self.auxiliary is not None, "reading frames needs the auxiliary part"
+        assert heard.before is not None, "reading frames needs a shared prefix"
         own = meant_tokens(levels, objects.masks)
         frames, tokens = own.shape[1:]
-        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)]
-        return self.auxiliary.travel_loss(states.unflatten(0, (frames, tokens)), own, objects)
+        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].unflatten(0, (frames, tokens))
+        if weights.travel > 0:
+            losses["travel"] = self.auxiliary.travel_loss(states, own, objects)
+        if weights.deeds > 0:
+            losses["deeds"] = self.auxiliary.deeds_loss(states, own, objects)
 
     def _segment(
         self,

@@ -18,8 +18,9 @@ class LossWeights:
     `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
     vision tower lies and how large the object on it is. `pointing`: of where [SEG] and [TAK] look, which needs
     `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies. `travel`: of where each token of a frame
-    lies and how far its object has come, as the LLaMA's later layers find them; needs `forward.share_prefix` too. `oracle`:
-    of the distance of [TAK] and [SEG] from the embedding of what is meant.
+    lies and how far its object has come, as the LLaMA's later layers find them; `deeds`: of what its object does in the
+    video, told there too; both need `forward.share_prefix`. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
+    what is meant.
     """
 
     ce: float = 1.0
@@ -31,6 +32,7 @@ class LossWeights:
     pointing: float = 0.0
     tak_place: float = 0.0
     travel: float = 0.0
+    deeds: float = 0.0
     oracle: float = 0.0
 
     def __post_init__(self) -> None:

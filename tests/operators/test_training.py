@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from operators.bundle import open_bundle
 from operators.checkpoint import CheckpointError
 from operators.clustering import Level
 from operators.synth import SynthConfig, make_video
+from operators.synth.judging import MAYBE, NO, YES
 from operators.training.auxiliary import (
     UNKNOWN,
     Auxiliary,
@@ -29,7 +31,7 @@ from operators.training.auxiliary import (
     meant_queries,
     simplest,
 )
-from operators.training.clip import COLOUR_NAMES, SHAPE_NAMES, Clip, choose_frames, from_synth
+from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Clip, choose_frames, from_synth, judge_deeds
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
@@ -569,7 +571,7 @@ def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() ->
     assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["pointing", "travel"])
+@pytest.mark.parametrize("loss", ["pointing", "travel", "deeds"])
 @pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
 def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardConfig, loss: str) -> None:
     with pytest.raises(ValueError, match=rf"losses\.{loss} = 1: expected forward\.share_prefix true"):
@@ -639,12 +641,12 @@ def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Pat
     assert open_bundle(str(tmp_path / "bare")).fingerprint == open_bundle(str(tmp_path / "whole")).fingerprint
     # a bundle of before a head was thought of lacks it; one with a head that nobody knows is another model's
     file = tmp_path / "whole" / "heads.safetensors"
-    fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_past")}
+    fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_deeds")}
     save_file(fewer, file)
     again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
     assert [name for name, value in heads.items() if not torch.equal(value, again[name])] == [
-        "on_past.weight",
-        "on_past.bias",
+        "on_deeds.weight",
+        "on_deeds.bias",
     ]
     save_file(fewer | {"on_smell.weight": torch.zeros(2)}, file)
     with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model .*on_smell"):
@@ -701,49 +703,82 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
 
 
 def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
-    objects = clip_of(expressions=1).objects
-    masks = objects.masks.copy()
-    masks[0, 1] = False  # one object is away in the middle, and one comes late
-    masks[1, 0] = False
-    objects = replace(objects, masks=masks)
-    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=7, waves=torch.zeros(2, 4))
+    clip = clip_of(expressions=1)
+    objects = clip.objects
+    count, frames = objects.masks.shape[:2]
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
     with torch.no_grad():
-        for head, part in ((auxiliary.on_frames, slice(4)), (auxiliary.on_past, slice(4, 7))):
-            head.weight.copy_(torch.eye(7)[part])
-            head.bias.zero_()
-    shown = torch.from_numpy(masks.any((2, 3))).T  # (n, O)
-    own = (
-        torch.eye(len(masks), dtype=torch.bool)[:, None] & shown.T[..., None]
-    ).contiguous()  # a token for each object shown
+        auxiliary.on_frames.weight.copy_(torch.eye(4))
+        auxiliary.on_frames.bias.zero_()
+    own = torch.eye(count, dtype=torch.bool)[:, None].expand(-1, frames, -1)  # one token for each object
     now = torch.from_numpy(objects.places[..., :2]).transpose(0, 1)
     steps = torch.cat([torch.zeros_like(now[:1]), now[1:] - now[:-1]])
-    sides = torch.from_numpy(masks.sum((2, 3))).T.sqrt() / min(masks.shape[2:])
-    growth = torch.cat([torch.zeros_like(sides[:1]), sides[1:] - sides[:-1]])
-    seen = torch.stack([torch.cat([shown[:1], shown[:-1]]), shown[:1].expand_as(shown)], dim=2)
-    knows = torch.cat([now, steps, torch.where(seen, 20.0, -20.0), growth[..., None]], dim=2)
-
-    def loss(**changed: float) -> float:
-        states = knows.clone()
-        for name, value in changed.items():
-            column = {"step": 2, "before": 4, "first": 5, "growth": 6}[name]
-            states[..., column] = value if name in ("before", "first") else states[..., column] + value
-        return auxiliary.travel_loss(states, own, objects).item()
-
-    assert loss() == pytest.approx(0, abs=1e-6)
-    # beyond beta, smooth L1 is linear: 5 times a step of 1 on one of two axes, less half of beta; so is the growth
-    assert loss(step=1.0) == pytest.approx((5 - 0.25) / 2, abs=1e-4)
-    assert loss(growth=1.0) == pytest.approx(5 - 0.25, abs=1e-4)
-    # of the tokens after the first frame, those that are not known to be new, and half of the cross entropy of two questions
-    later = shown[1:]
-    for name, column in (("before", 0), ("first", 1)):
-        new = (~seen[1:, :, column][later]).float().mean().item()
-        assert 0 < new < 1
-        assert loss(**{name: 20.0}) == pytest.approx(0.25 * 20 * new, abs=1e-4)
+    knows = torch.cat([now, steps], dim=2)
+    assert auxiliary.travel_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    # beyond beta, smooth L1 is linear: 5 times a step of 1 on both axes, less half of beta
+    wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(5 - 0.25, abs=1e-4)
     # in the first frame nothing has come from anywhere
-    states = knows.clone()
-    states[0, :, 2:] = 9
-    assert auxiliary.travel_loss(states, own, objects).item() == pytest.approx(0, abs=1e-6)
+    wrong = knows.clone()
+    wrong[0, :, 2:] = 9
+    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(0, abs=1e-6)
     assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects).item() == 0
+
+
+def test_the_deeds_loss_weighs_each_deed_the_same_and_leaves_out_what_is_arguable() -> None:
+    objects = clip_of(expressions=1).objects
+    count, frames = objects.masks.shape[:2]
+    deeds = np.full((count, len(DEEDS)), MAYBE, np.int8)
+    deeds[:, 0] = NO
+    deeds[0, 0] = YES
+    deeds[0, 1] = YES  # of this one nothing is known but that
+    objects = replace(objects, deeds=deeds)
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=len(DEEDS), waves=torch.zeros(2, 4))
+    with torch.no_grad():
+        auxiliary.on_deeds.weight.copy_(torch.eye(len(DEEDS)))
+        auxiliary.on_deeds.bias.zero_()
+    own = torch.zeros(count, frames, count + 1, dtype=torch.bool)  # a token for each object, and one of the background
+    own[:, :, :count] = torch.eye(count, dtype=torch.bool)[:, None]
+    knows = torch.full((frames, count + 1, len(DEEDS)), -30.0)
+    knows[:, 0, :2] = 30.0
+    assert auxiliary.deeds_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    wrong = knows.clone()
+    wrong[:, 0, 1] = -30.0  # all that is known of the second deed, and the mean is over two
+    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / 2, abs=1e-4)
+    wrong = knows.clone()
+    wrong[0, 0, 0] = -30.0  # in one frame, of one object
+    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / frames / count / 2, abs=1e-4)
+    wrong = knows.clone()
+    wrong[:, :, 2:] = 30.0
+    wrong[:, count] = 7.0
+    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(0, abs=1e-6)
+    assert auxiliary.deeds_loss(knows, torch.zeros_like(own), objects).item() == 0
+
+
+def test_deeds_are_what_instructions_without_a_name_are_true_by() -> None:
+    same = {"fastest": "fastest", "slowest": "slowest", "still": "still", "hidden": "hidden", "hiding": "hiding"}
+    same |= {"enters": "entering", "leaves": "leaving", "grows": "growing", "shrinks": "shrinking", "turns": "turning"}
+    same |= {
+        "enters_last": "entering last",
+        "leaves_first": "leaving first",
+        "largest": "largest",
+        "smallest": "smallest",
+    }
+    checked: Counter[str] = Counter()
+    for index in range(40):
+        video = make_video(0, index, "train", replace(SMALL, expressions=6))
+        deeds = judge_deeds(video)
+        for expression in video.expressions:
+            deed = same.get(expression.subtype)
+            if expression.subtype in ("heading", "outermost"):
+                deed = f"{'heading' if expression.subtype == 'heading' else 'furthest'} {expression.names['heading']}"
+            if deed and expression.kind != "absent" and not expression.names.keys() & {"colour", "shape"}:
+                verdicts = deeds[:, list(DEEDS).index(deed)]
+                assert tuple(np.flatnonzero(verdicts == YES)) == expression.object_ids
+                assert MAYBE not in verdicts
+                checked[deed] += 1
+    assert len(checked) >= 12
+    assert sum(checked.values()) >= 60
 
 
 def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:
@@ -751,7 +786,9 @@ def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:
     model, clip = model_of(auxiliary=True), clip_of(expressions=2)
     given: list[Tensor] = []
     model.auxiliary.on_frames.register_forward_pre_hook(lambda _, args: given.append(args[0].detach()))
-    losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, travel=1))
+    model.auxiliary.on_deeds.register_forward_pre_hook(lambda _, args: given.append(args[0].detach()))
+    losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, travel=1, deeds=1))
+    assert torch.equal(*given)
     losses["travel"].backward()
     assert any(p.grad is not None and p.grad.any() for p in model.language.llama.layers[0].parameters())
     with torch.no_grad():

@@ -130,7 +130,8 @@ class Auxiliary(nn.Module):
         self.on_image = nn.Linear(image, names)
         self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether anything is meant
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
-        self.place_on_tower = nn.Linear(tower, 3)  # x, y, radius of the object there
+        self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
+        self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come since the frame before
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
@@ -189,6 +190,18 @@ class Auxiliary(nn.Module):
         if not filled.all():
             loss = loss + away[~filled].mean()
         return 4 * loss
+
+    def centre_loss(self, patches: Tensor, labels: DenseLabels) -> Tensor:
+        """How well each of the tower's patches (n, g*g, width) on an object tells where the whole object's centre is.
+
+        What moves by a twentieth of a frame between two frames is not seen to move by patches that know where they lie
+        themselves: other frames show the object on other patches.
+        """
+        filled = labels.radius.to(patches.device) > 0
+        said = self.centre_on_tower(patches).float().flatten(0, 1)[filled]
+        if not len(said):
+            return patches.sum() * 0
+        return 8 * F.smooth_l1_loss(said, labels.centre.to(patches.device)[filled], beta=0.02)
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
         """How well the LLaMA's states at the frames' tokens tell where their object is and how far it has come.
@@ -297,7 +310,7 @@ class NamedPlaces:
 @dataclass(frozen=True, eq=False)
 class DenseLabels:
     """What lies at each of n * g * g places: `colour` and `shape` int64, one beyond the last name for none; `weight` and
-    `radius` float32, 0 where nothing lies.
+    `radius` float32, 0 where nothing lies; `centre` (n * g * g, 2) float32, x and y of the object's in sides of the grid.
 
     A place has the colour of the object that fills at least half of it, and the shape of the one that fills at least a tenth:
     shapes are seen at their borders. Weights are those of shapes: places of one object on one frame sum to 1.
@@ -307,6 +320,7 @@ class DenseLabels:
     shape: Tensor
     weight: Tensor
     radius: Tensor
+    centre: Tensor
 
 
 def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
@@ -314,12 +328,11 @@ def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
     side = round(places**0.5)
     masks = objects.masks
     height, width = masks.shape[-2:]
+    short, long = min(height, width), max(height, width)
+    top, left, seen = ((height - short) // 2, (width - short) // 2, short) if crop else (0, 0, long)
     if crop:
-        short = min(height, width)
-        top, left = (height - short) // 2, (width - short) // 2
         masks = masks[..., top : top + short, left : left + short]
     elif height != width:  # padded right and below, as SAM2 sees it
-        long = max(height, width)
         masks = np.pad(masks, ((0, 0), (0, 0), (0, long - height), (0, long - width)))
     share = F.interpolate(torch.from_numpy(masks).float(), size=(side, side), mode="area").flatten(2)
     best, number = share.max(0)  # (n, g*g)
@@ -328,5 +341,10 @@ def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
     count = mine.sum(2, keepdim=True).clamp(min=1)
     colour = torch.from_numpy(objects.colours)[number].masked_fill(best < 0.5, len(COLOUR_NAMES))
     shape = torch.from_numpy(objects.shapes)[number].masked_fill(~touched, len(SHAPE_NAMES))
-    radii = torch.from_numpy(objects.places[..., 2]).T.gather(1, number).masked_fill(best < 0.5, 0)
-    return DenseLabels(colour.flatten(), shape.flatten(), (mine / count).sum(0).flatten(), radii.flatten())
+    lies = torch.from_numpy(objects.places)[number, torch.arange(len(number))[:, None]]  # (n, g*g, 3)
+    radii = lies[..., 2].masked_fill(best < 0.5, 0)
+    centres = (lies[..., :2] * torch.tensor([width, height]) - torch.tensor([left, top])) / seen
+    weight = (mine / count).sum(0)
+    return DenseLabels(
+        colour.flatten(), shape.flatten(), weight.flatten(), radii.flatten(), centres.flatten(0, 1).float()
+    )

@@ -124,13 +124,15 @@ class TrainingModel(nn.Module):
         losses["auxiliary"] = torch.stack(parts).sum()
 
     def _read_patches(self, patches: Tensor, objects: Objects, weights: LossWeights, losses: Losses) -> Tensor:
-        """The auxiliary loss of the tower's patches; `place`, where it is asked for, goes into `losses`."""
+        """The auxiliary loss of the tower's patches; `place` and `centre`, where they are asked for, go into `losses`."""
         assert self.auxiliary is not None, "reading patches needs the auxiliary part"
         labels = dense_labels(objects, patches.shape[1], crop=True)
         named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, labels)
         losses["shapes_on_tower"] = named.right
         if weights.place > 0:
             losses["place"] = self.auxiliary.place_loss(patches, labels)
+        if weights.centre > 0:
+            losses["centre"] = self.auxiliary.centre_loss(patches, labels)
         return named.loss
 
     def _with_oracle(

@@ -16,11 +16,11 @@ class LossWeights:
     """Factors of the losses in their sum. The first three are the paper's; the others are ours, and 0 in its recipe.
 
     `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
-    vision tower lies and how large the object on it is. `pointing`: of where [SEG] and [TAK] look, which needs
-    `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies. `travel`: of where each token of a frame
-    lies and how far its object has come, as the LLaMA's later layers find them; `deeds`: of what its object does in the
-    video, told there too; both need `forward.share_prefix`. `oracle`: of the distance of [TAK] and [SEG] from the embedding of
-    what is meant.
+    vision tower lies and how large the object on it is; `centre`: of where the whole of that object lies. `pointing`: of where
+    [SEG] and [TAK] look, which needs `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies.
+    `travel`: of where each token of a frame lies and how far its object has come, as the LLaMA's later layers find them;
+    `deeds`: of what its object does in the video, told there too; both need `forward.share_prefix`. `oracle`: of the distance
+    of [TAK] and [SEG] from the embedding of what is meant.
     """
 
     ce: float = 1.0
@@ -29,6 +29,7 @@ class LossWeights:
     presence: float = 0.0
     auxiliary: float = 0.0
     place: float = 0.0
+    centre: float = 0.0
     pointing: float = 0.0
     tak_place: float = 0.0
     travel: float = 0.0
@@ -39,10 +40,11 @@ class LossWeights:
         for item in fields(self):
             if not getattr(self, item.name) >= 0:
                 raise ValueError(f"losses.{item.name} = {getattr(self, item.name)}: expected 0 or more")
-        if self.place > 0 and self.auxiliary == 0:
-            raise ValueError(
-                f"losses.place = {self.place}: expected losses.auxiliary above 0 too, they read the same patches"
-            )
+        for name in ("place", "centre"):
+            if getattr(self, name) > 0 and self.auxiliary == 0:
+                raise ValueError(
+                    f"losses.{name} = {getattr(self, name)}: expected losses.auxiliary above 0 too, they read the same patches"
+                )
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -246,7 +246,7 @@ def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     radius = torch.zeros(16)
     radius[:2] = 0.2  # an object on two of the patches
     nowhere = torch.zeros(16, dtype=torch.int64)
-    labels = DenseLabels(nowhere, nowhere, radius, radius)
+    labels = DenseLabels(nowhere, nowhere, radius, radius, torch.zeros(16, 2))
     assert auxiliary.place_loss(centres, labels).item() == pytest.approx(0)
     wrong_object, wrong_background = centres.clone(), centres.clone()
     wrong_object[0, :2, 0] += 0.3
@@ -257,6 +257,46 @@ def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     wrong_radius = centres.clone()
     wrong_radius[0, :, 2] += 0.3  # of which the background has none
     assert auxiliary.place_loss(wrong_radius, labels).item() == pytest.approx(1.0)
+
+
+def test_the_centre_loss_is_of_the_patches_on_objects_alone() -> None:
+    auxiliary = Auxiliary(8, 2, 8, 8, torch.zeros(2, 4))
+    with torch.no_grad():
+        auxiliary.centre_on_tower.weight.copy_(torch.eye(2))
+        auxiliary.centre_on_tower.bias.zero_()
+    radius = torch.zeros(16)
+    radius[:4] = 0.2
+    nowhere = torch.zeros(16, dtype=torch.int64)
+    labels = DenseLabels(nowhere, nowhere, radius, radius, torch.rand(16, 2))
+    said = labels.centre[None].clone()
+    said[0, 4:] = 9
+    assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0)
+    said[0, 0, 1] += 0.3  # smooth L1, beta 0.02: 0.3 - 0.01, one of eight numbers, times 8
+    assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0.29, abs=1e-5)
+    nothing = replace(labels, radius=torch.zeros(16))
+    assert auxiliary.centre_loss(said, nothing).item() == 0
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_a_patch_knows_the_centre_of_its_object_in_the_square_that_is_seen(crop: bool) -> None:
+    wide = replace(SMALL, aspects=(1.5,))
+    clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (1, 1), 1)
+    objects = clip.objects
+    assert objects is not None
+    height, width = clip.frames.shape[1:3]
+    assert width > height
+    labels = dense_labels(objects, 64, crop)
+    filled = labels.radius > 0
+    assert filled.any()
+    centres = objects.places[:, 0, :2] * (width, height)  # pixels
+    square = (centres - ((width - height) // 2, 0)) / height if crop else centres / width
+    far = np.linalg.norm(labels.centre[filled].numpy()[:, None] - square, axis=2)
+    assert far.min(1).max() < 1e-5
+    # and it is the one on that patch: no further from the patch than the object reaches
+    steps = (np.arange(8) + 0.5) / 8
+    patches = np.stack([np.tile(steps, 8), np.repeat(steps, 8)], axis=1)[filled.numpy()]
+    reach = 2 * objects.places[:, 0, 2][far.argmin(1)] * (1 if crop else height / width) + 0.1
+    assert (np.linalg.norm(labels.centre[filled].numpy() - patches, axis=1) < reach).all()
 
 
 def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_what_touches_it() -> None:

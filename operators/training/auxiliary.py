@@ -132,7 +132,7 @@ class Auxiliary(nn.Module):
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
         self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
         self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
-        self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come since the frame before
+        self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:
@@ -204,7 +204,8 @@ class Auxiliary(nn.Module):
         return 8 * F.smooth_l1_loss(said, labels.centre.to(patches.device)[filled], beta=0.02)
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell where their object is and how far it has come.
+        """How well the LLaMA's states at the frames' tokens tell where their object is, and how far from its mean place in the
+        frames before that show it.
 
         An instruction's tokens can only choose by motion if something holds it. That a [SEG] or [TAK] is asked for the one
         object that moves so teaches it hardly at all; every token of every frame being asked what it has done does.
@@ -214,19 +215,22 @@ class Auxiliary(nn.Module):
         """
         said = self.on_frames(states).float()
         on_any = own.any(0)
+        if not on_any.any():
+            return said.sum() * 0
         number = own.float().argmax(0)  # (n, K)
         frame = torch.arange(len(said), device=said.device)[:, None]
         places = torch.from_numpy(objects.places[..., :2]).to(said.device)
         shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
-        before = (frame - 1).clamp(min=0)
-        now, then = places[number, frame], places[number, before]
-        if not on_any.any():
-            return said.sum() * 0
-        loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], now[on_any], beta=0.1)
-        known = on_any & shown[number, frame] & shown[number, before] & (frame > 0)
+        earlier = torch.zeros_like(places[:, :, 0])  # (O, n), frames before that show it
+        earlier[:, 1:] = shown.cumsum(1)[:, :-1]
+        total = torch.zeros_like(places)
+        total[:, 1:] = (places * shown[..., None]).cumsum(1)[:, :-1]
+        come = (places - total / earlier.clamp(min=1)[..., None])[number, frame]
+        loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], places[number, frame][on_any], beta=0.1)
+        known = on_any & shown[number, frame] & (earlier[number, frame] > 0)
         if known.any():
-            # steps are a tenth as long as places are wide
-            loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * (now - then)[known], beta=0.5)
+            # ways are a fraction of what places are
+            loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * come[known], beta=0.5)
         return loss
 
     def deeds_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:

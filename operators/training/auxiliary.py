@@ -17,6 +17,7 @@ from operators.synth.judging import MAYBE, YES
 from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
 
 UNKNOWN = -1  # a colour or shape that a query does not name
+DOER_WEIGHT = 4.0  # of the object that does a deed against one that does not: most deeds are done by one in eight
 KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.6, 0.5, 0.5  # chances that a query names it
 
 
@@ -246,7 +247,8 @@ class Auxiliary(nn.Module):
         said = self.on_deeds(states).float()
         truth = torch.from_numpy(objects.deeds).to(said.device)[own.float().argmax(0)]  # (n, K, deeds)
         known = own.any(0)[..., None] & (truth != MAYBE)
-        each = F.binary_cross_entropy_with_logits(said, (truth == YES).float(), reduction="none")
+        weights = torch.full((len(DEEDS),), DOER_WEIGHT, device=said.device)
+        each = F.binary_cross_entropy_with_logits(said, (truth == YES).float(), reduction="none", pos_weight=weights)
         asked = known.any((0, 1))
         if not asked.any():
             return said.sum() * 0

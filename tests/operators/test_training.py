@@ -790,9 +790,12 @@ def test_the_deeds_loss_weighs_each_deed_the_same_and_leaves_out_what_is_arguabl
     assert auxiliary.deeds_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
     wrong = knows.clone()
     wrong[:, 0, 1] = -30.0  # all that is known of the second deed, and the mean is over two
-    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / 2, abs=1e-4)
+    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / 2, abs=1e-4)
     wrong = knows.clone()
     wrong[0, 0, 0] = -30.0  # in one frame, of one object
+    assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / frames / count / 2, abs=1e-4)
+    wrong = knows.clone()
+    wrong[0, 1, 0] = 30.0  # one that does not do it counts less than one that does
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / frames / count / 2, abs=1e-4)
     wrong = knows.clone()
     wrong[:, :, 2:] = 30.0

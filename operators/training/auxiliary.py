@@ -45,6 +45,25 @@ def ways(objects: Objects) -> np.ndarray:
     return np.concatenate([places.mean(1), places[:, -1, :2] - places[:, 0, :2]], axis=1)
 
 
+def paces(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """(O, n, 4) float32: diagonal around the places so far, step from the last place, radius (times 4), share that shows; the
+    first two in sides of the square that the tower sees. And (O, n) bool, whether a frame before shows the object.
+    """
+    shown = objects.masks.any((2, 3))
+    area = objects.masks.sum((2, 3)) / np.maximum(objects.places[..., 2], 1e-6) ** 2
+    result = np.zeros((*shown.shape, 4), np.float32)
+    before = np.zeros(shown.shape, bool)
+    for number, places in enumerate(seen_places(objects)):
+        seen = np.flatnonzero(shown[number])
+        for last, frame in zip(seen[:-1], seen[1:], strict=True):
+            so_far = places[seen[seen <= frame]]
+            result[number, frame, :2] = np.linalg.norm(np.ptp(so_far, axis=0)), np.linalg.norm(places[frame] - places[last])
+            before[number, frame] = True
+    result[..., 2] = 4 * objects.places[..., 2]
+    result[..., 3] = area / np.maximum(area.max(1, keepdims=True), 1e-6)
+    return result, before
+
+
 def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries, np.ndarray]:
     """A query for each object, two that fit nothing, and the masks (E, n, H, W) that answer them.
 
@@ -77,10 +96,19 @@ def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries
     return queries, np.concatenate([masks, np.zeros((2, *masks.shape[1:]), bool)])
 
 
+def seen_places(objects: Objects) -> np.ndarray:
+    """(O, n, 2) float32: x and y of the centres in the frame's central square, which is all that the tower sees: 0 to 1 inside."""
+    height, width = objects.masks.shape[-2:]
+    size = np.array([width, height], np.float32)
+    return (objects.places[..., :2] - 0.5) * (size / min(height, width)) + np.float32(0.5)
+
+
 def _ways_meant(objects: Objects) -> tuple[Tensor, Tensor]:
-    """Of the first object that each instruction means: x, y and radius (E, n, 3) float32, and whether it shows (E, n) bool."""
+    """Of the first object that each instruction means: x, y as the tower sees them and radius (E, n, 3) float32, and whether it
+    shows (E, n) bool."""
     first = objects.meant.argmax(1)
-    return torch.from_numpy(objects.places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
+    places = np.concatenate([seen_places(objects), objects.places[..., 2:]], axis=2)
+    return torch.from_numpy(places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
 
 
 def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
@@ -134,6 +162,7 @@ class Auxiliary(nn.Module):
         self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
         self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come
+        self.on_pace = nn.Linear(text, 4)  # of the object there: how far around it came, its step, its radius, its open share
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:
@@ -220,7 +249,7 @@ class Auxiliary(nn.Module):
             return said.sum() * 0
         number = own.float().argmax(0)  # (n, K)
         frame = torch.arange(len(said), device=said.device)[:, None]
-        places = torch.from_numpy(objects.places[..., :2]).to(said.device)
+        places = torch.from_numpy(seen_places(objects)).to(said.device)
         shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
         earlier = torch.zeros_like(places[:, :, 0])  # (O, n), frames before that show it
         earlier[:, 1:] = shown.cumsum(1)[:, :-1]
@@ -233,6 +262,30 @@ class Auxiliary(nn.Module):
             # ways are a fraction of what places are
             loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * come[known], beta=0.5)
         return loss
+
+    def pace_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
+        """How well the LLaMA's states at the frames' tokens tell how fast, large and open their object is.
+
+        What is fastest, still, smallest or hidden is a comparison of these, none of which is linear in a place: the length of
+        the diagonal around all places so far that show it, the step from the last one, its radius, and the share of it that
+        shows. Frames that show an object for the first time have no step.
+
+        Args:
+            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+        """
+        said = self.on_pace(states).float()
+        on_any = own.any(0)
+        if not on_any.any():
+            return said.sum() * 0
+        number = own.float().argmax(0)  # (n, K)
+        frame = torch.arange(len(said), device=said.device)[:, None]
+        truth, before = (torch.from_numpy(part).to(said.device) for part in paces(objects))
+        truth, before = truth[number, frame], before[number, frame]
+        away = F.smooth_l1_loss(2 * said, 2 * truth, beta=0.2, reduction="none")
+        known = torch.stack([before, before, on_any, on_any], dim=-1) & on_any[..., None]
+        return sum(
+            (away[..., part][known[..., part]].mean() for part in range(4) if known[..., part].any()), said.sum() * 0
+        )
 
     def deeds_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
         """How well the LLaMA's states at the frames' tokens tell what their object does in the video: `DEEDS`, each in equal
@@ -288,6 +341,21 @@ class Auxiliary(nn.Module):
         said = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
         away = F.smooth_l1_loss(said, places[..., :2], reduction="none", beta=0.1).mean(-1)
         return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
+
+    @torch.no_grad()
+    def told(self, tak: Tensor, objects: Objects) -> np.ndarray:
+        """(E,) int64: the object that each [TAK] (E, d) tells: by its colour, shape, and place in whichever frame is nearest.
+
+        A tenth of a side away counts as much as being e times less likely by name.
+        """
+        named, said = self.on_tak(tak).float(), self.on_seg(tak).float()[:, :2]
+        colour, shape, _ = named.split([len(COLOUR_NAMES), len(SHAPE_NAMES), 1], dim=1)
+        likely = colour.log_softmax(1)[:, objects.colours] + shape.log_softmax(1)[:, objects.shapes]
+        places = torch.from_numpy(seen_places(objects)).to(tak.device)
+        hidden = ~torch.from_numpy(objects.masks.any((2, 3))).to(tak.device)
+        away = (said[:, None, None] - places).norm(dim=-1).masked_fill(hidden, torch.inf).amin(2)
+        result: np.ndarray = (likely - 10 * away).argmax(1).cpu().numpy()
+        return result
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved.

@@ -33,7 +33,9 @@ class ForwardConfig:
 
     `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
     (`none`: the language model alone learns, by its auxiliary losses; `nothing asked`: the encoders of pictures alone, by
-    naming what lies at each place). `keyframe`: the sampled frame most similar to [TAK],
+    naming what lies at each place). `truth`: SAM2's masks are to be of what an instruction means, or of the one object that
+    its [TAK] tells by the auxiliary heads (see `Auxiliary.told`): SAM2 that is asked for an object which its prompt does not
+    tell learns to hedge, with pieces of several. `keyframe`: the sampled frame most similar to [TAK],
     or a random one, the same for all instructions of a clip. `share_prefix`: frames go through the LLaMA once for all
     instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `blind`: the LLaMA reads
     instructions without their frames, so that one from nothing learns to read first. `max_rows`: the model's length that a
@@ -42,6 +44,7 @@ class ForwardConfig:
 
     alpha: float = 0.1
     prompts: Literal["language", "oracle", "none", "nothing asked"] = "language"
+    truth: Literal["meant", "told"] = "meant"
     keyframe: Literal["similarity", "random"] = "similarity"
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     share_prefix: bool = True
@@ -164,7 +167,7 @@ class TrainingModel(nn.Module):
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks)
                 losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
-            if self.auxiliary is not None and clip.objects is not None and (weights.travel > 0 or weights.deeds > 0):
+            if self.auxiliary is not None and clip.objects is not None and max(weights.travel, weights.pace, weights.deeds) > 0:
                 self._read_frames(prompts[0], levels, heard, clip.objects, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
@@ -203,12 +206,19 @@ class TrainingModel(nn.Module):
         keyframes = cosines.argmax(1).tolist()
         if config.keyframe == "random":
             keyframes = [int(random.integers(len(clip.frames)))] * len(prompts)
-        self._segment(clip, clip.masks, fused, keyframes, config, weights, random, losses)
+        masks = clip.masks
+        if config.truth == "told":
+            assert self.auxiliary is not None, "what is told needs the auxiliary part"
+            assert clip.objects is not None, "what is told needs a synthetic clip"
+            told = self.auxiliary.told(tak, clip.objects)
+            single = clip.objects.meant.sum(1) == 1
+            masks = np.where(single[:, None, None, None], clip.objects.masks[told], masks)
+        self._segment(clip, masks, fused, keyframes, config, weights, random, losses)
 
     def _read_frames(
         self, prompt: Prompt, levels: list[Level], heard: Heard, objects: Objects, weights: LossWeights, losses: Losses
     ) -> None:
-        """`travel` and `deeds`, of the states at the frames' tokens."""
+        """`travel`, `pace` and `deeds`, of the states at the frames' tokens."""
         assert self.auxiliary is not None, "reading frames needs the auxiliary part"
         assert heard.before is not None, "reading frames needs a shared prefix"
         own = meant_tokens(levels, objects.masks)
@@ -216,6 +226,8 @@ class TrainingModel(nn.Module):
         states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].unflatten(0, (frames, tokens))
         if weights.travel > 0:
             losses["travel"] = self.auxiliary.travel_loss(states, own, objects)
+        if weights.pace > 0:
+            losses["pace"] = self.auxiliary.pace_loss(states, own, objects)
         if weights.deeds > 0:
             losses["deeds"] = self.auxiliary.deeds_loss(states, own, objects)
 
@@ -251,9 +263,12 @@ class TrainingModel(nn.Module):
         output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)
         logits, wanted = compared(output, masks, truth, clip.ignored, size, config.segment)
         shown = wanted.flatten(1).amax(1) > 0.5
-        kept = torch.ones_like(shown) if config.segment.empty_masks else shown
-        losses["bce"] = bce_loss(logits, wanted)
-        losses["dice"] = dice_loss(logits[kept], wanted[kept])
+        every = torch.ones_like(shown)
+        covered, overlapped = {"all": (every, every), "bce": (every, shown), "none": (shown, shown)}[
+            config.segment.empty_masks
+        ]
+        losses["bce"] = bce_loss(logits[covered], wanted[covered])
+        losses["dice"] = dice_loss(logits[overlapped], wanted[overlapped])
         if weights.presence > 0:
             losses["presence"] = presence_loss(output.object_logit, shown)
         with torch.no_grad():

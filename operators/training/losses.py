@@ -19,7 +19,8 @@ class LossWeights:
     vision tower lies and how large the object on it is; `centre`: of where the whole of that object lies. `pointing`: of where
     [SEG] and [TAK] look, which needs `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies.
     `travel`: of where each token of a frame lies and how far its object has come, as the LLaMA's later layers find them;
-    `deeds`: of what its object does in the video, told there too; both need `forward.share_prefix`. `oracle`: of the distance
+    `pace`: of how much it has moved, how large it is and how much of it shows; `deeds`: of what its object does in the video;
+    all told there, which needs `forward.share_prefix`. `oracle`: of the distance
     of [TAK] and [SEG] from the embedding of what is meant.
     """
 
@@ -33,6 +34,7 @@ class LossWeights:
     pointing: float = 0.0
     tak_place: float = 0.0
     travel: float = 0.0
+    pace: float = 0.0
     deeds: float = 0.0
     oracle: float = 0.0
 

@@ -26,7 +26,8 @@ class SegmentConfig:
     from, `prompt`: the keyframe's own decoding with its soft mask, or `mask`: that mask as a new prompt, as inference does,
     and then with chance `truth_in_memory` the true one. `candidates`: how many further random frames are decoded by the
     prompt alone, as TKS does. `mask_size`: whether masks are compared at the `frame`'s size or as `low` resolution logits.
-    `empty_masks`: whether Dice is also taken of masks whose truth is empty.
+    `empty_masks`: which losses are taken of masks whose truth is empty, `all`, `bce` alone, or `none`: the object score, which
+    then says it, needs no mask that is empty too.
     """
 
     window: int = 3
@@ -34,7 +35,7 @@ class SegmentConfig:
     truth_in_memory: float = 0.0
     candidates: int = 0
     mask_size: Literal["frame", "low"] = "frame"
-    empty_masks: bool = True
+    empty_masks: Literal["all", "bce", "none"] = "all"
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.candidates < 0:

@@ -45,7 +45,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"stage {self.name}: steps {self.steps}, batch {self.batch}: expected at least 1")
-        for name in ("pointing", "travel", "deeds"):
+        for name in ("pointing", "travel", "pace", "deeds"):
             weight = getattr(self.losses, name)
             if weight > 0 and (self.forward.blind or not self.forward.share_prefix):
                 raise ValueError(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from operators.model_config import Sam2Config
 
+NARROW = 32  # width of memories below which a product with them wastes most of a vector register's lanes
 SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) that are worked on while they are in the processor's cache
 
 
@@ -339,9 +340,9 @@ def _attend(
     )
     queries = rotated[:, 0].to(keys.dtype).expand(len(memory), -1, -1)
     keys[:, :spatial] = rotated_keys[:, 0].to(keys.dtype)
-    if keys.device.type == "cpu" and keys.dtype == torch.float32:
+    if keys.device.type == "cpu" and keys.dtype == torch.float32 and memory.shape[2] >= NARROW:
         # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
-        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal
+        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal, and is the faster one for narrow memories
         attended = attention.v_proj(_weighted_memories(queries, keys, memory))
     else:
         attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], attention.v_proj(memory)[:, None])[

@@ -6,6 +6,7 @@ the language model's target. Heads on the tower, on SAM2's features and on [SEG]
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,9 +56,12 @@ def paces(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
     before = np.zeros(shown.shape, bool)
     for number, places in enumerate(seen_places(objects)):
         seen = np.flatnonzero(shown[number])
-        for last, frame in zip(seen[:-1], seen[1:], strict=True):
+        for last, frame in itertools.pairwise(seen):
             so_far = places[seen[seen <= frame]]
-            result[number, frame, :2] = np.linalg.norm(np.ptp(so_far, axis=0)), np.linalg.norm(places[frame] - places[last])
+            result[number, frame, :2] = (
+                np.linalg.norm(np.ptp(so_far, axis=0)),
+                np.linalg.norm(places[frame] - places[last]),
+            )
             before[number, frame] = True
     result[..., 2] = 4 * objects.places[..., 2]
     result[..., 3] = area / np.maximum(area.max(1, keepdims=True), 1e-6)
@@ -97,7 +101,7 @@ def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries
 
 
 def seen_places(objects: Objects) -> np.ndarray:
-    """(O, n, 2) float32: x and y of the centres in the frame's central square, which is all that the tower sees: 0 to 1 inside."""
+    """(O, n, 2) float32: x and y of the centres in the central square of the frame, which the tower sees: 0 to 1 inside."""
     height, width = objects.masks.shape[-2:]
     size = np.array([width, height], np.float32)
     return (objects.places[..., :2] - 0.5) * (size / min(height, width)) + np.float32(0.5)
@@ -162,7 +166,9 @@ class Auxiliary(nn.Module):
         self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
         self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come
-        self.on_pace = nn.Linear(text, 4)  # of the object there: how far around it came, its step, its radius, its open share
+        self.on_pace = nn.Linear(
+            text, 4
+        )  # of the object there: how far around it came, its step, its radius, its open share
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:

@@ -167,7 +167,11 @@ class TrainingModel(nn.Module):
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks)
                 losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
-            if self.auxiliary is not None and clip.objects is not None and max(weights.travel, weights.pace, weights.deeds) > 0:
+            if (
+                self.auxiliary is not None
+                and clip.objects is not None
+                and max(weights.travel, weights.pace, weights.deeds) > 0
+            ):
                 self._read_frames(prompts[0], levels, heard, clip.objects, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]

@@ -29,6 +29,8 @@ from operators.training.auxiliary import (
     dense_labels,
     draw_queries,
     meant_queries,
+    paces,
+    seen_places,
     simplest,
 )
 from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Clip, choose_frames, from_synth, judge_deeds
@@ -611,7 +613,7 @@ def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() ->
     assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["pointing", "travel", "deeds"])
+@pytest.mark.parametrize("loss", ["pointing", "travel", "pace", "deeds"])
 @pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
 def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardConfig, loss: str) -> None:
     with pytest.raises(ValueError, match=rf"losses\.{loss} = 1: expected forward\.share_prefix true"):
@@ -769,6 +771,118 @@ def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() ->
     wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(5 - 0.25, abs=1e-4)
     assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects).item() == 0
+
+
+def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares() -> None:
+    objects = clip_of(expressions=1).objects
+    masks = objects.masks.copy()
+    masks[0, 1] = False  # away in one frame
+    masks[1, 0] = False  # comes late
+    objects = replace(objects, masks=masks)
+    count, frames = masks.shape[:2]
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
+    with torch.no_grad():
+        auxiliary.on_pace.weight.copy_(torch.eye(4))
+        auxiliary.on_pace.bias.zero_()
+    shown = masks.any((2, 3))
+    own = torch.from_numpy(np.eye(count, dtype=bool)[:, None] & shown[..., None])
+    knows = torch.full((frames, count, 4), 9.0)
+    for number, frame in np.argwhere(shown):
+        places = objects.places[number, : frame + 1, :2][shown[number, : frame + 1]]
+        if len(places) > 1:  # one that is seen for the first time has no step: anything may be said
+            diagonal = np.hypot(*(places.max(0) - places.min(0)))
+            knows[frame, number, :2] = torch.tensor([diagonal, np.hypot(*(places[-1] - places[-2]))])
+        knows[frame, number, 2] = 4 * float(objects.places[number, frame, 2])
+        whole = (masks[number].sum((1, 2)) / objects.places[number, :, 2] ** 2).max()
+        knows[frame, number, 3] = float(masks[number, frame].sum() / objects.places[number, frame, 2] ** 2 / whole)
+    assert auxiliary.pace_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    for part in range(4):
+        wrong = knows.clone()
+        wrong[..., part] += 1  # beyond beta, smooth L1 is linear: twice 1, less half of beta
+        assert auxiliary.pace_loss(wrong, own, objects).item() == pytest.approx(2 - 0.1, abs=1e-4)
+    assert auxiliary.pace_loss(knows, torch.zeros_like(own), objects).item() == 0
+    assert not paces(objects)[1][:, 0].any()  # on the first frame there is none before
+
+
+def test_places_are_those_in_the_square_that_the_tower_sees() -> None:
+    wide = from_synth(
+        make_video(0, 1, "train", replace(SMALL, aspects=(1.5,))), np.random.default_rng(0), (2, 2), 1
+    ).objects
+    height, width = wide.masks.shape[2:]
+    pixels = wide.places[..., :2] * (width, height)
+    assert np.allclose(seen_places(wide), (pixels - ((width - height) / 2, 0)) / height, atol=1e-6)
+    square = clip_of().objects
+    assert np.allclose(seen_places(square), square.places[..., :2], atol=1e-6)
+
+
+def test_what_is_told_is_the_object_of_that_colour_shape_and_place() -> None:
+    objects = clip_of().objects
+    count, names = len(objects.colours), len(COLOUR_NAMES) + len(SHAPE_NAMES) + 1
+    auxiliary = Auxiliary(prompt=names + 4, tower=8, image=8, text=8, waves=torch.zeros(2, (names + 4) // 2))
+    with torch.no_grad():
+        for head, first in ((auxiliary.on_tak, 0), (auxiliary.on_seg, names)):
+            head.weight.zero_()
+            head.weight[:, first : first + len(head.weight)].copy_(torch.eye(len(head.weight)))
+            head.bias.zero_()
+    alike = replace(objects, colours=np.full(count, 1), shapes=np.full(count, 2))
+    for frame in range(objects.masks.shape[1]):
+        told = torch.zeros(count, names + 4)
+        told[:, names : names + 2] = torch.from_numpy(objects.places[:, frame, :2])
+        shown = objects.masks[:, frame].any((1, 2))
+        assert (auxiliary.told(told, alike) == np.arange(count))[shown].all()  # by the place alone
+    unlike = replace(objects, colours=np.arange(count))
+    told = torch.zeros(count, names + 4)
+    told[:, : len(COLOUR_NAMES)] = 100 * torch.eye(count, len(COLOUR_NAMES))
+    assert (auxiliary.told(told, unlike) == np.arange(count)).all()  # by the colour alone
+    away = objects.masks.copy()
+    away[0] = False
+    assert 0 not in auxiliary.told(told, replace(unlike, masks=away))  # what does not show is not told
+
+
+def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clip = model_of(auxiliary=True), clip_of(expressions=6)
+    objects = clip.objects
+    several = objects.meant.copy()
+    several[0] = True
+    several[1] = False
+    clip = replace(
+        clip,
+        objects=replace(objects, meant=several),
+        masks=np.stack(
+            [objects.masks[row].any(0) if row.any() else np.zeros_like(objects.masks[0]) for row in several]
+        ),
+    )
+    other = (several.argmax(1) + 1) % len(objects.colours)
+    monkeypatch.setattr(Auxiliary, "told", lambda *_: other)
+    asked: list[np.ndarray] = []
+    plain = TrainingModel._segment
+    monkeypatch.setattr(
+        TrainingModel,
+        "_segment",
+        lambda self, clip, masks, *rest: (asked.append(masks), plain(self, clip, masks, *rest)),
+    )
+    segment = SegmentConfig(window=1, mask_size="low")
+    for truth in ("meant", "told"):
+        model(clip, 1, ForwardConfig(truth=truth, segment=segment), LossWeights(ce=0))
+    meant, told = asked
+    assert np.array_equal(meant, clip.masks)
+    single = several.sum(1) == 1
+    assert single.any()
+    assert np.array_equal(told[~single], clip.masks[~single])
+    assert np.array_equal(told[single], objects.masks[other[single]])
+
+
+@pytest.mark.parametrize(("empty", "bce", "dice"), [("all", True, True), ("bce", True, False), ("none", False, False)])
+def test_losses_of_empty_masks_are_taken_where_they_are_asked_for(empty: Any, bce: bool, dice: bool) -> None:
+    model, clip = model_of(), clip_of(expressions=2)
+    nothing = replace(clip, masks=np.zeros_like(clip.masks))
+    config = ForwardConfig(segment=SegmentConfig(window=1, mask_size="low", empty_masks=empty))
+    losses = model(nothing, 1, config, LossWeights(ce=0, presence=1))
+    assert (losses["bce"] > 0) == bce
+    assert (losses["dice"] > 0) == dice
+    assert losses["presence"] > 0
+    losses["loss"].backward()
+    assert model.segmenter.sam_mask_decoder.pred_obj_score_head.layers[0].weight.grad.any()
 
 
 def test_the_deeds_loss_weighs_each_deed_the_same_and_leaves_out_what_is_arguable() -> None:

@@ -50,7 +50,7 @@ def paces(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
     """(O, n, 4) float32: diagonal around the places so far, step from the last place, radius (times 4), share that shows; the
     first two in sides of the square that the tower sees. And (O, n) bool, whether a frame before shows the object.
     """
-    shown = objects.masks.any((2, 3))
+    shown = np.asarray(objects.masks.any((2, 3)))
     area = objects.masks.sum((2, 3)) / np.maximum(objects.places[..., 2], 1e-6) ** 2
     result = np.zeros((*shown.shape, 4), np.float32)
     before = np.zeros(shown.shape, bool)

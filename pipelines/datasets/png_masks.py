@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cluster.storage import Folder, StorageError, StorageNotFoundError
 from operators.rle import Rle, encode
@@ -58,9 +58,10 @@ class PngMasks(Truth):
             try:
                 frames[index] = _chosen(self._read(place.folder, frame), place)
             except DatasetError as error:
-                if str(error) in self._broken:
+                name = f"{place.folder}/{frame}"
+                if name in self._broken:
                     continue
-                self._broken.add(str(error))
+                self._broken.add(name)
                 missing = isinstance(error.__cause__, StorageNotFoundError)
                 where = f"{video.video_id}, expression {expression.expression_id}: {error}"
                 report.add("mask-missing" if missing else "mask-unreadable", where)
@@ -87,6 +88,8 @@ class PngMasks(Truth):
                 if image.width * image.height > MAX_PIXELS or image.mode.startswith(("I", "F")):
                     raise ValueError(f"{image.width}x{image.height} in mode {image.mode}")
                 pixels = np.asarray(image)
+        except UnidentifiedImageError as error:  # whose text names an object in memory
+            raise DatasetError(f"{self.folder.uri_of(name)} is not a PNG image") from error
         except Exception as error:  # Pillow raises what a broken file runs it into
             raise DatasetError(f"{self.folder.uri_of(name)} is not an 8-bit PNG: {error}") from error
         values = (pixels.reshape(*pixels.shape[:2], -1).any(-1) if pixels.ndim == 3 else pixels).astype(np.uint8)

@@ -139,6 +139,11 @@ def simplest(queries: Queries, objects: Objects) -> Queries:
     return replace(queries, shapes=np.where(alone, UNKNOWN, queries.shapes), placed=queries.placed & ~alone)
 
 
+def _places_of_tokens(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Of tokens `own` (O, n, K) bool: the number (n, K) of the object that each lies on (0 for none), and its frame (n, 1)."""
+    return own.float().argmax(0), torch.arange(own.shape[1], device=own.device)[:, None]
+
+
 class Auxiliary(nn.Module):
     """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps,
     `text` of the LLaMA.
@@ -166,9 +171,7 @@ class Auxiliary(nn.Module):
         self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
         self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
         self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come
-        self.on_pace = nn.Linear(
-            text, 4
-        )  # of the object there: how far around it came, its step, its radius, its open share
+        self.on_pace = nn.Linear(text, 4)  # `paces` of the object there
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:
@@ -253,8 +256,7 @@ class Auxiliary(nn.Module):
         on_any = own.any(0)
         if not on_any.any():
             return said.sum() * 0
-        number = own.float().argmax(0)  # (n, K)
-        frame = torch.arange(len(said), device=said.device)[:, None]
+        number, frame = _places_of_tokens(own)
         places = torch.from_numpy(seen_places(objects)).to(said.device)
         shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
         earlier = torch.zeros_like(places[:, :, 0])  # (O, n), frames before that show it
@@ -283,8 +285,7 @@ class Auxiliary(nn.Module):
         on_any = own.any(0)
         if not on_any.any():
             return said.sum() * 0
-        number = own.float().argmax(0)  # (n, K)
-        frame = torch.arange(len(said), device=said.device)[:, None]
+        number, frame = _places_of_tokens(own)
         truth, before = (torch.from_numpy(part).to(said.device) for part in paces(objects))
         truth, before = truth[number, frame], before[number, frame]
         away = F.smooth_l1_loss(2 * said, 2 * truth, beta=0.2, reduction="none")
@@ -360,8 +361,8 @@ class Auxiliary(nn.Module):
         places = torch.from_numpy(seen_places(objects)).to(tak.device)
         hidden = ~torch.from_numpy(objects.masks.any((2, 3))).to(tak.device)
         away = (said[:, None, None] - places).norm(dim=-1).masked_fill(hidden, torch.inf).amin(2)
-        result: np.ndarray = (likely - 10 * away).argmax(1).cpu().numpy()
-        return result
+        best: np.ndarray = (likely - 10 * away).argmax(1).cpu().numpy()
+        return best
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
         """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved.

@@ -51,6 +51,10 @@ class ForwardConfig:
     blind: bool = False
     max_rows: int = 2048
 
+    def __post_init__(self) -> None:
+        if self.truth == "told" and self.prompts != "language":
+            raise ValueError(f"truth = told, prompts = {self.prompts}: expected prompts language, whose [TAK] tells it")
+
 
 class TrainingModel(nn.Module):
     """The networks of a bundle and what only training needs: the LM head and, for a model from nothing, `Auxiliary`.

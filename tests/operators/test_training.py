@@ -33,7 +33,16 @@ from operators.training.auxiliary import (
     seen_places,
     simplest,
 )
-from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Clip, choose_frames, from_synth, judge_deeds
+from operators.training.clip import (
+    COLOUR_NAMES,
+    DEEDS,
+    SHAPE_NAMES,
+    Clip,
+    Objects,
+    choose_frames,
+    from_synth,
+    judge_deeds,
+)
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.forward import ForwardConfig, TrainingModel
 from operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
@@ -744,21 +753,29 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     assert model.language.text_hidden_fcs[0].weight.grad.any()
 
 
-def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
+def objects_that_come_and_go() -> Objects:
     objects = clip_of(expressions=1).objects
     masks = objects.masks.copy()
     masks[0, 1] = False  # away in one frame
     masks[1, 0] = False  # comes late
-    objects = replace(objects, masks=masks)
+    return replace(objects, masks=masks)
+
+
+def one_token_each(shown: np.ndarray) -> Tensor:
+    """(O, n, O) bool for `shown` (O, n): each object that shows on a frame has a token there."""
+    return torch.from_numpy(np.eye(len(shown), dtype=bool)[:, None] & shown[..., None])
+
+
+def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
+    objects = objects_that_come_and_go()
+    masks = objects.masks
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
     with torch.no_grad():
         auxiliary.on_frames.weight.copy_(torch.eye(4))
         auxiliary.on_frames.bias.zero_()
     shown = masks.any((2, 3))
-    own = torch.from_numpy(
-        np.eye(count, dtype=bool)[:, None] & shown[..., None]
-    )  # one token for each object that shows
+    own = one_token_each(shown)
     knows = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
         place = objects.places[number, frame, :2]
@@ -774,18 +791,15 @@ def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() ->
 
 
 def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares() -> None:
-    objects = clip_of(expressions=1).objects
-    masks = objects.masks.copy()
-    masks[0, 1] = False  # away in one frame
-    masks[1, 0] = False  # comes late
-    objects = replace(objects, masks=masks)
+    objects = objects_that_come_and_go()
+    masks = objects.masks
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
     with torch.no_grad():
         auxiliary.on_pace.weight.copy_(torch.eye(4))
         auxiliary.on_pace.bias.zero_()
     shown = masks.any((2, 3))
-    own = torch.from_numpy(np.eye(count, dtype=bool)[:, None] & shown[..., None])
+    own = one_token_each(shown)
     knows = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
         places = objects.places[number, : frame + 1, :2][shown[number, : frame + 1]]
@@ -870,6 +884,11 @@ def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: p
     assert single.any()
     assert np.array_equal(told[~single], clip.masks[~single])
     assert np.array_equal(told[single], objects.masks[other[single]])
+
+
+def test_what_no_language_model_tells_is_refused() -> None:
+    with pytest.raises(ValueError, match="truth = told, prompts = oracle: expected prompts language"):
+        ForwardConfig(truth="told", prompts="oracle")
 
 
 @pytest.mark.parametrize(("empty", "bce", "dice"), [("all", True, True), ("bce", True, False), ("none", False, False)])

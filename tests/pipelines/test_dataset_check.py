@@ -194,9 +194,8 @@ def test_files_that_are_missing_or_broken_are_a_report(
     damage(tmp_path)
     report = check_benchmark(name, str(tmp_path))
     assert found(report).get(code) == 1, printed(report)
-    assert " object at 0x" not in printed(
-        report
-    )  # a place in memory says nothing, and differs from one reading to the next
+    # a place in memory says nothing, and differs from one reading to the next
+    assert " object at 0x" not in printed(report)
     assert not report.consistent
 
 

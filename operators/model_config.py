@@ -6,7 +6,7 @@ Defaults are the full-size values of the published model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 IMAGE_TOKEN = -200  # stands for one frame in `input_ids`
 
@@ -52,6 +52,19 @@ class VisionConfig:
             "layer_norm_eps": self.layer_norm_eps,
             "hidden_act": "quick_gelu",
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig(VisionConfig):
+    """The MLLM's vision tower. `view`: it sees a frame's central square, as the reference has it (`centre`), or all of it
+    (`whole`): about as many patches in the frame's own aspect, with the position embeddings interpolated to their grid.
+    """
+
+    view: Literal["centre", "whole"] = "centre"
+
+    def __post_init__(self) -> None:
+        if self.view not in ("centre", "whole"):
+            raise ValueError(f"tower.view {self.view!r}: expected centre or whole")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +127,7 @@ class ModelConfig:
     """A whole model. `out_dim` is the width of [SEG] and [TAK] and equals `sam2.d_model`."""
 
     language: LanguageConfig = field(default_factory=LanguageConfig)
-    tower: VisionConfig = field(default_factory=VisionConfig)
+    tower: TowerConfig = field(default_factory=TowerConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     sam2: Sam2Config = field(default_factory=Sam2Config)

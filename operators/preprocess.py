@@ -5,10 +5,14 @@ Resizing is Pillow's on uint8, as in the reference, because its filters antialia
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from operators.model_config import TowerConfig
 
 # Means and deviations of red, green and blue:
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on the 0..255 scale
@@ -60,6 +64,50 @@ def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
     for target, frame in zip(result, frames, strict=True):
         image = Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC)
         image = image.crop((left, top, left + image_size, top + image_size))
+        target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+    return torch.from_numpy(result)
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a frame that a network sees, in pixels of the frame, and the grid of places that it makes of it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    rows: int
+    columns: int
+
+
+def tower_view(height: int, width: int, tower: TowerConfig) -> View:
+    """What the MLLM's tower sees of a frame. With `view: whole` the grid has at most as many patches as the square one."""
+    side = tower.image_size // tower.patch_size
+    short, long = min(height, width), max(height, width)
+    if tower.view == "centre":
+        return View((width - short) // 2, (height - short) // 2, short, short, side, side)
+    few = max(1, round(side * (short / long) ** 0.5))
+    many = min(side**2 // few, max(1, round(side * (long / short) ** 0.5)))
+    rows, columns = (few, many) if height < width else (many, few)
+    return View(0, 0, width, height, rows, columns)
+
+
+def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
+    """The input of the MLLM's tower: `clip_input`, or with `view: whole` all of the frame, resized (bicubic) to its grid.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+
+    Returns:
+        (n, 3, h, w) float32; h and w are the rows and columns of `tower_view` times the patch's side.
+    """
+    if tower.view == "centre":
+        return clip_input(frames, tower.image_size)
+    view = tower_view(frames.shape[1], frames.shape[2], tower)
+    height, width = view.rows * tower.patch_size, view.columns * tower.patch_size
+    result = np.empty((len(frames), 3, height, width), np.float32)
+    for target, frame in zip(result, frames, strict=True):
+        image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
         target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
     return torch.from_numpy(result)
 

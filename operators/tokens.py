@@ -21,7 +21,7 @@ from operators.batch import Batch, InputError, Unit, failure, map_units, open_in
 from operators.bundle import open_bundle, shared_network
 from operators.clustering import cluster
 from operators.model_config import IMAGE_TOKEN, LanguageConfig, ModelConfig
-from operators.preprocess import clip_input
+from operators.preprocess import tower_input
 from operators.prompt import Prompt, normalize
 
 
@@ -77,17 +77,21 @@ class ChatUniVi(nn.Module):
         return self.mm_projector.weight.dtype
 
     def patch_features(self, pixels: Tensor) -> Tensor:
-        """The tower's patches (n, N, C) for `clip_input` pixels (n, 3, S, S): hidden state -2, class token dropped.
+        """The tower's patches (n, N, C) for `tower_input` pixels (n, 3, h, w): hidden state -2, class token dropped.
 
         The tower's last layer and final norm are weights that are never used, so they are not run.
         """
-        hidden = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixels.to(self.device, self.dtype)))
+        side = self.config.tower.image_size
+        embedded = self.vision_tower.embeddings(
+            pixels.to(self.device, self.dtype), interpolate_pos_encoding=pixels.shape[-2:] != (side, side)
+        )
+        hidden = self.vision_tower.pre_layrnorm(embedded)
         for layer in self.vision_tower.encoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=None)
         return hidden[:, 1:]
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """What stands for each frame in the prompt: (n, K, D) for pixels (n, 3, S, S), the levels one after the other."""
+        """What stands for each frame in the prompt: (n, K, D) for pixels (n, 3, h, w), the levels one after the other."""
         levels = cluster(self.patch_features(pixels), self.config.clustering)
         projected: Tensor = self.mm_projector(torch.cat([level.tokens for level in levels], dim=1))
         return projected
@@ -270,11 +274,10 @@ class Tokens:
     @torch.inference_mode()
     def _image_tokens(self, video: Any, frames: list[int]) -> dict[int, Tensor]:
         """The tokens (K, D) of each of the given distinct frames."""
-        size = self.network.config.tower.image_size
         tokens: dict[int, Tensor] = {}
         for begin in range(0, len(frames), self.config.frame_batch):
             chosen = frames[begin : begin + self.config.frame_batch]
             # frame by frame, so that one full-size frame is in memory at a time
-            pixels = torch.cat([clip_input(video.frames([frame]), size) for frame in chosen])
+            pixels = torch.cat([tower_input(video.frames([frame]), self.network.config.tower) for frame in chosen])
             tokens |= zip(chosen, self.network.image_tokens(pixels), strict=True)
         return tokens

@@ -31,6 +31,7 @@ from operators.model_config import (
     LanguageConfig,
     ModelConfig,
     Sam2Config,
+    TowerConfig,
     VisionConfig,
 )
 from pipelines.models import local_model
@@ -43,7 +44,7 @@ LICENCE = (
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CLIP_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 SHARD_BYTES = 4 * 10**9
-Config = TypeVar("Config", LanguageConfig, VisionConfig, ClipTextConfig, Sam2Config)
+Config = TypeVar("Config", LanguageConfig, TowerConfig, ClipTextConfig, Sam2Config)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -330,7 +331,7 @@ def _language_sizes(folder: Path, settings: dict[str, Any], shapes: Shapes, unkn
     return _settle("language", LanguageConfig(), derived, given, needed, unknown)
 
 
-def _tower_sizes(shapes: Shapes, unknown: list[str]) -> VisionConfig:
+def _tower_sizes(shapes: Shapes, unknown: list[str]) -> TowerConfig:
     prefix = "model.vision_tower.vision_tower.vision_model."
     patch = _shape(shapes, f"{prefix}embeddings.patch_embedding.weight", 4)[-1]
     positions = _shape(shapes, f"{prefix}embeddings.position_embedding.weight", 2)[0]
@@ -341,7 +342,7 @@ def _tower_sizes(shapes: Shapes, unknown: list[str]) -> VisionConfig:
         "patch_size": patch,
         "image_size": round((positions - 1) ** 0.5) * patch,
     }
-    return _settle("tower", VisionConfig(), derived, {}, ("num_heads",), unknown)
+    return _settle("tower", TowerConfig(), derived, {}, ("num_heads",), unknown)
 
 
 def _clustering_sizes(settings: dict[str, Any]) -> ClusteringConfig:

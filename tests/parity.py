@@ -26,6 +26,7 @@ from operators.model_config import (
     LanguageConfig,
     ModelConfig,
     Sam2Config,
+    TowerConfig,
     VisionConfig,
 )
 
@@ -164,14 +165,14 @@ def model_config() -> ModelConfig:
             seg_token_id=language["seg_token_id"],
             tak_token_id=language["tak_token_id"],
         ),
-        tower=_vision_config(kit["vision_tower"]),
+        tower=TowerConfig(**_vision_sizes(kit["vision_tower"])),
         clustering=ClusteringConfig(
             clusters=tuple(kit["token_clustering"]["clusters_per_level"]),
             neighbours=tuple(kit["token_clustering"]["k_nearest_per_level"]),
         ),
         clip=ClipConfig(
             projection_dim=clip["projection_dim"],
-            vision=_vision_config(clip["vision"]),
+            vision=VisionConfig(**_vision_sizes(clip["vision"])),
             text=ClipTextConfig(
                 hidden_size=clip["text"]["hidden_size"],
                 intermediate_size=clip["text"]["intermediate_size"],
@@ -201,16 +202,16 @@ def model_config() -> ModelConfig:
     )
 
 
-def _vision_config(kit: dict[str, Any]) -> VisionConfig:
-    return VisionConfig(
-        hidden_size=kit["hidden_size"],
-        intermediate_size=kit["intermediate_size"],
-        num_layers=kit["num_hidden_layers"],
-        num_heads=kit["num_attention_heads"],
-        image_size=kit["image_size"],
-        patch_size=kit["patch_size"],
-        layer_norm_eps=kit["layer_norm_eps"],
-    )
+def _vision_sizes(kit: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hidden_size": kit["hidden_size"],
+        "intermediate_size": kit["intermediate_size"],
+        "num_layers": kit["num_hidden_layers"],
+        "num_heads": kit["num_attention_heads"],
+        "image_size": kit["image_size"],
+        "patch_size": kit["patch_size"],
+        "layer_norm_eps": kit["layer_norm_eps"],
+    }
 
 
 @cache

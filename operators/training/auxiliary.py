@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from operators.preprocess import View
 from operators.synth.judging import MAYBE, YES
 from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
 
@@ -46,15 +47,17 @@ def ways(objects: Objects) -> np.ndarray:
     return np.concatenate([places.mean(1), places[:, -1, :2] - places[:, 0, :2]], axis=1)
 
 
-def paces(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+def paces(objects: Objects, view: View) -> tuple[np.ndarray, np.ndarray]:
     """(O, n, 4) float32: diagonal around the places so far, step from the last place, radius (times 4), share that shows; the
-    first two in sides of the square that the tower sees. And (O, n) bool, whether a frame before shows the object.
+    first two in sides of the square that is as large as what the tower sees. And (O, n) bool, whether a frame before shows
+    the object.
     """
     shown = np.asarray(objects.masks.any((2, 3)))
     area = objects.masks.sum((2, 3)) / np.maximum(objects.places[..., 2], 1e-6) ** 2
     result = np.zeros((*shown.shape, 4), np.float32)
     before = np.zeros(shown.shape, bool)
-    for number, places in enumerate(seen_places(objects)):
+    sides = np.array([view.width, view.height], np.float32) / (view.width * view.height) ** 0.5
+    for number, places in enumerate(seen_places(objects, view) * sides):
         seen = np.flatnonzero(shown[number])
         for last, frame in itertools.pairwise(seen):
             so_far = places[seen[seen <= frame]]
@@ -100,18 +103,24 @@ def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries
     return queries, np.concatenate([masks, np.zeros((2, *masks.shape[1:]), bool)])
 
 
-def seen_places(objects: Objects) -> np.ndarray:
-    """(O, n, 2) float32: x and y of the centres in the central square of the frame, which the tower sees: 0 to 1 inside."""
+def seen_places(objects: Objects, view: View) -> np.ndarray:
+    """(O, n, 2) float32: x and y of the centres in what the tower sees: 0 to 1 inside."""
     height, width = objects.masks.shape[-2:]
-    size = np.array([width, height], np.float32)
-    return (objects.places[..., :2] - 0.5) * (size / min(height, width)) + np.float32(0.5)
+    places = objects.places[..., :2] * np.array([width, height], np.float32)
+    return (places - np.array([view.left, view.top], np.float32)) / np.array([view.width, view.height], np.float32)
 
 
-def _ways_meant(objects: Objects) -> tuple[Tensor, Tensor]:
+def padded_view(height: int, width: int, side: int) -> View:
+    """What SAM2 sees of a frame, padded right and below to a square, on a grid of side x side places."""
+    long = max(height, width)
+    return View(0, 0, long, long, side, side)
+
+
+def _ways_meant(objects: Objects, view: View) -> tuple[Tensor, Tensor]:
     """Of the first object that each instruction means: x, y as the tower sees them and radius (E, n, 3) float32, and whether it
     shows (E, n) bool."""
     first = objects.meant.argmax(1)
-    places = np.concatenate([seen_places(objects), objects.places[..., 2:]], axis=2)
+    places = np.concatenate([seen_places(objects, view), objects.places[..., 2:]], axis=2)
     return torch.from_numpy(places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
 
 
@@ -192,7 +201,7 @@ class Auxiliary(nn.Module):
 
         Args:
             head: `on_tower` or `on_image`.
-            features: (n, g*g, width). labels: of its places.
+            features: (n, N, width). labels: of its places.
         """
         colour, shape, weight = (part.to(features.device) for part in (labels.colour, labels.shape, labels.weight))
         logits = head(features).flatten(0, 1).float()
@@ -210,14 +219,15 @@ class Auxiliary(nn.Module):
         right = (logits[:, split:].argmax(1) == shape) * weight
         return NamedPlaces(torch.stack(parts).mean(), right.sum() / weight.sum())
 
-    def place_loss(self, patches: Tensor, labels: DenseLabels) -> Tensor:
-        """How well each of the tower's patches (n, g*g, width) tells where it lies and how large the object on it is.
+    def place_loss(self, patches: Tensor, labels: DenseLabels, view: View) -> Tensor:
+        """How well each of the tower's patches (n, N, width) tells where it lies and how large the object on it is.
 
         Naming what lies at a place needs no place: of a tower that learned names alone, no linear map tells x and y.
         """
-        side = round(patches.shape[1] ** 0.5)
-        steps = (torch.arange(side, device=patches.device) + 0.5) / side
-        centres = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=1)
+        down, across = (
+            (torch.arange(count, device=patches.device) + 0.5) / count for count in (view.rows, view.columns)
+        )
+        centres = torch.cartesian_prod(down, across).flip(1)
         said = self.place_on_tower(patches).float()
         radius = labels.radius.to(patches.device).view(said.shape[:-1])
         away = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1, reduction="none").mean(-1)
@@ -231,7 +241,7 @@ class Auxiliary(nn.Module):
         return 4 * loss
 
     def centre_loss(self, patches: Tensor, labels: DenseLabels) -> Tensor:
-        """How well each of the tower's patches (n, g*g, width) on an object tells where the whole object's centre is.
+        """How well each of the tower's patches (n, N, width) on an object tells where the whole object's centre is.
 
         What moves by a twentieth of a frame between two frames is not seen to move by patches that know where they lie
         themselves: other frames show the object on other patches.
@@ -242,7 +252,7 @@ class Auxiliary(nn.Module):
             return patches.sum() * 0
         return 8 * F.smooth_l1_loss(said, labels.centre.to(patches.device)[filled], beta=0.02)
 
-    def travel_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
+    def travel_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
         """How well the LLaMA's states at the frames' tokens tell where their object is, and how far from its mean place in the
         frames before that show it.
 
@@ -257,7 +267,7 @@ class Auxiliary(nn.Module):
         if not on_any.any():
             return said.sum() * 0
         number, frame = _places_of_tokens(own)
-        places = torch.from_numpy(seen_places(objects)).to(said.device)
+        places = torch.from_numpy(seen_places(objects, view)).to(said.device)
         shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
         earlier = torch.zeros_like(places[:, :, 0])  # (O, n), frames before that show it
         earlier[:, 1:] = shown.cumsum(1)[:, :-1]
@@ -271,7 +281,7 @@ class Auxiliary(nn.Module):
             loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * come[known], beta=0.5)
         return loss
 
-    def pace_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
+    def pace_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
         """How well the LLaMA's states at the frames' tokens tell how fast, large and open their object is.
 
         What is fastest, still, smallest or hidden is a comparison of these, none of which is linear in a place: the length of
@@ -286,7 +296,7 @@ class Auxiliary(nn.Module):
         if not on_any.any():
             return said.sum() * 0
         number, frame = _places_of_tokens(own)
-        truth, before = (torch.from_numpy(part).to(said.device) for part in paces(objects))
+        truth, before = (torch.from_numpy(part).to(said.device) for part in paces(objects, view))
         truth, before = truth[number, frame], before[number, frame]
         away = F.smooth_l1_loss(2 * said, 2 * truth, beta=0.2, reduction="none")
         known = torch.stack([before, before, on_any, on_any], dim=-1) & on_any[..., None]
@@ -314,7 +324,7 @@ class Auxiliary(nn.Module):
             return said.sum() * 0
         return ((each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1))[asked].mean()
 
-    def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
+    def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects, view: View) -> Tensor:
         """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing).to(tak.device)
@@ -326,21 +336,21 @@ class Auxiliary(nn.Module):
         colour, shape = named[known].split([len(COLOUR_NAMES), len(SHAPE_NAMES)], dim=1)
         loss = loss + F.cross_entropy(colour, torch.from_numpy(queries.colours).to(tak.device)[known])
         loss = loss + F.cross_entropy(shape, torch.from_numpy(queries.shapes).to(tak.device)[known])
-        places, shown = (part.to(tak.device)[known] for part in _ways_meant(objects))
+        places, shown = (part.to(tak.device)[known] for part in _ways_meant(objects, view))
         visible = shown.float()
         said = self.on_seg(seg[known]).float()
         distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
         loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
         return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
 
-    def tak_place_loss(self, tak: Tensor, objects: Objects) -> Tensor:
+    def tak_place_loss(self, tak: Tensor, objects: Objects, view: View) -> Tensor:
         """The place from [TAK] (E, d), by the head that reads it from [SEG]; whichever visible frame's is the nearest counts.
 
         [TAK] is nine tenths of SAM2's prompt: what it does not tell, SAM2 hardly learns to follow.
         """
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing)
-        places, shown = _ways_meant(objects)
+        places, shown = _ways_meant(objects, view)
         known &= shown.any(1)
         if not known.any():
             return tak.sum() * 0
@@ -350,7 +360,7 @@ class Auxiliary(nn.Module):
         return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
 
     @torch.no_grad()
-    def told(self, tak: Tensor, objects: Objects) -> np.ndarray:
+    def told(self, tak: Tensor, objects: Objects, view: View) -> np.ndarray:
         """(E,) int64: the object that each [TAK] (E, d) tells: by its colour, shape, and place in whichever frame is nearest.
 
         A tenth of a side away counts as much as being e times less likely by name.
@@ -358,7 +368,7 @@ class Auxiliary(nn.Module):
         named, said = self.on_tak(tak).float(), self.on_seg(tak).float()[:, :2]
         colour, shape, _ = named.split([len(COLOUR_NAMES), len(SHAPE_NAMES), 1], dim=1)
         likely = colour.log_softmax(1)[:, objects.colours] + shape.log_softmax(1)[:, objects.shapes]
-        places = torch.from_numpy(seen_places(objects)).to(tak.device)
+        places = torch.from_numpy(seen_places(objects, view)).to(tak.device)
         hidden = ~torch.from_numpy(objects.masks.any((2, 3))).to(tak.device)
         away = (said[:, None, None] - places).norm(dim=-1).masked_fill(hidden, torch.inf).amin(2)
         best: np.ndarray = (likely - 10 * away).argmax(1).cpu().numpy()
@@ -390,8 +400,8 @@ class NamedPlaces:
 
 @dataclass(frozen=True, eq=False)
 class DenseLabels:
-    """What lies at each of n * g * g places: `colour` and `shape` int64, one beyond the last name for none; `weight` and
-    `radius` float32, 0 where nothing lies; `centre` (n * g * g, 2) float32, x and y of the object's in sides of the grid.
+    """What lies at each of n * N places: `colour` and `shape` int64, one beyond the last name for none; `weight` and
+    `radius` float32, 0 where nothing lies; `centre` (n * N, 2) float32, x and y of the object's in sides of the grid.
 
     A place has the colour of the object that fills at least half of it, and the shape of the one that fills at least a tenth:
     shapes are seen at their borders. Weights are those of shapes: places of one object on one frame sum to 1.
@@ -404,28 +414,20 @@ class DenseLabels:
     centre: Tensor
 
 
-def dense_labels(objects: Objects, places: int, crop: bool) -> DenseLabels:
-    """The labels of a g x g grid, g * g = `places`. crop: whether it shows the frame's central square alone."""
-    side = round(places**0.5)
-    masks = objects.masks
+def dense_labels(objects: Objects, view: View) -> DenseLabels:
+    """The labels of a view's places, N = rows * columns, row by row. Beyond the frame, in SAM2's padding, lies nothing."""
+    masks = objects.masks[..., view.top : view.top + view.height, view.left : view.left + view.width]
     height, width = masks.shape[-2:]
-    short, long = min(height, width), max(height, width)
-    top, left, seen = ((height - short) // 2, (width - short) // 2, short) if crop else (0, 0, long)
-    if crop:
-        masks = masks[..., top : top + short, left : left + short]
-    elif height != width:  # padded right and below, as SAM2 sees it
-        masks = np.pad(masks, ((0, 0), (0, 0), (0, long - height), (0, long - width)))
-    share = F.interpolate(torch.from_numpy(masks).float(), size=(side, side), mode="area").flatten(2)
-    best, number = share.max(0)  # (n, g*g)
+    masks = np.pad(masks, ((0, 0), (0, 0), (0, view.height - height), (0, view.width - width)))
+    share = F.interpolate(torch.from_numpy(masks).float(), size=(view.rows, view.columns), mode="area").flatten(2)
+    best, number = share.max(0)  # (n, N)
     touched = best >= 0.1
     mine = torch.zeros_like(share, dtype=torch.bool).scatter_(0, number[None], touched[None])
     count = mine.sum(2, keepdim=True).clamp(min=1)
     colour = torch.from_numpy(objects.colours)[number].masked_fill(best < 0.5, len(COLOUR_NAMES))
     shape = torch.from_numpy(objects.shapes)[number].masked_fill(~touched, len(SHAPE_NAMES))
-    lies = torch.from_numpy(objects.places)[number, torch.arange(len(number))[:, None]]  # (n, g*g, 3)
+    lies = torch.from_numpy(objects.places)[number, torch.arange(len(number))[:, None]]  # (n, N, 3)
     radii = lies[..., 2].masked_fill(best < 0.5, 0)
-    centres = (lies[..., :2] * torch.tensor([width, height]) - torch.tensor([left, top])) / seen
+    centres = torch.from_numpy(seen_places(objects, view))[number, torch.arange(len(number))[:, None]]
     weight = (mine / count).sum(0)
-    return DenseLabels(
-        colour.flatten(), shape.flatten(), weight.flatten(), radii.flatten(), centres.flatten(0, 1).float()
-    )
+    return DenseLabels(colour.flatten(), shape.flatten(), weight.flatten(), radii.flatten(), centres.flatten(0, 1))

@@ -13,11 +13,11 @@ from transformers import DynamicCache
 
 from operators.clustering import Level, cluster
 from operators.fusion import fuse, similarities
-from operators.preprocess import clip_input
+from operators.preprocess import View, tower_input, tower_view
 from operators.prompt import Prompt, PromptTokenizer
 from operators.segmenter import Segmenter
 from operators.tokens import ChatUniVi
-from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries
+from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries, padded_view
 from operators.training.clip import Clip, Objects
 from operators.training.dialogue import answer_labels, encode_dialogue
 from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
@@ -116,12 +116,12 @@ class TrainingModel(nn.Module):
         assert clip.objects is not None, "naming places needs a synthetic clip"
         parts = []
         if _learns(self.language.vision_tower):
-            patches = self.language.patch_features(clip_input(clip.frames, self.language.config.tower.image_size))
-            parts.append(self._read_patches(patches, clip.objects, weights, losses))
+            patches = self.language.patch_features(tower_input(clip.frames, self.language.config.tower))
+            parts.append(self._read_patches(patches, clip.objects, self._view(clip.frames), weights, losses))
         if _learns(self.segmenter.image_encoder):
-            maps = encode_frames(self.segmenter, clip.frames).s16.flatten(2).transpose(1, 2)
-            labels = dense_labels(clip.objects, maps.shape[1], crop=False)
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, labels)
+            maps = encode_frames(self.segmenter, clip.frames).s16
+            labels = dense_labels(clip.objects, padded_view(clip.frames.shape[1], clip.frames.shape[2], maps.shape[-1]))
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps.flatten(2).transpose(1, 2), labels)
             parts.append(named.loss)
             losses["shapes_on_image"] = named.right
         if not parts:
@@ -130,14 +130,19 @@ class TrainingModel(nn.Module):
             )
         losses["auxiliary"] = torch.stack(parts).sum()
 
-    def _read_patches(self, patches: Tensor, objects: Objects, weights: LossWeights, losses: Losses) -> Tensor:
+    def _view(self, frames: np.ndarray) -> View:
+        return tower_view(frames.shape[1], frames.shape[2], self.language.config.tower)
+
+    def _read_patches(
+        self, patches: Tensor, objects: Objects, view: View, weights: LossWeights, losses: Losses
+    ) -> Tensor:
         """The auxiliary loss of the tower's patches; `place` and `centre`, where they are asked for, go into `losses`."""
         assert self.auxiliary is not None, "reading patches needs the auxiliary part"
-        labels = dense_labels(objects, patches.shape[1], crop=True)
+        labels = dense_labels(objects, view)
         named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, labels)
         losses["shapes_on_tower"] = named.right
         if weights.place > 0:
-            losses["place"] = self.auxiliary.place_loss(patches, labels)
+            losses["place"] = self.auxiliary.place_loss(patches, labels, view)
         if weights.centre > 0:
             losses["centre"] = self.auxiliary.centre_loss(patches, labels)
         return named.loss
@@ -160,6 +165,7 @@ class TrainingModel(nn.Module):
             self.tokenizer.encode(text, len(clip.frames), said) for text, said in zip(clip.texts, words, strict=True)
         ]
         patches: Tensor | None = None
+        view = self._view(clip.frames)
         if config.blind:
             nothing_before = DynamicCache(config=self.language.llama.config)
             states = self.language.suffix_states(nothing_before, prompts, whole=True)
@@ -169,14 +175,14 @@ class TrainingModel(nn.Module):
                 states, prefix = self._suffix_states(prompts, tokens, config.share_prefix)
             if weights.pointing > 0 and clip.masks is not None:
                 assert prefix is not None, "pointing needs a shared prefix"
-                meant = meant_tokens(levels, clip.masks)
+                meant = meant_tokens(levels, clip.masks, view)
                 losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
             if (
                 self.auxiliary is not None
                 and clip.objects is not None
                 and max(weights.travel, weights.pace, weights.deeds) > 0
             ):
-                self._read_frames(prompts[0], levels, heard, clip.objects, weights, losses)
+                self._read_frames(prompts[0], levels, heard, clip.objects, view, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token is asked for the next one
@@ -195,13 +201,13 @@ class TrainingModel(nn.Module):
         seg, tak = torch.stack([rows[:-1] for rows in read]), torch.stack([rows[-1] for rows in read])
         if self.auxiliary is not None and clip.objects is not None:
             if weights.auxiliary > 0:
-                losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects)
+                losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects, view)
                 if _learns(self.language.vision_tower) and patches is not None:
                     losses["auxiliary"] = losses["auxiliary"] + self._read_patches(
-                        patches, clip.objects, weights, losses
+                        patches, clip.objects, view, weights, losses
                     )
             if weights.tak_place > 0:
-                losses["tak_place"] = self.auxiliary.tak_place_loss(tak, clip.objects)
+                losses["tak_place"] = self.auxiliary.tak_place_loss(tak, clip.objects, view)
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:
@@ -218,24 +224,31 @@ class TrainingModel(nn.Module):
         if config.truth == "told":
             assert self.auxiliary is not None, "what is told needs the auxiliary part"
             assert clip.objects is not None, "what is told needs a synthetic clip"
-            told = self.auxiliary.told(tak, clip.objects)
+            told = self.auxiliary.told(tak, clip.objects, view)
             single = clip.objects.meant.sum(1) == 1
             masks = np.where(single[:, None, None, None], clip.objects.masks[told], masks)
         self._segment(clip, masks, fused, keyframes, config, weights, random, losses)
 
     def _read_frames(
-        self, prompt: Prompt, levels: list[Level], heard: Heard, objects: Objects, weights: LossWeights, losses: Losses
+        self,
+        prompt: Prompt,
+        levels: list[Level],
+        heard: Heard,
+        objects: Objects,
+        view: View,
+        weights: LossWeights,
+        losses: Losses,
     ) -> None:
         """`travel`, `pace` and `deeds`, of the states at the frames' tokens."""
         assert self.auxiliary is not None, "reading frames needs the auxiliary part"
         assert heard.before is not None, "reading frames needs a shared prefix"
-        own = meant_tokens(levels, objects.masks)
+        own = meant_tokens(levels, objects.masks, view)
         frames, tokens = own.shape[1:]
         states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].unflatten(0, (frames, tokens))
         if weights.travel > 0:
-            losses["travel"] = self.auxiliary.travel_loss(states, own, objects)
+            losses["travel"] = self.auxiliary.travel_loss(states, own, objects, view)
         if weights.pace > 0:
-            losses["pace"] = self.auxiliary.pace_loss(states, own, objects)
+            losses["pace"] = self.auxiliary.pace_loss(states, own, objects, view)
         if weights.deeds > 0:
             losses["deeds"] = self.auxiliary.deeds_loss(states, own, objects)
 
@@ -263,9 +276,9 @@ class TrainingModel(nn.Module):
             and clip.objects is not None
             and features.s16.requires_grad
         ):
-            maps = features.s16.flatten(2).transpose(1, 2)
-            labels = dense_labels(clip.objects, maps.shape[1], crop=False)
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps, labels)
+            maps = features.s16
+            labels = dense_labels(clip.objects, padded_view(frames.shape[1], frames.shape[2], maps.shape[-1]))
+            named = self.auxiliary.name_places(self.auxiliary.on_image, maps.flatten(2).transpose(1, 2), labels)
             losses["auxiliary"] = losses["auxiliary"] + named.loss if "auxiliary" in losses else named.loss
             losses["shapes_on_image"] = named.right
         output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)
@@ -284,7 +297,7 @@ class TrainingModel(nn.Module):
 
     def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor, list[Level]]:
         """What stands for the frames in the prompt (n, K, D), the tower's patches (n, N, C), and how they were merged."""
-        pixels = clip_input(frames, self.language.config.tower.image_size)
+        pixels = tower_input(frames, self.language.config.tower)
         with torch.set_grad_enabled(_learns(self.language.vision_tower)):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)

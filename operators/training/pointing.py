@@ -22,6 +22,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from operators.clustering import Level
 from operators.model_config import IMAGE_TOKEN
+from operators.preprocess import View
 from operators.prompt import Prompt
 
 LAYER = -2  # of the LLaMA: what is read there, the last layer can still work on
@@ -57,14 +58,10 @@ def listening(llama: LlamaModel) -> Iterator[Heard]:
         handle.remove()
 
 
-def meant_tokens(levels: Sequence[Level], masks: np.ndarray) -> Tensor:
+def meant_tokens(levels: Sequence[Level], masks: np.ndarray, view: View) -> Tensor:
     """(E, n, K) bool: the frames' tokens of which more than half lies on what is meant, of `masks` (E, n, H, W) bool."""
-    height, width = masks.shape[-2:]
-    short = min(height, width)  # the tower sees the central square
-    top, left = (height - short) // 2, (width - short) // 2
-    side = round(levels[0].assignment.shape[1] ** 0.5)
-    square = torch.from_numpy(masks[..., top : top + short, left : left + short]).float()
-    share = F.interpolate(square, size=(side, side), mode="area").flatten(2)
+    seen = masks[..., view.top : view.top + view.height, view.left : view.left + view.width]
+    share = F.interpolate(torch.from_numpy(seen).float(), size=(view.rows, view.columns), mode="area").flatten(2)
     member: Tensor | None = None
     members = []
     for level in levels:

@@ -23,13 +23,21 @@ from safetensors.torch import save_file
 
 from operators.bundle import open_bundle
 from operators.checkpoint import layout
-from operators.model_config import ClipConfig, ClipTextConfig, LanguageConfig, ModelConfig, Sam2Config, VisionConfig
+from operators.model_config import (
+    ClipConfig,
+    ClipTextConfig,
+    LanguageConfig,
+    ModelConfig,
+    Sam2Config,
+    TowerConfig,
+    VisionConfig,
+)
 
 MODEL = ModelConfig(
     language=LanguageConfig(
         hidden_size=1024, intermediate_size=2816, num_layers=17, num_heads=16, num_key_value_heads=16
     ),
-    tower=VisionConfig(hidden_size=768, intermediate_size=3072, num_layers=6, num_heads=12),
+    tower=TowerConfig(hidden_size=768, intermediate_size=3072, num_layers=6, num_heads=12),
     clip=ClipConfig(
         projection_dim=256,
         vision=VisionConfig(hidden_size=384, intermediate_size=1536, num_layers=6, num_heads=6, image_size=336),

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from operators.bundle import open_bundle
 from operators.model_config import ModelConfig
 from operators.preprocess import clip_input
 from operators.prompt import normalize
@@ -98,6 +102,26 @@ def test_a_failed_instruction_costs_nothing_and_the_others_go_on() -> None:
     assert batch["seg"][0][0] is None
     assert len(batch["seg"][0][1]) == 64
     assert video.read == [3]
+
+
+def test_a_tower_with_the_whole_view_sees_what_lies_beside_the_central_square(tmp_path: Path) -> None:
+    folder = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "whole")
+    description = json.loads((folder / "bundle.json").read_text())
+    description["model"]["tower"]["view"] = "whole"
+    (folder / "bundle.json").write_text(json.dumps(description))
+    for dtype in ("float32", "bfloat16", "float16"):
+        centre, whole = (Tokens(TokensConfig(model=model, dtype=dtype)) for model in ("untrained-tiny", str(folder)))
+        square = unit_batch(ArrayVideo(2, height=64, width=64), TEXTS[:1], sampled_frames=[[0, 1]])
+        assert centre(square)["tak"] == whole(square)["tak"]
+        wide, changed = ArrayVideo(2, height=60, width=100), ArrayVideo(2, height=60, width=100)
+        changed.array = changed.array.copy()
+        changed.array[:, :, :16] = 255
+        taks = {
+            name: [operator(unit_batch(video, TEXTS[:1], sampled_frames=[[0, 1]]))["tak"] for video in (wide, changed)]
+            for name, operator in (("centre", centre), ("whole", whole))
+        }
+        assert taks["centre"][0] == taks["centre"][1]
+        assert taks["whole"][0] != taks["whole"][1]
 
 
 def test_a_prompt_beyond_the_models_positions_is_the_failure_of_its_instruction() -> None:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from operators.bundle import open_bundle
 from operators.checkpoint import CheckpointError
 from operators.clustering import Level
+from operators.model_config import TowerConfig
+from operators.preprocess import View, tower_view
 from operators.synth import SynthConfig, make_video
 from operators.synth.judging import MAYBE, NO, YES
 from operators.training.auxiliary import (
@@ -30,6 +32,7 @@ from operators.training.auxiliary import (
     draw_queries,
     meant_queries,
     paces,
+    padded_view,
     seen_places,
     simplest,
 )
@@ -249,6 +252,7 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
 def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     """A head that is right on the background alone has half its loss left, however few patches an object has."""
     auxiliary = Auxiliary(8, 3, 8, 8, torch.zeros(2, 4))
+    view = View(left=0, top=0, width=4, height=4, rows=4, columns=4)
     steps = (torch.arange(4) + 0.5) / 4
     centres = torch.stack([steps.repeat(4), steps.repeat_interleave(4), torch.full((16,), 0.2)], dim=1)[None]
     with torch.no_grad():
@@ -258,16 +262,20 @@ def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     radius[:2] = 0.2  # an object on two of the patches
     nowhere = torch.zeros(16, dtype=torch.int64)
     labels = DenseLabels(nowhere, nowhere, radius, radius, torch.zeros(16, 2))
-    assert auxiliary.place_loss(centres, labels).item() == pytest.approx(0)
+    assert auxiliary.place_loss(centres, labels, view).item() == pytest.approx(0)
     wrong_object, wrong_background = centres.clone(), centres.clone()
     wrong_object[0, :2, 0] += 0.3
     wrong_background[0, 2:, 0] += 0.3
     # smooth L1, beta 0.1: 0.3 - 0.05, of which x is one of two numbers, times 4
-    assert auxiliary.place_loss(wrong_object, labels).item() == pytest.approx(0.5)
-    assert auxiliary.place_loss(wrong_background, labels).item() == pytest.approx(0.5)
+    assert auxiliary.place_loss(wrong_object, labels, view).item() == pytest.approx(0.5)
+    assert auxiliary.place_loss(wrong_background, labels, view).item() == pytest.approx(0.5)
     wrong_radius = centres.clone()
     wrong_radius[0, :, 2] += 0.3  # of which the background has none
-    assert auxiliary.place_loss(wrong_radius, labels).item() == pytest.approx(1.0)
+    assert auxiliary.place_loss(wrong_radius, labels, view).item() == pytest.approx(1.0)
+    flat = View(left=0, top=0, width=8, height=2, rows=2, columns=8)
+    along = (torch.arange(8) + 0.5) / 8
+    centres[0, :, :2] = torch.stack([along.repeat(2), torch.tensor([0.25, 0.75]).repeat_interleave(8)], dim=1)
+    assert auxiliary.place_loss(centres, labels, flat).item() == pytest.approx(0)
 
 
 def test_the_centre_loss_is_of_the_patches_on_objects_alone() -> None:
@@ -288,25 +296,37 @@ def test_the_centre_loss_is_of_the_patches_on_objects_alone() -> None:
     assert auxiliary.centre_loss(said, nothing).item() == 0
 
 
-@pytest.mark.parametrize("crop", [True, False])
-def test_a_patch_knows_the_centre_of_its_object_in_the_square_that_is_seen(crop: bool) -> None:
+def view_of(objects: Objects, view: str = "centre", side: int = 8) -> View:
+    return tower_view(*objects.masks.shape[2:], TowerConfig(image_size=side, patch_size=1, view=view))
+
+
+@pytest.mark.parametrize("seen", ["centre", "whole", "padded"])
+def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: str) -> None:
     wide = replace(SMALL, aspects=(1.5,))
     clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (1, 1), 1)
     objects = clip.objects
     assert objects is not None
     height, width = clip.frames.shape[1:3]
     assert width > height
-    labels = dense_labels(objects, 64, crop)
+    view = padded_view(height, width, 8) if seen == "padded" else view_of(objects, seen)
+    assert (view.rows, view.columns) == ((7, 9) if seen == "whole" else (8, 8))
+    labels = dense_labels(objects, view)
     filled = labels.radius > 0
     assert filled.any()
     centres = objects.places[:, 0, :2] * (width, height)  # pixels
-    square = (centres - ((width - height) // 2, 0)) / height if crop else centres / width
-    far = np.linalg.norm(labels.centre[filled].numpy()[:, None] - square, axis=2)
+    within = {
+        "centre": (centres - ((width - height) // 2, 0)) / height,
+        "whole": centres / (width, height),
+        "padded": centres / width,
+    }[seen]
+    far = np.linalg.norm(labels.centre[filled].numpy()[:, None] - within, axis=2)
     assert far.min(1).max() < 1e-5
     # and it is the one on that patch: no further from the patch than the object reaches
-    steps = (np.arange(8) + 0.5) / 8
-    patches = np.stack([np.tile(steps, 8), np.repeat(steps, 8)], axis=1)[filled.numpy()]
-    reach = 2 * objects.places[:, 0, 2][far.argmin(1)] * (1 if crop else height / width) + 0.1
+    rows, columns = np.indices((view.rows, view.columns))
+    patches = np.stack([(columns + 0.5) / view.columns, (rows + 0.5) / view.rows], axis=-1).reshape(-1, 2)[
+        filled.numpy()
+    ]
+    reach = 2 * objects.places[:, 0, 2][far.argmin(1)] * (height / width if seen == "padded" else 1) + 0.1
     assert (np.linalg.norm(labels.centre[filled].numpy() - patches, axis=1) < reach).all()
 
 
@@ -314,7 +334,7 @@ def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_wha
     clip = clip_of(3)
     objects = clip.objects
     assert objects is not None
-    labels = dense_labels(objects, 64, crop=True)
+    labels = dense_labels(objects, view_of(objects))
     colour, shape, weight, radius = (
         part.view(4, 8, 8) for part in (labels.colour, labels.shape, labels.weight, labels.radius)
     )
@@ -602,7 +622,7 @@ def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() ->
     expected = []
     with torch.no_grad():
         tokens, _, levels = model._image_tokens(clip.frames)
-        meant = meant_tokens(levels, clip.masks)
+        meant = meant_tokens(levels, clip.masks, model._view(clip.frames))
         assert meant.any(-1).sum() > frames
         for number, text in enumerate(clip.texts):
             prompt = model.tokenizer.encode(text, frames)
@@ -638,7 +658,7 @@ def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
     masks = np.zeros((2, 1, 8, 12), bool)  # the tower sees columns 2 to 9
     masks[0, 0, :2] = True
     masks[1, 0, :, :6] = True
-    found = meant_tokens([fine, coarse], masks)
+    found = meant_tokens([fine, coarse], masks, View(left=2, top=0, width=8, height=8, rows=4, columns=4))
     assert found.tolist() == [[[True, False, False]], [[False, False, False]]]
 
 
@@ -738,7 +758,7 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     def loss(tak: np.ndarray) -> float:
         tokens = torch.zeros(len(first), 8)
         tokens[:, :2] = torch.from_numpy(tak)
-        return auxiliary.tak_place_loss(tokens, objects).item()
+        return auxiliary.tak_place_loss(tokens, objects, view_of(objects)).item()
 
     last = shown.shape[1] - 1 - shown[:, ::-1].argmax(1)
     on_first, on_last = (places[range(len(first)), frame, :2] for frame in (shown.argmax(1), last))
@@ -768,7 +788,7 @@ def one_token_each(shown: np.ndarray) -> Tensor:
 
 def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
     objects = objects_that_come_and_go()
-    masks = objects.masks
+    masks, view = objects.masks, view_of(objects)
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
     with torch.no_grad():
@@ -783,16 +803,16 @@ def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() ->
         before = objects.places[number, :frame, :2][shown[number, :frame]]
         if len(before):  # where nothing was seen of it before, anything may be said
             knows[frame, number, 2:] = torch.from_numpy(place - before.mean(0))
-    assert auxiliary.travel_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    assert auxiliary.travel_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
     # beyond beta, smooth L1 is linear: 5 times a way of 1 on both axes, less half of beta
     wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert auxiliary.travel_loss(wrong, own, objects).item() == pytest.approx(5 - 0.25, abs=1e-4)
-    assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects).item() == 0
+    assert auxiliary.travel_loss(wrong, own, objects, view).item() == pytest.approx(5 - 0.25, abs=1e-4)
+    assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects, view).item() == 0
 
 
 def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares() -> None:
     objects = objects_that_come_and_go()
-    masks = objects.masks
+    masks, view = objects.masks, view_of(objects)
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
     with torch.no_grad():
@@ -809,24 +829,37 @@ def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares()
         knows[frame, number, 2] = 4 * float(objects.places[number, frame, 2])
         whole = (masks[number].sum((1, 2)) / objects.places[number, :, 2] ** 2).max()
         knows[frame, number, 3] = float(masks[number, frame].sum() / objects.places[number, frame, 2] ** 2 / whole)
-    assert auxiliary.pace_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
+    assert auxiliary.pace_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
     for part in range(4):
         wrong = knows.clone()
         wrong[..., part] += 1  # beyond beta, smooth L1 is linear: twice 1, less half of beta
-        assert auxiliary.pace_loss(wrong, own, objects).item() == pytest.approx(2 - 0.1, abs=1e-4)
-    assert auxiliary.pace_loss(knows, torch.zeros_like(own), objects).item() == 0
-    assert not paces(objects)[1][:, 0].any()  # on the first frame there is none before
+        assert auxiliary.pace_loss(wrong, own, objects, view).item() == pytest.approx(2 - 0.1, abs=1e-4)
+    assert auxiliary.pace_loss(knows, torch.zeros_like(own), objects, view).item() == 0
+    assert not paces(objects, view)[1][:, 0].any()  # on the first frame there is none before
 
 
-def test_places_are_those_in_the_square_that_the_tower_sees() -> None:
+def test_places_are_those_in_what_the_tower_sees() -> None:
     wide = from_synth(
         make_video(0, 1, "train", replace(SMALL, aspects=(1.5,))), np.random.default_rng(0), (2, 2), 1
     ).objects
     height, width = wide.masks.shape[2:]
     pixels = wide.places[..., :2] * (width, height)
-    assert np.allclose(seen_places(wide), (pixels - ((width - height) / 2, 0)) / height, atol=1e-6)
+    assert np.allclose(seen_places(wide, view_of(wide, "whole")), wide.places[..., :2], atol=1e-6)
+    assert np.allclose(seen_places(wide, view_of(wide)), (pixels - ((width - height) / 2, 0)) / height, atol=1e-6)
     square = clip_of().objects
-    assert np.allclose(seen_places(square), square.places[..., :2], atol=1e-6)
+    assert np.allclose(seen_places(square, view_of(square)), square.places[..., :2], atol=1e-6)
+
+
+def test_paces_in_a_wide_frame_are_the_same_along_both_sides() -> None:
+    objects = objects_that_come_and_go()
+    count, frames = objects.masks.shape[:2]
+    places, masks = objects.places.copy(), np.ones((count, frames, 32, 128), bool)
+    places[..., :2] = 0.5
+    places[0, 1:, 0] += 16 / 128  # 16 pixels along, and across
+    places[1, 1:, 1] += 16 / 32
+    wide = replace(objects, places=places, masks=masks)
+    found = paces(wide, view_of(wide, "whole"))[0]
+    assert found[:2, 1, :2] == pytest.approx(16 / 64, abs=1e-6)  # 32 x 128 is as large as 64 x 64
 
 
 def test_what_is_told_is_the_object_of_that_colour_shape_and_place() -> None:
@@ -838,19 +871,20 @@ def test_what_is_told_is_the_object_of_that_colour_shape_and_place() -> None:
             head.weight.zero_()
             head.weight[:, first : first + len(head.weight)].copy_(torch.eye(len(head.weight)))
             head.bias.zero_()
+    view = view_of(objects)
     alike = replace(objects, colours=np.full(count, 1), shapes=np.full(count, 2))
     for frame in range(objects.masks.shape[1]):
         told = torch.zeros(count, names + 4)
         told[:, names : names + 2] = torch.from_numpy(objects.places[:, frame, :2])
         shown = objects.masks[:, frame].any((1, 2))
-        assert (auxiliary.told(told, alike) == np.arange(count))[shown].all()  # by the place alone
+        assert (auxiliary.told(told, alike, view) == np.arange(count))[shown].all()  # by the place alone
     unlike = replace(objects, colours=np.arange(count))
     told = torch.zeros(count, names + 4)
     told[:, : len(COLOUR_NAMES)] = 100 * torch.eye(count, len(COLOUR_NAMES))
-    assert (auxiliary.told(told, unlike) == np.arange(count)).all()  # by the colour alone
+    assert (auxiliary.told(told, unlike, view) == np.arange(count)).all()  # by the colour alone
     away = objects.masks.copy()
     away[0] = False
-    assert 0 not in auxiliary.told(told, replace(unlike, masks=away))  # what does not show is not told
+    assert 0 not in auxiliary.told(told, replace(unlike, masks=away), view)  # what does not show is not told
 
 
 def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,7 @@ def test_sizes_that_shapes_and_files_tell_are_those_of_the_kit(
 ) -> None:
     kit = model_config()
     tower, sam2 = kit.tower, kit.sam2
-    monkeypatch.setattr("pipelines.convert.VisionConfig", lambda **sizes: replace(tower, **sizes))
+    monkeypatch.setattr("pipelines.convert.TowerConfig", lambda **sizes: replace(tower, **sizes))
     monkeypatch.setattr("pipelines.convert.Sam2Config", lambda **sizes: replace(sam2, **sizes))
     shapes = {name: tuple(tensor.shape) for name, tensor in main_weights().items()}
     monkeypatch.setattr("pipelines.convert._clip_sizes", lambda _: kit.clip)

@@ -1,4 +1,5 @@
-"""The three model inputs that are made from a video frame: SAM2's square, and CLIP's centre crop in two sizes.
+"""The three model inputs that are made from a video frame: SAM2's square, and CLIP's centre crop in two sizes, of which the
+MLLM's tower may have the whole frame instead.
 
 Resizing is Pillow's on uint8, as in the reference, because its filters antialias; one frame is worked on at a time.
 """
@@ -63,8 +64,7 @@ def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
     result = np.empty((len(frames), 3, image_size, image_size), np.float32)
     for target, frame in zip(result, frames, strict=True):
         image = Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC)
-        image = image.crop((left, top, left + image_size, top + image_size))
-        target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+        target[:] = _clip_normalized(image.crop((left, top, left + image_size, top + image_size)))
     return torch.from_numpy(result)
 
 
@@ -107,8 +107,7 @@ def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
     height, width = view.rows * tower.patch_size, view.columns * tower.patch_size
     result = np.empty((len(frames), 3, height, width), np.float32)
     for target, frame in zip(result, frames, strict=True):
-        image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
-        target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+        target[:] = _clip_normalized(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
     return torch.from_numpy(result)
 
 
@@ -118,6 +117,10 @@ def _central(frames: np.ndarray) -> np.ndarray:
     long = 16 * min(height, width)
     top, left = max(0, (height - long) // 2), max(0, (width - long) // 2)
     return frames[:, top : top + long, left : left + long]
+
+
+def _clip_normalized(image: Image.Image) -> np.ndarray:
+    return _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
 
 
 def _normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

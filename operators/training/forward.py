@@ -119,11 +119,7 @@ class TrainingModel(nn.Module):
             patches = self.language.patch_features(tower_input(clip.frames, self.language.config.tower))
             parts.append(self._read_patches(patches, clip.objects, self._view(clip.frames), weights, losses))
         if _learns(self.segmenter.image_encoder):
-            maps = encode_frames(self.segmenter, clip.frames).s16
-            labels = dense_labels(clip.objects, padded_view(clip.frames.shape[1], clip.frames.shape[2], maps.shape[-1]))
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps.flatten(2).transpose(1, 2), labels)
-            parts.append(named.loss)
-            losses["shapes_on_image"] = named.right
+            parts.append(self._read_maps(encode_frames(self.segmenter, clip.frames).s16, clip.objects, losses))
         if not parts:
             raise ValueError(
                 "prompts 'nothing asked': expected a stage that trains the vision tower or SAM2's image encoder"
@@ -145,6 +141,15 @@ class TrainingModel(nn.Module):
             losses["place"] = self.auxiliary.place_loss(patches, labels, view)
         if weights.centre > 0:
             losses["centre"] = self.auxiliary.centre_loss(patches, labels)
+        return named.loss
+
+    def _read_maps(self, maps: Tensor, objects: Objects, losses: Losses) -> Tensor:
+        """The auxiliary loss of SAM2's maps (n, C, s, s) at stride 16."""
+        assert self.auxiliary is not None, "reading maps needs the auxiliary part"
+        height, width = objects.masks.shape[2:]
+        labels = dense_labels(objects, padded_view(height, width, maps.shape[-1]))
+        named = self.auxiliary.name_places(self.auxiliary.on_image, maps.flatten(2).transpose(1, 2), labels)
+        losses["shapes_on_image"] = named.right
         return named.loss
 
     def _with_oracle(
@@ -276,11 +281,8 @@ class TrainingModel(nn.Module):
             and clip.objects is not None
             and features.s16.requires_grad
         ):
-            maps = features.s16
-            labels = dense_labels(clip.objects, padded_view(frames.shape[1], frames.shape[2], maps.shape[-1]))
-            named = self.auxiliary.name_places(self.auxiliary.on_image, maps.flatten(2).transpose(1, 2), labels)
-            losses["auxiliary"] = losses["auxiliary"] + named.loss if "auxiliary" in losses else named.loss
-            losses["shapes_on_image"] = named.right
+            named = self._read_maps(features.s16, clip.objects, losses)
+            losses["auxiliary"] = losses["auxiliary"] + named if "auxiliary" in losses else named
         output = segment(self.segmenter, features, prompts, keyframes, truth, config.segment, random)
         logits, wanted = compared(output, masks, truth, clip.ignored, size, config.segment)
         shown = wanted.flatten(1).amax(1) > 0.5

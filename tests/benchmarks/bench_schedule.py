@@ -26,7 +26,7 @@ import torch
 from operators.batch import Unit, run_operators
 from operators.bundle import shared_network
 from operators.features import VideoFeatures
-from operators.preprocess import clip_input, sam2_input
+from operators.preprocess import sam2_input, tower_input
 from operators.presampling import image_embeddings
 from operators.prompt import normalize
 from operators.propagation import condition_all
@@ -176,7 +176,7 @@ def _language(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> tuple[
     frames = unit["sampled_frames"][0]
     texts = [normalize(text) for text in unit["texts"][:MAX_SUFFIXES]]
     prompts = [tokenizer.encode(text, len(frames)) for text in texts]
-    tokens = network.image_tokens(clip_input(video.frames(frames), network.config.tower.image_size))
+    tokens = network.image_tokens(tower_input(video.frames(frames), network.config.tower))
     prefix = network.run_prefix(prompts[0], tokens)
     seconds = clock.median(lambda: network.run_prefix(prompts[0], tokens))
     return seconds, clock.median(lambda: network.suffix_states(prefix, prompts)) / len(prompts)
@@ -195,7 +195,7 @@ def beside(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> list[Work
     prompts = torch.tensor(unit["fused"][:1]).expand(size, -1)
     step = Step(segmenter, image, 1)
     frame = (video.height, video.width)
-    pixels = clip_input(video.array[:1], language.config.tower.image_size)
+    pixels = tower_input(video.array[:1], language.config.tower)
 
     def condition() -> Any:
         return condition_all(segmenter, features, {0: 0}, {0: step.low_res[0]}, HOLE_AREA)

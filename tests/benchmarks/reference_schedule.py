@@ -23,7 +23,7 @@ from operators.bundle import shared_network
 from operators.features import Frames, VideoFeatures
 from operators.fusion import Fuse, FuseConfig, fuse, similarities
 from operators.keyframe import KeyframeConfig, SelectKeyframe, choose, decode_candidates
-from operators.preprocess import clip_input
+from operators.preprocess import tower_input
 from operators.presampling import PreSample, PreSampleConfig
 from operators.prompt import normalize
 from operators.propagation import Propagate, PropagateConfig, condition_all, propagate_all
@@ -137,7 +137,7 @@ class ReferenceSchedule:
     def _read_out(self, video: Any, text: str, frames: list[int]) -> tuple[Tensor, Tensor]:
         """[SEG] (n, d) and [TAK] (d,) by one pass over the whole prompt, its frames through the tower."""
         network, prompt = self.tokens.network, self.tokens.tokenizer.encode(normalize(text), len(frames))
-        pixels = clip_input(video.frames(frames), network.config.tower.image_size)
+        pixels = tower_input(video.frames(frames), network.config.tower)
         states = network.hidden_states(prompt, network.image_tokens(pixels))
         embedded = network.text_hidden_fcs(states[[*prompt.seg_positions, prompt.tak_position]])
         return embedded[:-1], embedded[-1]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from operators.model_config import TowerConfig
+from operators.model_config import ModelConfig, TowerConfig
 from operators.preprocess import (
     CLIP_MEAN,
     CLIP_STD,
@@ -108,7 +108,7 @@ def test_no_view_has_more_patches_than_the_square_or_less_than_half_of_them(heig
 
 def test_a_view_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tower\.view 'left': expected centre or whole"):
-        TowerConfig(view="left")  # type: ignore[arg-type]
+        ModelConfig.from_dict({"tower": {"view": "left"}})
 
 
 def test_frames_do_not_influence_each_other() -> None:

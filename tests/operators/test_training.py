@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -660,6 +661,27 @@ def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
     masks[1, 0, :, :6] = True
     found = meant_tokens([fine, coarse], masks, View(left=2, top=0, width=8, height=8, rows=4, columns=4))
     assert found.tolist() == [[[True, False, False]], [[False, False, False]]]
+
+
+@pytest.mark.parametrize("view", ["centre", "whole"])
+def test_what_lies_beside_the_central_square_is_looked_for_where_the_tower_sees_it(view: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "bundle")
+    description = json.loads((folder / "bundle.json").read_text())
+    description["model"]["tower"]["view"] = view
+    (folder / "bundle.json").write_text(json.dumps(description))
+    model = build(StartConfig(bundle=str(folder), auxiliary=True), str(folder), 0, "cpu")
+    wide = replace(SMALL, aspects=(2.0,))
+    clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (2, 2), 2)
+    beside = np.zeros_like(clip.masks)
+    beside[..., :24] = True  # of 128 columns, of which the square has those from 32 on
+    weights = LossWeights(
+        ce=0, bce=0, dice=0, auxiliary=1, place=1, centre=1, tak_place=1, pointing=1, travel=1, pace=1, deeds=1
+    )
+    losses = model(replace(clip, masks=beside), 1, ForwardConfig(prompts="none"), weights)
+    assert all(torch.isfinite(value) for name, value in losses.items() if hasattr(weights, name))
+    assert (losses["pointing"] > 0) == (view == "whole")
+    losses["loss"].backward()
+    assert model.language.vision_tower.embeddings.position_embedding.weight.grad.any()
 
 
 def test_a_part_that_does_not_exist_is_named() -> None:

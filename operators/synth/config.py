@@ -43,6 +43,11 @@ class SynthConfig:
     """Factor, 0 to 1, on the chances of camera motion, light change, noise and blur; 0: none of them."""
     expressions: int = 3
     """Most expressions of each of the four kinds in a video."""
+    banded: float = 0.0
+    """Share of the objects that have a white or black band across, 0 to 1: a texture for training alone, as what has two
+    colours is called by its own all the same."""
+    absent: tuple[float, float, float] = (0.4, 0.25, 0.35)
+    """How often an absent instruction is like a referring, an attribute and a motion one; they sum to 1."""
 
     def __post_init__(self) -> None:
         # what shows in fewer than three frames is not asked about
@@ -60,7 +65,10 @@ class SynthConfig:
             unknown = [item for item in getattr(self, name) if item not in known]
             if unknown or not getattr(self, name):
                 raise ValueError(f"{name} = {getattr(self, name)}: expected some of {', '.join(known)}")
-        if not 0 <= self.effects <= 1:
-            raise ValueError(f"effects = {self.effects}: expected 0 .. 1")
+        for name in ("effects", "banded"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 0 .. 1")
+        if len(self.absent) != 3 or min(self.absent) < 0 or abs(sum(self.absent) - 1) > 1e-6:
+            raise ValueError(f"absent = {self.absent}: expected three shares that sum to 1")
         if self.expressions < 1:
             raise ValueError(f"expressions = {self.expressions}: expected at least 1")

@@ -13,7 +13,9 @@ from operators.synth.coverage import Patch, cover
 from operators.synth.scene import Actor, Scene
 from operators.synth.shapes import Contours, outline
 
-TEXTURES = ("plain", "shaded", "striped", "dotted", "grained", "framed")
+TEXTURES = ("plain", "shaded", "striped", "dotted", "grained", "framed", "banded")
+# of all but the last, whose share is a setting
+_SHARES = np.array([0.3, 0.2, 0.14, 0.1, 0.14, 0.12])
 _TEXTURE_PIXELS = 96
 _LONGEST_STREAK = 0.3  # of motion blur, in radii
 _TEXTURE_REACH = 1.9  # a texture covers this many radii to each side of an object's centre
@@ -50,16 +52,16 @@ def draw_lens(random: Random, effects: float) -> Lens:
     return Lens(shutter, blur, noise, light)
 
 
-def draw_look(random: Random, actor: Actor) -> Look:
-    """Outline, exact colour and texture of an object."""
+def draw_look(random: Random, actor: Actor, banded: float) -> Look:
+    """Outline, exact colour and texture of an object, which is a band of another colour with a chance of `banded`."""
     colour = draw_colour(random, actor.colour)
     contours = outline(random, actor.shape)
-    texture = str(random.choice(TEXTURES, p=[0.3, 0.2, 0.14, 0.1, 0.14, 0.12]))
+    texture = str(random.choice(TEXTURES, p=[*_SHARES * (1 - banded), banded]))
     return Look(contours, colour, texture, _texture(random, texture, colour, contours))
 
 
 def _texture(random: Random, kind: str, colour: np.ndarray, contours: Contours) -> np.ndarray:
-    """(96, 96, 3) float32: the colour, made lighter and darker so little that its name stays."""
+    """(96, 96, 3) float32: the colour, made lighter and darker so little that its name stays; a band has none."""
     size = _TEXTURE_PIXELS
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * np.float32(2 * _TEXTURE_REACH / size) - _TEXTURE_REACH
     angle = random.uniform(0, 2 * np.pi)
@@ -82,6 +84,9 @@ def _texture(random: Random, kind: str, colour: np.ndarray, contours: Contours) 
         lines = [np.round((c + _TEXTURE_REACH) * (size / (2 * _TEXTURE_REACH)) * 16).astype(np.int32) for c in contours]
         darker = tuple(float(channel) for channel in colour * random.uniform(0.6, 0.75))
         cv2.polylines(image, lines, True, darker, thickness=int(random.integers(3, 6)), shift=4)
+    elif kind == "banded":
+        grey = random.uniform(215, 255) if colour.mean() < 130 or random.random() < 0.3 else random.uniform(10, 60)
+        image[np.abs(along + random.uniform(-0.3, 0.3)) < random.uniform(0.1, 0.22)] = grey
     return np.clip(image, 0, 255).astype(np.float32)
 
 

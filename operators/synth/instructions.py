@@ -12,9 +12,6 @@ from operators.synth.records import KINDS, Expression
 from operators.synth.rules import RULES, Ask, View
 
 PLURAL_SHARE = 0.12  # of the instructions, at most, that ask for several objects at once
-
-# How often an absent instruction is of each kind.
-ABSENT_KINDS = {"referring": 0.4, "attribute": 0.25, "motion": 0.35}
 # Weights of rules where they are asked in vain, if not those of `RULES`: what all videos can be asked in vain would else crowd
 # out the rest, and a rule that is never asked in vain would say by itself that something is there.
 ABSENT_WEIGHTS = {
@@ -30,8 +27,13 @@ ABSENT_WEIGHTS = {
 Chosen = tuple[str, str, str, Ask]  # kind, what it asks (a kind of RULES), subtype, ask
 
 
-def write_expressions(random: np.random.Generator, view: View, most: int) -> tuple[Expression, ...]:
-    """Up to `most` instructions of each kind; a video for which a kind has nothing to ask gets none of it."""
+def write_expressions(
+    random: np.random.Generator, view: View, most: int, absent: tuple[float, float, float]
+) -> tuple[Expression, ...]:
+    """Up to `most` instructions of each kind; a video for which a kind has nothing to ask gets none of it.
+
+    `absent`: how often one that means nothing is like each of the other three kinds.
+    """
     asks = _Asks(view)
     chosen: list[Chosen] = []
     for kind in KINDS[:3]:
@@ -43,7 +45,7 @@ def write_expressions(random: np.random.Generator, view: View, most: int) -> tup
                 chosen.append((kind, kind, *one))
     taken = set()
     for _ in range(most):
-        asked = str(random.choice(list(ABSENT_KINDS), p=list(ABSENT_KINDS.values())))
+        asked = str(random.choice(KINDS[:3], p=absent))
         one = _choose(random, asks, asked, "none", taken)
         if one is not None:
             chosen.append(("absent", asked, *one))

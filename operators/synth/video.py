@@ -57,7 +57,7 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
         frames=frames,
         masks=layers.masks,
         objects=objects,
-        expressions=write_expressions(random, view, config.expressions),
+        expressions=write_expressions(random, view, config.expressions, config.absent),
         background=background,
         camera=scene.camera.kind,
         light=lens.light,
@@ -70,7 +70,7 @@ def _drawn(random: np.random.Generator, config: SynthConfig, split: str) -> tupl
     """A scene of well visible objects only, and what each of them covers."""
     for _ in range(MOST_SCENES):
         scene = draw_scene(random, config, split)
-        looks = [draw_look(random, actor) for actor in scene.actors]
+        looks = [draw_look(random, actor, config.banded) for actor in scene.actors]
         lens = draw_lens(random, config.effects)
         patches = draw_patches(scene, looks, lens)
         while looks:

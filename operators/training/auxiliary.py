@@ -359,6 +359,13 @@ class Auxiliary(nn.Module):
         away = F.smooth_l1_loss(said, places[..., :2], reduction="none", beta=0.1).mean(-1)
         return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
 
+    def tak_presence_loss(self, tak: Tensor, objects: Objects) -> Tensor:
+        """Whether [TAK] (E, d) says that anything is meant; those that mean something and those that mean nothing count the
+        same."""
+        present = torch.from_numpy(objects.meant.any(1)).to(tak.device)
+        each = F.binary_cross_entropy_with_logits(self.on_tak(tak).float()[:, -1], present.float(), reduction="none")
+        return torch.stack([each[part].mean() for part in (present, ~present) if part.any()]).mean()
+
     @torch.no_grad()
     def told(self, tak: Tensor, objects: Objects, view: View) -> np.ndarray:
         """(E,) int64: the object that each [TAK] (E, d) tells: by its colour, shape, and place in whichever frame is nearest.

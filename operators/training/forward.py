@@ -213,6 +213,8 @@ class TrainingModel(nn.Module):
                     )
             if weights.tak_place > 0:
                 losses["tak_place"] = self.auxiliary.tak_place_loss(tak, clip.objects, view)
+            if weights.tak_presence > 0:
+                losses["tak_presence"] = self.auxiliary.tak_presence_loss(tak, clip.objects)
             if weights.oracle > 0:
                 losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
         if config.prompts == "none" or clip.masks is None:

@@ -17,7 +17,8 @@ class LossWeights:
 
     `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
     vision tower lies and how large the object on it is; `centre`: of where the whole of that object lies. `pointing`: of where
-    [SEG] and [TAK] look, which needs `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies.
+    [SEG] and [TAK] look, which needs `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies;
+    `tak_presence`: of whether it says that anything is meant, beyond its part of `auxiliary`.
     `travel`: of where each token of a frame lies and how far its object has come, as the LLaMA's later layers find them;
     `pace`: of how much it has moved, how large it is and how much of it shows; `deeds`: of what its object does in the video;
     all told there, which needs `forward.share_prefix`. `oracle`: of the distance
@@ -33,6 +34,7 @@ class LossWeights:
     centre: float = 0.0
     pointing: float = 0.0
     tak_place: float = 0.0
+    tak_presence: float = 0.0
     travel: float = 0.0
     pace: float = 0.0
     deeds: float = 0.0

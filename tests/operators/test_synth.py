@@ -81,6 +81,30 @@ def test_videos_keep_to_their_configuration() -> None:
         assert all(sum(e.kind == kind for e in video.expressions) <= 2 for kind in KINDS)
 
 
+def test_bands_come_where_they_are_asked_for_alone_and_leave_an_object_its_colour() -> None:
+    assert all(item.texture != "banded" for video in videos(count=50) for item in video.objects)
+    plain = replace(SMALL, effects=0.0, colours=("red", "green", "blue"), banded=1.0)
+    shares = []
+    for index in range(30):
+        video = make_video(1, index, "train", plain)
+        assert {item.texture for item in video.objects} == {"banded"}
+        for mask in video.masks[:, 0]:
+            if mask.sum() > 60:
+                inside = video.frames[0][mask].astype(int)
+                shares.append((np.ptp(inside, axis=1) < 30).mean())  # grey, as no red, green or blue is
+    assert 0.05 < np.mean(shares) < 0.4
+    assert np.mean([share > 0.02 for share in shares]) > 0.8
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_absent_instructions_are_of_the_kinds_that_they_are_asked_to_be(kind: str) -> None:
+    shares = tuple(float(name == kind) for name in KINDS[:3])
+    made = [make_video(2, index, "train", replace(SMALL, absent=shares)) for index in range(10)]  # type: ignore[arg-type]
+    absent = [expression for video in made for expression in video.expressions if expression.kind == "absent"]
+    assert len(absent) >= 5
+    assert {expression.asks for expression in absent} == {kind}
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -94,6 +118,9 @@ def test_videos_keep_to_their_configuration() -> None:
         ({"aspects": (9.0,)}, "aspects"),
         ({"short_sides": (8,)}, "short_sides"),
         ({"expressions": 0}, "expressions"),
+        ({"banded": -0.1}, "banded"),
+        ({"absent": (0.5, 0.6, 0.0)}, "absent"),
+        ({"absent": (1.5, -0.5, 0.0)}, "absent"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_by_name(wrong: dict[str, Any], words: str) -> None:

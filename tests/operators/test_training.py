@@ -795,6 +795,32 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     assert model.language.text_hidden_fcs[0].weight.grad.any()
 
 
+def test_tak_is_asked_whether_anything_is_meant_by_those_that_do_and_do_not_alike() -> None:
+    """Of three instructions that mean something and one that does not, the one weighs as much as the three."""
+    objects = replace(clip_of(expressions=3).objects, meant=np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool))
+    auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=8, waves=torch.randn(2, 4))
+    with torch.no_grad():
+        auxiliary.on_tak.weight.zero_()
+        auxiliary.on_tak.weight[-1, 0] = 1
+        auxiliary.on_tak.bias.zero_()
+
+    def loss(*logits: float) -> float:
+        tokens = torch.zeros(len(logits), 8)
+        tokens[:, 0] = torch.tensor(logits)
+        return auxiliary.tak_presence_loss(tokens, objects).item()
+
+    assert loss(0, 0, 0, 0) == pytest.approx(np.log(2))
+    assert loss(20, 20, 20, 0) == pytest.approx(np.log(2) / 2, abs=1e-6)
+    assert loss(0, 20, 20, -20) == pytest.approx(np.log(2) / 6, abs=1e-6)
+    model = model_of(auxiliary=True)
+    losses = model(
+        clip_of(expressions=3), 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, tak_presence=0.5)
+    )
+    assert losses["loss"].item() == pytest.approx(0.5 * losses["tak_presence"].item())
+    losses["loss"].backward()
+    assert model.language.text_hidden_fcs[0].weight.grad.any()
+
+
 def objects_that_come_and_go() -> Objects:
     objects = clip_of(expressions=1).objects
     masks = objects.masks.copy()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from operators.bundle import open_bundle
 from operators.training.schedule import LoraConfig, lora_layers
@@ -51,6 +52,17 @@ def test_published_and_taken_back_a_bundle_gives_identical_tables(tmp_path: Path
     index = json.loads((tmp_path / "published/pytorch_model.bin.index.json").read_text())
     assert "lm_head.weight" in index["weight_map"]
     assert done.tensors == len(index["weight_map"]) + len(open_bundle(str(bundle)).load_clip().state_dict())
+
+
+def test_publishing_shows_no_bar_of_another_library_and_leaves_its_setting(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = made(tmp_path / "made")
+    capfd.readouterr()
+    before = logging.is_progress_bar_enabled()
+    publish(str(bundle), str(tmp_path / "published"))
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled() == before
 
 
 def test_shards_hold_each_tensor_once_and_no_code(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def draw_lens(random: Random, effects: float) -> Lens:
 
 
 def draw_look(random: Random, actor: Actor, banded: float) -> Look:
-    """Outline, exact colour and texture of an object, which is a band of another colour with a chance of `banded`."""
+    """Outline, exact colour and texture of an object; `banded`: the chance that the texture is a band of another colour."""
     colour = draw_colour(random, actor.colour)
     contours = outline(random, actor.shape)
     texture = str(random.choice(TEXTURES, p=[*_SHARES * (1 - banded), banded]))

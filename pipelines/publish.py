@@ -136,9 +136,11 @@ def _write_tokenizer(opened: Bundle, model: ModelConfig, folder: Path) -> None:
 def _write_clip(opened: Bundle, folder: Path, dtype: torch.dtype) -> None:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one shard, and the command says itself what it writes
-    load_clip(opened, "cpu", dtype).save_pretrained(folder)
-    if shown:
-        logging.enable_progress_bar()
+    try:
+        load_clip(opened, "cpu", dtype).save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     for name in CLIP_TOKENIZER:
         if (opened.clip / name).exists():
             shutil.copyfile(opened.clip / name, folder / name)

@@ -16,9 +16,9 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from operators.batch import Batch, InputError, Unit, map_units
-from operators.video_files import DecodeConfig, Packets, VideoInfo, inspect_folder, inspect_video, local_path
-from operators.video_readers import FrameCache, ImageReader, PyavReader, Reader, ReaderError, open_reader
+from vrshq.operators.batch import Batch, InputError, Unit, map_units
+from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_folder, inspect_video, local_path
+from vrshq.operators.video.readers import FrameCache, ImageReader, PyavReader, Reader, ReaderError, open_reader
 
 __all__ = ["Decode", "DecodeConfig", "Video", "VideoInfo", "close_videos", "open_video", "probe"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.batch import Batch, Unit, map_units, open_instructions
-from operators.bundle import shared_network
-from operators.features import VideoFeatures
-from operators.sampling import generator
-from operators.segmenter import Decoded, Segmenter, fill_holes
+from vrshq.operators.batch import Batch, Unit, map_units, open_instructions
+from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.segmenter import Decoded, Segmenter, fill_holes
+from vrshq.operators.video.sampling import generator
 
 METHODS = ("tks", "clip", "similarity", "object_score", "random", "first", "middle")
 

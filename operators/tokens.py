@@ -17,12 +17,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaC
 from transformers.cache_utils import DynamicLayer
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
-from operators.bundle import open_bundle, shared_network
-from operators.clustering import cluster
-from operators.model_config import IMAGE_TOKEN, LanguageConfig, ModelConfig
-from operators.preprocess import tower_input
-from operators.prompt import Prompt, normalize
+from vrshq.operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
+from vrshq.operators.models.bundle import open_bundle, shared_network
+from vrshq.operators.models.config import IMAGE_TOKEN, LanguageConfig, ModelConfig
+from vrshq.operators.models.preprocess import tower_input
+from vrshq.operators.models.vrs_hq.clustering import cluster
+from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
 
 
 @dataclass(frozen=True)

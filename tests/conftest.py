@@ -8,16 +8,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 # Small networks do not gain from threads, and tests with several processes lose by them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# `tests/operators` would otherwise be taken for the package `operators` when pytest puts `tests` on the path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +32,7 @@ def ray_environment() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    parity = sys.modules.get("tests.parity")
+    parity = sys.modules.get("tests.support.parity")
     lines = parity.score_table() if parity else []
     if lines:
         terminalreporter.section("parity")

@@ -66,7 +66,7 @@ def test_loading_a_folder_loads_nothing_it_must_not_know(package: str, unwanted:
 
 
 def test_every_operator_states_its_columns() -> None:
-    from pipelines.worker import OPERATORS, load_operator
+    from vrshq.pipelines.label.worker import OPERATORS, load_operator
 
     for name in OPERATORS:
         operator = load_operator(name)

@@ -3,8 +3,8 @@
 scene -> coverage of pixels -> who hides whom -> paint; and, from the same scene, facts -> rules -> sentences.
 """
 
-from operators.synth.config import SPLITS, SynthConfig
-from operators.synth.records import KINDS, Expression, SynthObject, SynthVideo
-from operators.synth.video import VERSION, make_video
+from vrshq.operators.synth.config import SPLITS, SynthConfig
+from vrshq.operators.synth.records import KINDS, Expression, SynthObject, SynthVideo
+from vrshq.operators.synth.video import VERSION, make_video
 
 __all__ = ["KINDS", "SPLITS", "VERSION", "Expression", "SynthConfig", "SynthObject", "SynthVideo", "make_video"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from operators.synth.colours import distance, rgb
+from vrshq.operators.synth.colours import distance, rgb
 
 MARGIN = 0.2  # of the short side, around the frame
 DIFFERENT = 34.0  # least CIE76 difference between the colour of an object and those of the background

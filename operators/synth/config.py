@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from operators.synth.colours import COLOURS
-from operators.synth.shapes import SHAPES
+from vrshq.operators.synth.colours import COLOURS
+from vrshq.operators.synth.shapes import SHAPES
 
 SPLITS = ("train", "valid", "test", "test_unseen")
 

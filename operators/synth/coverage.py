@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from operators.synth.shapes import Contours
+from vrshq.operators.synth.shapes import Contours
 
 SHIFT = 4  # fractional bits of the corner places that OpenCV's polygon filling takes
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from operators.synth.background import draw_background, margin_pixels
-from operators.synth.colours import draw_colour
-from operators.synth.coverage import Patch, cover
-from operators.synth.scene import Actor, Scene
-from operators.synth.shapes import Contours, outline
+from vrshq.operators.synth.background import draw_background, margin_pixels
+from vrshq.operators.synth.colours import draw_colour
+from vrshq.operators.synth.coverage import Patch, cover
+from vrshq.operators.synth.scene import Actor, Scene
+from vrshq.operators.synth.shapes import Contours, outline
 
 TEXTURES = ("plain", "shaded", "striped", "dotted", "grained", "framed", "banded")
 # of all but the last, whose share is a setting

@@ -10,10 +10,22 @@ from functools import cached_property
 
 import numpy as np
 
-from operators.synth.judging import FASTER, HIDDEN, MAYBE, MOVED, NO, OPEN, RESTED, UNHIDDEN, YES, Verdicts, verdicts
-from operators.synth.layout_facts import LayoutFacts
-from operators.synth.motion import DIRECTIONS
-from operators.synth.records import SynthObject
+from vrshq.operators.synth.judging import (
+    FASTER,
+    HIDDEN,
+    MAYBE,
+    MOVED,
+    NO,
+    OPEN,
+    RESTED,
+    UNHIDDEN,
+    YES,
+    Verdicts,
+    verdicts,
+)
+from vrshq.operators.synth.layout_facts import LayoutFacts
+from vrshq.operators.synth.motion import DIRECTIONS
+from vrshq.operators.synth.records import SynthObject
 
 
 def is_well_visible(item: SynthObject) -> bool:

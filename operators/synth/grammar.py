@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from operators.synth.colours import COLOURS
-from operators.synth.shapes import SHAPES
-from operators.synth.wordings import ATTRIBUTE, COMMANDS, REFERRING, Wordings
-from operators.synth.wordings_motion import MOTION, PLURAL
+from vrshq.operators.synth.colours import COLOURS
+from vrshq.operators.synth.shapes import SHAPES
+from vrshq.operators.synth.wordings import ATTRIBUTE, COMMANDS, REFERRING, Wordings
+from vrshq.operators.synth.wordings_motion import MOTION, PLURAL
 
 Words = dict[str, tuple[str, ...]]
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 
 import numpy as np
 
-from operators.synth.grammar import PLURAL, can_say, say
-from operators.synth.judging import MAYBE, YES
-from operators.synth.records import KINDS, Expression
-from operators.synth.rules import RULES, Ask, View
+from vrshq.operators.synth.grammar import PLURAL, can_say, say
+from vrshq.operators.synth.judging import MAYBE, YES
+from vrshq.operators.synth.records import KINDS, Expression
+from vrshq.operators.synth.rules import RULES, Ask, View
 
 PLURAL_SHARE = 0.12  # of the instructions, at most, that ask for several objects at once
 # Weights of rules where they are asked in vain, if not those of `RULES`: what all videos can be asked in vain would else crowd

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from operators.synth.judging import APART, IN_VIEW, LARGER, MAYBE, MOST, NEARER, NO, YES, Verdicts, verdicts
-from operators.synth.motion import DIRECTIONS
-from operators.synth.records import SynthObject
+from vrshq.operators.synth.judging import APART, IN_VIEW, LARGER, MAYBE, MOST, NEARER, NO, YES, Verdicts, verdicts
+from vrshq.operators.synth.motion import DIRECTIONS
+from vrshq.operators.synth.records import SynthObject
 
 
 class LayoutFacts:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from operators.synth.colours import COLOURS
-from operators.synth.facts import Facts
-from operators.synth.judging import MAYBE, NO, YES, Verdicts, known
-from operators.synth.likeness import ALSO_COLOURED, ALSO_LIKE
-from operators.synth.motion import DIRECTIONS
-from operators.synth.shapes import SHAPES, UNSEEN_PAIRS
+from vrshq.operators.synth.colours import COLOURS
+from vrshq.operators.synth.facts import Facts
+from vrshq.operators.synth.judging import MAYBE, NO, YES, Verdicts, known
+from vrshq.operators.synth.likeness import ALSO_COLOURED, ALSO_LIKE
+from vrshq.operators.synth.motion import DIRECTIONS
+from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from operators.synth import motion
-from operators.synth.camera import Camera, draw_camera
-from operators.synth.config import SynthConfig
-from operators.synth.motion import Path, Stage
-from operators.synth.shapes import SHAPES, UNSEEN_PAIRS
+from vrshq.operators.synth import motion
+from vrshq.operators.synth.camera import Camera, draw_camera
+from vrshq.operators.synth.config import SynthConfig
+from vrshq.operators.synth.motion import Path, Stage
+from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
 
 Pair = tuple[str, str]
 

@@ -7,15 +7,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from operators.synth.colours import called
-from operators.synth.config import SPLITS, SynthConfig
-from operators.synth.coverage import Layers, layer
-from operators.synth.drawing import Lens, Look, draw_lens, draw_look, draw_patches, paint, place
-from operators.synth.facts import Facts, is_well_visible
-from operators.synth.instructions import write_expressions
-from operators.synth.records import SynthObject, SynthVideo
-from operators.synth.rules import View
-from operators.synth.scene import Scene, draw_scene
+from vrshq.operators.synth.colours import called
+from vrshq.operators.synth.config import SPLITS, SynthConfig
+from vrshq.operators.synth.coverage import Layers, layer
+from vrshq.operators.synth.drawing import Lens, Look, draw_lens, draw_look, draw_patches, paint, place
+from vrshq.operators.synth.facts import Facts, is_well_visible
+from vrshq.operators.synth.instructions import write_expressions
+from vrshq.operators.synth.records import SynthObject, SynthVideo
+from vrshq.operators.synth.rules import View
+from vrshq.operators.synth.scene import Scene, draw_scene
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.synth.wordings import Wordings
+from vrshq.operators.synth.wordings import Wordings
 
 MOTION: dict[str, Wordings] = {
     "fastest": Wordings(

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from operators.preprocess import View
-from operators.synth.judging import MAYBE, YES
-from operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
+from vrshq.operators.models.preprocess import View
+from vrshq.operators.synth.judging import MAYBE, YES
+from vrshq.operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
 
 UNKNOWN = -1  # a colour or shape that a query does not name
 DOER_WEIGHT = 4.0  # of the object that does a deed against one that does not: most deeds are done by one in eight

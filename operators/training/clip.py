@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from operators.synth import KINDS, SynthVideo
-from operators.synth.colours import COLOURS
-from operators.synth.facts import Facts
-from operators.synth.judging import Verdicts
-from operators.synth.motion import DIRECTIONS
-from operators.synth.shapes import SHAPES
+from vrshq.operators.synth import KINDS, SynthVideo
+from vrshq.operators.synth.colours import COLOURS
+from vrshq.operators.synth.facts import Facts
+from vrshq.operators.synth.judging import Verdicts
+from vrshq.operators.synth.motion import DIRECTIONS
+from vrshq.operators.synth.shapes import SHAPES
 
 COLOUR_NAMES, SHAPE_NAMES = tuple(COLOURS), tuple(SHAPES)
 # What an object does, or is among the others of its video, that no single frame shows or no single token.
@@ -49,7 +49,7 @@ class Objects:
         colours, shapes: (O,) int64, positions in `COLOUR_NAMES` and `SHAPE_NAMES`.
         places: (O, n, 3) float32: x and y of the centre and the radius, in frame widths, heights and shorter sides.
         meant: (E, O) bool, which objects each instruction means.
-        deeds: (O, D) int8, the verdict (`operators.synth.judging`) on each of `DEEDS`, of the whole video.
+        deeds: (O, D) int8, the verdict (`vrshq.operators.synth.judging`) on each of `DEEDS`, of the whole video.
     """
 
     masks: np.ndarray
@@ -115,7 +115,7 @@ def from_synth(
     kinds: Sequence[str] = KINDS,
 ) -> Clip:
     """A clip of a synthetic video: `frames` (least, most) of its frames, and at most so many of its expressions of `kinds`."""
-    from operators.prompt import normalize
+    from vrshq.operators.models.vrs_hq.prompt import normalize
 
     chosen = choose_frames(random, len(video.frames), *frames)
     asked = [expression for expression in video.expressions if expression.kind in kinds]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from operators.model_config import IMAGE_TOKEN
-from operators.prompt import SYSTEM, Prompt, PromptTokenizer, conversation
-from operators.training.losses import IGNORED
+from vrshq.operators.models.config import IMAGE_TOKEN
+from vrshq.operators.models.vrs_hq.prompt import SYSTEM, Prompt, PromptTokenizer, conversation
+from vrshq.operators.training.losses import IGNORED
 
 ASSISTANT = " ASSISTANT:"
 

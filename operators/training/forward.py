@@ -11,18 +11,25 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from operators.clustering import Level, cluster
-from operators.fusion import fuse, similarities
-from operators.preprocess import View, tower_input, tower_view
-from operators.prompt import Prompt, PromptTokenizer
-from operators.segmenter import Segmenter
-from operators.tokens import ChatUniVi
-from operators.training.auxiliary import Auxiliary, dense_labels, draw_queries, padded_view
-from operators.training.clip import Clip, Objects
-from operators.training.dialogue import answer_labels, encode_dialogue
-from operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
-from operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
-from operators.training.segmentation import SegmentConfig, Segmented, compared, encode_frames, segment, square_masks
+from vrshq.operators.fuse import fuse, similarities
+from vrshq.operators.models.preprocess import View, tower_input, tower_view
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.vrs_hq.clustering import Level, cluster
+from vrshq.operators.models.vrs_hq.prompt import Prompt, PromptTokenizer
+from vrshq.operators.tokens import ChatUniVi
+from vrshq.operators.training.auxiliary import Auxiliary, dense_labels, draw_queries, padded_view
+from vrshq.operators.training.clip import Clip, Objects
+from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
+from vrshq.operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from vrshq.operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
+from vrshq.operators.training.segmentation import (
+    SegmentConfig,
+    Segmented,
+    compared,
+    encode_frames,
+    segment,
+    square_masks,
+)
 
 Losses = dict[str, Tensor]
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, LlamaModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from operators.clustering import Level
-from operators.model_config import IMAGE_TOKEN
-from operators.preprocess import View
-from operators.prompt import Prompt
+from vrshq.operators.models.config import IMAGE_TOKEN
+from vrshq.operators.models.preprocess import View
+from vrshq.operators.models.vrs_hq.clustering import Level
+from vrshq.operators.models.vrs_hq.prompt import Prompt
 
 LAYER = -2  # of the LLaMA: what is read there, the last layer can still work on
 

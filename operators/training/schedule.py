@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from operators.checkpoint import published_name
-from operators.lora import LowRank
+from vrshq.operators.models.lora import LowRank
+from vrshq.operators.models.weights import published_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.preprocess import sam2_input, sam2_size
-from operators.segmenter import Decoded, Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.preprocess import sam2_input, sam2_size
+from vrshq.operators.models.sam2.segmenter import Decoded, Features, Memory, Segmenter, to_frame_size
 
 
 @dataclass(frozen=True, kw_only=True)

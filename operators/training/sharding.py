@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from operators.training.forward import Losses, TrainingModel
+from vrshq.operators.training.forward import Losses, TrainingModel
 
 
 class Sharded(nn.Module):

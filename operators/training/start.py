@@ -15,14 +15,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from operators.bundle import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED, DESCRIPTION, FORMAT, open_bundle
-from operators.checkpoint import LM_HEAD, CheckpointError, load_clip, open_checkpoint, published_name, write_safetensors
-from operators.model_config import ModelConfig
-from operators.segmenter import Segmenter
-from operators.tokens import ChatUniVi
-from operators.training.auxiliary import Auxiliary
-from operators.training.forward import TrainingModel
-from operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
+from vrshq.operators.models.bundle import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED, DESCRIPTION, FORMAT, open_bundle
+from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.weights import (
+    LM_HEAD,
+    CheckpointError,
+    load_clip,
+    open_checkpoint,
+    published_name,
+    write_safetensors,
+)
+from vrshq.operators.tokens import ChatUniVi
+from vrshq.operators.training.auxiliary import Auxiliary
+from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
 
 HEADS = "heads.safetensors"  # in a bundle, beside its weights: what only more training needs
 CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
@@ -55,8 +62,8 @@ def prepare_start(config: StartConfig, seed: int, folder: Path) -> str:
     """The bundle that training starts from; one without weights is written into `folder` where sizes are given."""
     if config.bundle is not None:
         return config.bundle
-    from operators.synth.grammar import all_wordings, vocabulary
-    from operators.training.vocabulary import write_word_pieces
+    from vrshq.operators.synth.grammar import all_wordings, vocabulary
+    from vrshq.operators.training.vocabulary import write_word_pieces
 
     model = ModelConfig.from_dict(config.sizes)
     words = vocabulary() | {word for text in all_wordings(False) for word in _words(text)}
@@ -150,7 +157,7 @@ def write_bundle(
         bundle_name: what training started from: sizes, tokenizers, and the pre-sampling CLIP.
         with_lm_head: keep the LM head, which only more training needs.
         with_heads: keep the training-only heads, in a file of their own.
-        presence: see `operators.bundle.Bundle`.
+        presence: see `vrshq.operators.models.bundle.Bundle`.
     """
     start = open_bundle(bundle_name)
     state = published_state(model, bundle_name)

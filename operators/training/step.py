@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
-from operators.training.clip import Clip
-from operators.training.forward import ForwardConfig, TrainingModel
-from operators.training.losses import LossWeights
-from operators.training.schedule import Average, OptimiserConfig, choose_trained, optimisers, rate_factor
+from vrshq.operators.training.clip import Clip
+from vrshq.operators.training.forward import ForwardConfig, TrainingModel
+from vrshq.operators.training.losses import LossWeights
+from vrshq.operators.training.schedule import Average, OptimiserConfig, choose_trained, optimisers, rate_factor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from operators.prompt import conversation
+from vrshq.operators.models.vrs_hq.prompt import conversation
 
 
 def write_word_pieces(path: Path, words: Iterable[str], size: int) -> None:

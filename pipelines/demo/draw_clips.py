@@ -1,6 +1,6 @@
 """The demo clips: textured shapes that move over painted ground, with the mask of every shape in every frame.
 
-    python -m pipelines.demo.draw_clips OUT
+    python -m vrshq.pipelines.demo.draw_clips OUT
 
 writes `OUT/NAME.mp4` (H.264) for each of `CLIPS`. The drawing is the same everywhere; the bytes of the files are the same
 for one build of the encoder.

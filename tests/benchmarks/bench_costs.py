@@ -1,4 +1,4 @@
-"""What each stage of a unit costs: measures the operators as an actor runs them, and prints the rows for `pipelines/costs.csv`.
+"""What each stage of a unit costs: measures the operators as an actor runs them, and prints the rows for `pipelines/label/costs.csv`.
 
     python -m tests.benchmarks.bench_costs [--model untrained-tiny] [--device cpu|cuda] [--dtype float32]
 
@@ -22,14 +22,14 @@ from statistics import median
 import numpy as np
 import torch
 
-from operators.batch import Batch, Operator, new_batch
-from operators.decode import close_videos
-from pipelines.costs import TERMS
-from pipelines.models import local_model, open_model
-from pipelines.schema import STAGES
-from pipelines.settings import Settings
-from pipelines.worker import load_operator
-from tests import clips
+from tests.support import clips
+from vrshq.operators.batch import Batch, Operator, new_batch
+from vrshq.operators.decode import close_videos
+from vrshq.pipelines.label.costs import TERMS
+from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.worker import load_operator
+from vrshq.pipelines.models.locate import local_model, open_model
 
 HEIGHT, WIDTH = 480, 854
 FRAMES = (24, 48, 96)

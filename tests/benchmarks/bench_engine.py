@@ -25,13 +25,13 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from cluster.engine import Pool, stream_receipts
-from cluster.session import ray_session
-from pipelines.label import label
-from pipelines.settings import Settings
-from tests import clips
 from tests.benchmarks.no_work import NoWork
 from tests.benchmarks.peak_memory import MIB, tree_memory
+from tests.support import clips
+from vrshq.cluster.ray.engine import Pool, stream_receipts
+from vrshq.cluster.ray.session import ray_session
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.settings import Settings
 
 
 def corpus(folder: Path, videos: int, frames: int) -> str:
@@ -93,7 +93,7 @@ def memory(lengths: list[int], settings: list[str]) -> None:
     for frames in lengths:
         with tempfile.TemporaryDirectory() as place:
             table = corpus(Path(place), 1, frames)
-            code = "from pipelines.cli import main; main()"
+            code = "from vrshq.pipelines.cli.main import main; main()"
             line = [sys.executable, "-c", code, "label", table, "--output", f"{place}/run", "--model", "untrained-tiny"]
             line += [word for setting in settings for word in ("--set", setting)]
             environment = {**os.environ, "RAY_TMPDIR": place}

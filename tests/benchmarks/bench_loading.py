@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from operators.bundle import open_bundle
-from operators.checkpoint import layout
-from operators.model_config import (
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.config import (
     ClipConfig,
     ClipTextConfig,
     LanguageConfig,
@@ -32,6 +31,7 @@ from operators.model_config import (
     TowerConfig,
     VisionConfig,
 )
+from vrshq.operators.models.weights import layout
 
 MODEL = ModelConfig(
     language=LanguageConfig(
@@ -103,7 +103,7 @@ def load(folder: str, parts: list[str], dtype: str) -> None:
 
 def run_convert(source: str, output: str) -> None:
     """Converts in this process and prints one line."""
-    from pipelines.convert import convert
+    from vrshq.pipelines.models.convert import convert
 
     Path("/proc/self/clear_refs").write_text("5")
     before, begin = status("VmRSS"), time.perf_counter()

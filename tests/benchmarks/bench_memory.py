@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from operators.batch import new_batch, run_operators
-from operators.decode import Decode, DecodeConfig, close_videos
 from tests.benchmarks.bench_propagation import arguments, header, table
 from tests.benchmarks.bench_schedule import forget_peak, instructions, memory_mib
 from tests.benchmarks.reference_schedule import counted_calls, first_unit, shared_schedule
-from tests.clips import h264
+from tests.support.clips import h264
+from vrshq.operators.batch import new_batch, run_operators
+from vrshq.operators.decode import Decode, DecodeConfig, close_videos
 
 FRAME_CACHE, FEATURE_CACHE = 4 << 20, 16 << 20  # 91 frames of 160 x 96, and features of 64 at 256 px
 MODEL = "untrained-tiny"

@@ -16,7 +16,7 @@ do in `vrshq evaluate`, the others a frame.
 
 "whole images" is `tests.full_image_metrics`. It and vos-benchmark are timed on decoded arrays; the column "decoding" is what
 it takes to get them from run-length codes, which is what a run's tables, a results.json and ground truth hold. This
-project's measures begin with the codes. The last table is `operators.metrics.measure` as `vrshq evaluate` calls it, A and R
+project's measures begin with the codes. The last table is `vrshq.pipelines.evaluate.metrics.measure` as `vrshq evaluate` calls it, A and R
 included, and what that makes of a data set's size.
 """
 
@@ -40,10 +40,10 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from operators.bitmask import runs
-from operators.metrics import measure, overlaps
-from operators.rle import Rle, encode
-from tests.full_image_metrics import boundary_f, jaccard
+from tests.support.full_image_metrics import boundary_f, jaccard
+from vrshq.operators.masks.bits import runs
+from vrshq.operators.masks.rle import Rle, encode
+from vrshq.pipelines.evaluate.metrics import measure, overlaps
 
 SIZES = ((480, 854), (1080, 1920))
 SHARES = (0.005, 0.02, 0.05, 0.15, 0.4)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.instructions import build_manifest, read_instructions
+from vrshq.pipelines.label.instructions import build_manifest, read_instructions
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def measure(name: str, table: str, run: Path) -> None:
     """Runs the command in a process of its own and prints its wall time and its own report of its peak memory."""
     code = (
         "import resource, sys\n"
-        "from pipelines.cli import main\n"
+        "from vrshq.pipelines.cli.main import main\n"
         "try: main()\n"
         "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)\n"
     )

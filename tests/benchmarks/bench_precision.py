@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cluster.run_directory import RunDirectory
-from operators import rle
-from operators.model_config import Sam2Config
-from operators.segmenter import Memory, Segmenter
-from pipelines.label import label
-from pipelines.schema import MASKS, TRACKS
-from pipelines.settings import Settings
+from tests.support.paths import DEMO
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.masks import rle
+from vrshq.operators.models.config import Sam2Config
+from vrshq.operators.models.sam2.segmenter import Memory, Segmenter
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.schema import MASKS, TRACKS
+from vrshq.pipelines.label.settings import Settings
 
 HIERA_TINY_512 = Sam2Config(
     image_size=512,
@@ -36,7 +37,7 @@ HIERA_TINY_512 = Sam2Config(
 )
 PRECISIONS = ("float32", "bfloat16", "float16")
 ROUNDS = 3
-DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "instructions.jsonl"
+INSTRUCTIONS = DEMO / "instructions.jsonl"
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -71,7 +72,7 @@ def times() -> dict[str, tuple[float, float]]:
 
 def masks_of(precision: str, folder: str) -> tuple[dict[tuple[str, str, int], np.ndarray], list[int]]:
     run = str(Path(folder, precision))
-    label(str(DEMO), run, Settings(model="untrained-tiny", dtype=precision), use_ray=False)
+    label(str(INSTRUCTIONS), run, Settings(model="untrained-tiny", dtype=precision), use_ray=False)
     directory = RunDirectory(run)
     masks = {
         (row["video_id"], row["instruction_id"], row["frame_index"]): rle.decode(

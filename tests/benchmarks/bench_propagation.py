@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from operators import rle
-from operators.bundle import BUNDLED, open_bundle, shared_network
-from operators.features import VideoFeatures
-from operators.model_config import Sam2Config
-from operators.propagation import condition_all, propagate_all
-from operators.segmenter import Features, Memory, Segmenter, fill_holes, to_frame_size
-from tests.array_video import ArrayVideo
 from tests.benchmarks.reference_schedule import HOLE_AREA
+from tests.support.array_video import ArrayVideo
+from vrshq.operators.masks import rle
+from vrshq.operators.models.bundle import BUNDLED, open_bundle, shared_network
+from vrshq.operators.models.config import Sam2Config
+from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, fill_holes, to_frame_size
+from vrshq.operators.propagate import condition_all, propagate_all
 
 # SAM2's own sam2_hiera_t.yaml; only the image is smaller: 512 instead of 1024 pixels.
 HIERA_TINY = Sam2Config(

@@ -23,14 +23,6 @@ from typing import Any
 
 import torch
 
-from operators.batch import Unit, run_operators
-from operators.bundle import shared_network
-from operators.features import VideoFeatures
-from operators.preprocess import sam2_input, tower_input
-from operators.presampling import image_embeddings
-from operators.prompt import normalize
-from operators.propagation import condition_all
-from tests.array_video import ArrayVideo, unit_batch
 from tests.benchmarks.bench_propagation import (
     MAX_BATCH,
     Clock,
@@ -48,6 +40,14 @@ from tests.benchmarks.reference_schedule import (
     first_unit,
     shared_schedule,
 )
+from tests.support.array_video import ArrayVideo, unit_batch
+from vrshq.operators.batch import Unit, run_operators
+from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.preprocess import sam2_input, tower_input
+from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.vrs_hq.prompt import normalize
+from vrshq.operators.presample import image_embeddings
+from vrshq.operators.propagate import condition_all
 
 MAX_SUFFIXES = 8  # `TokensConfig.max_suffixes`
 

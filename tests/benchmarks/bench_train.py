@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from operators.training.start import build, prepare_start
-from operators.training.step import StageTrainer
-from pipelines.train_settings import load_train_settings
-from pipelines.training_sets import open_mixture
+from tests.support.paths import CONFIGS
+from vrshq.operators.training.start import build, prepare_start
+from vrshq.operators.training.step import StageTrainer
+from vrshq.pipelines.train.sets import open_mixture
+from vrshq.pipelines.train.settings import load_train_settings
 
-DEFAULT = Path(__file__).resolve().parents[2] / "pipelines" / "configs" / "tiny.yaml"
+DEFAULT = CONFIGS / "tiny.yaml"
 
 
 def main(config: str, steps: int) -> None:

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from operators import rle
-from operators.batch import Batch, Operator
-from operators.bundle import shared_network
-from operators.features import Frames, VideoFeatures
-from operators.fusion import Fuse, FuseConfig, fuse, similarities
-from operators.keyframe import KeyframeConfig, SelectKeyframe, choose, decode_candidates
-from operators.preprocess import tower_input
-from operators.presampling import PreSample, PreSampleConfig
-from operators.prompt import normalize
-from operators.propagation import Propagate, PropagateConfig, condition_all, propagate_all
-from operators.segmenter import Segmenter, fill_holes, to_frame_size
-from operators.tokens import Tokens, TokensConfig
-from tests.array_video import unit_batch
+from tests.support.array_video import unit_batch
+from vrshq.operators.batch import Batch, Operator
+from vrshq.operators.fuse import Fuse, FuseConfig, fuse, similarities
+from vrshq.operators.keyframe import KeyframeConfig, SelectKeyframe, choose, decode_candidates
+from vrshq.operators.masks import rle
+from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.preprocess import tower_input
+from vrshq.operators.models.sam2.features import Frames, VideoFeatures
+from vrshq.operators.models.sam2.segmenter import Segmenter, fill_holes, to_frame_size
+from vrshq.operators.models.vrs_hq.prompt import normalize
+from vrshq.operators.presample import PreSample, PreSampleConfig
+from vrshq.operators.propagate import Propagate, PropagateConfig, condition_all, propagate_all
+from vrshq.operators.tokens import Tokens, TokensConfig
 
 HOLE_AREA, ALPHA = 8, 0.1
 

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_helpers import S3_BUCKET, S3Server
+
+from tests.support.paths import ROOT
+from tests.support.s3_server import S3_BUCKET, S3Server
 
 
 @pytest.fixture(scope="session", autouse=True)
 def importable_workers() -> Iterator[None]:
     """The processes of Ray import these tests' workers by name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         yield
 
 

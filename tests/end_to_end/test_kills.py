@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from cluster.run_directory import RunDirectory
-from pipelines.label import label
-from pipelines.settings import Settings
-from tests.cluster.cluster_helpers import S3_BUCKET, S3Server
-from tests.cluster.faulty_proxy import FaultyProxy
-from tests.end_to_end.fault_kit import Command, Nodes, accounted, checksums, nodes, wait_until, write_corpus
+from tests.support.fault_kit import Command, Nodes, accounted, checksums, nodes, wait_until, write_corpus
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.s3_server import S3_BUCKET, S3Server
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.settings import Settings
 
 VIDEOS, DRIVER_KILLS = 56, 20
 MODEL = ["--model", "untrained-tiny"]

@@ -21,13 +21,13 @@ import ray
 from PIL import Image
 from pycocotools import mask as coco
 
-from cluster.lease import InUseError, Lease
-from cluster.run_directory import ConfigurationDiffers, RunDirectory
-from cluster.storage import Folder
-from pipelines.label import label
-from pipelines.schema import ERRORS, MASKS, TOKENS, TRACKS
-from pipelines.settings import Settings
-from tests import clips
+from tests.support import clips
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.lease import InUseError, Lease
+from vrshq.cluster.storage.run_directory import ConfigurationDiffers, RunDirectory
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
+from vrshq.pipelines.label.settings import Settings
 
 FRAMES = 6
 SETTINGS = Settings(model="untrained-tiny", max_instructions_per_unit=2)
@@ -96,7 +96,7 @@ def decoded(row: dict[str, Any]) -> np.ndarray:
 
 
 def vrshq(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -375,7 +375,7 @@ def test_another_command_on_the_same_run_is_refused(corpus: Path, loop_run: str)
 
 
 DIES_DECODING = """
-import os, operators.decode as decode
+import os, vrshq.operators.decode as decode
 opened = decode.open_video
 def deadly(path, config=None):
     if "deadly" in path: os._exit(139)
@@ -383,7 +383,7 @@ def deadly(path, config=None):
 decode.open_video = deadly
 """
 DIES_AFTER_WRITING = """
-import os, pipelines.worker as worker
+import os, vrshq.pipelines.label.worker as worker
 write = worker.UnitWorker._write
 def deadly(self, unit, begin):
     receipt = write(self, unit, begin)
@@ -405,14 +405,22 @@ def test_worker_that_dies_costs_at_most_its_unit_and_is_recorded(corpus: Path, t
         "import sys\n"
         "class Late:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'operators.keyframe':\n"
+        "        if name == 'vrshq.operators.keyframe':\n"
         f"            exec({patch!r}, {{}})\n"
         "        return None\n"
         "sys.meta_path.insert(0, Late())\n"
     )
     output = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{Path.cwd()}"}
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "label", table, "--output", str(output)]
+    command = [
+        sys.executable,
+        "-c",
+        "from vrshq.pipelines.cli.main import main; main()",
+        "label",
+        table,
+        "--output",
+        str(output),
+    ]
     result = subprocess.run(
         [*command, "--set", "resources.attempts=2"],
         capture_output=True,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cluster.run_directory import RunDirectory
-from pipelines.label import label
-from pipelines.schema import ERRORS, MASKS, TRACKS
-from pipelines.settings import Settings
-from tests import clips
-from tests.end_to_end.fault_kit import Command, accounted
 from tests.end_to_end.test_label import instruction, write_absurd_header, write_audio, write_table
+from tests.support import clips
+from tests.support.fault_kit import Command, accounted
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
+from vrshq.pipelines.label.settings import Settings
 
 # What native code does to its process, done by the opening of videos of these names, in the actors alone.
 FAULTS = """
@@ -36,8 +36,8 @@ def poison(path):
 
 class Late:
     def find_spec(self, name, path=None, target=None):
-        if name == "operators.keyframe":
-            import operators.decode as decode
+        if name == "vrshq.operators.keyframe":
+            import vrshq.operators.decode as decode
             opened = decode.open_video
             def deadly(path, config=None):
                 poison(path)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from cluster.run_directory import RunDirectory
-from tests.cluster.cluster_helpers import S3_BUCKET, S3Server, free_port
-from tests.end_to_end.fault_kit import Command, accounted, write_corpus
+from tests.support.fault_kit import Command, accounted, write_corpus
+from tests.support.s3_server import S3_BUCKET, S3Server, free_port
+from vrshq.cluster.storage.run_directory import RunDirectory
 
 VIDEOS = 3
 

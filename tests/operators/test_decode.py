@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -18,11 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from operators import video_readers
-from operators.batch import InputError, new_batch
-from operators.decode import Decode, DecodeConfig, Video, close_videos, open_video, probe
-from operators.video_files import inspect_video
-from tests.clips import (
+from tests.support.clips import (
     GOOD,
     code_frame,
     contract_table,
@@ -34,10 +29,15 @@ from tests.clips import (
     remux,
     true_frames,
 )
+from tests.support.paths import SHARED
+from vrshq.operators.batch import InputError, new_batch
+from vrshq.operators.decode import Decode, DecodeConfig, Video, close_videos, open_video, probe
+from vrshq.operators.video import readers as video_readers
+from vrshq.operators.video.files import inspect_video
 
 NO_CACHE = DecodeConfig(frame_cache_bytes=0)
-SHARED = Path(os.environ.get("VRSHQ_SHARED", Path(__file__).resolve().parents[2].parent / "shared")) / "videos"
-real_videos = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real videos in {SHARED}; set VRSHQ_SHARED")
+VIDEOS = SHARED / "videos"
+real_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real videos in {VIDEOS}; set VRSHQ_SHARED")
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_decord_reads_a_run_once_in_whatever_order_its_frames_are_asked_for(tmp_
 def test_decoding_loads_no_cuda_library(clip: Path) -> None:
     code = f"""
 import sys
-from operators.decode import open_video
+from vrshq.operators.decode import open_video
 with open_video({str(clip)!r}) as video:
     print(video.reader, "nvidia" in sys.modules, "/nvidia/" in open("/proc/self/maps").read())
 """
@@ -520,8 +520,8 @@ def test_decode_gives_a_bad_video_an_error_and_the_others_their_frames(clip: Pat
 @real_videos
 @pytest.mark.parametrize("name", ["short.mp4", "street.mp4"])
 def test_real_videos_keep_the_index_contract(name: str) -> None:
-    truth = true_frames(SHARED / name)
-    with open_video(str(SHARED / name), NO_CACHE) as video:
+    truth = true_frames(VIDEOS / name)
+    with open_video(str(VIDEOS / name), NO_CACHE) as video:
         assert video.num_frames == len(truth)
         for index in np.random.default_rng(0).permutation(len(truth))[:12].tolist():
             assert np.abs(video.frames([index])[0].astype(int) - truth[index]).max() <= 3
@@ -530,7 +530,7 @@ def test_real_videos_keep_the_index_contract(name: str) -> None:
 @real_videos
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_of_real_videos_is_applied(degrees: int) -> None:
-    path = SHARED / "odd" / f"video_{degrees}.mov"
+    path = VIDEOS / "odd" / f"video_{degrees}.mov"
     truth = true_frames(path)
     with open_video(str(path)) as video:
         assert (video.height, video.width) == ((568, 320) if degrees % 180 else (320, 568))
@@ -540,13 +540,13 @@ def test_rotation_of_real_videos_is_applied(degrees: int) -> None:
 
 @real_videos
 def test_a_real_broken_stream_says_where_it_breaks() -> None:
-    assert "breaks at frame 28 of 50" in error_of(SHARED / "odd" / "corrupted.mp4")
+    assert "breaks at frame 28 of 50" in error_of(VIDEOS / "odd" / "corrupted.mp4")
 
 
 @real_videos
 def test_packets_out_of_order_are_put_in_order() -> None:
-    truth = true_frames(SHARED / "odd" / "unordered.mov")
-    with open_video(str(SHARED / "odd" / "unordered.mov")) as video:
+    truth = true_frames(VIDEOS / "odd" / "unordered.mov")
+    with open_video(str(VIDEOS / "odd" / "unordered.mov")) as video:
         assert np.abs(video.frames(range(4)).astype(int) - np.stack(truth)).max() <= 3
 
 

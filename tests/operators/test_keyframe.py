@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from operators.fusion import fuse, similarities
-from operators.keyframe import METHODS, KeyframeConfig, choose, tks_scores
-from operators.prefetch import ahead
-from operators.sampling import generator
-from operators.segmenter import fill_holes
+from vrshq.operators.fuse import fuse, similarities
+from vrshq.operators.keyframe import METHODS, KeyframeConfig, choose, tks_scores
+from vrshq.operators.models.sam2.segmenter import fill_holes
+from vrshq.operators.video.prefetch import ahead
+from vrshq.operators.video.sampling import generator
 
 numbers = st.floats(-20, 20, width=32)
 

@@ -11,13 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from operators import rle
-from operators.batch import Unit, new_batch, run_operators
-from operators.bundle import FORMAT
-from operators.decode import Decode, close_videos
-from operators.propagation import condition_all, propagate_all
-from operators.segmenter import fill_holes, to_frame_size
-from tests.array_video import ArrayVideo, unit_batch
 from tests.benchmarks.reference_schedule import (
     HOLE_AREA,
     Answer,
@@ -28,8 +21,9 @@ from tests.benchmarks.reference_schedule import (
     first_unit,
     shared_schedule,
 )
-from tests.clips import h264
-from tests.parity import (
+from tests.support.array_video import ArrayVideo, unit_batch
+from tests.support.clips import h264
+from tests.support.parity import (
     KIT,
     MASK_MARGIN,
     NO_OBJECT,
@@ -40,6 +34,12 @@ from tests.parity import (
     model_config,
     needs_kit,
 )
+from vrshq.operators.batch import Unit, new_batch, run_operators
+from vrshq.operators.decode import Decode, close_videos
+from vrshq.operators.masks import rle
+from vrshq.operators.models.bundle import FORMAT
+from vrshq.operators.models.sam2.segmenter import fill_holes, to_frame_size
+from vrshq.operators.propagate import condition_all, propagate_all
 
 TINY = "untrained-tiny"
 TEXTS = ["the red circle", "which dog reacts first?", "something that is not there", "a ball", "who is it?"]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from operators.bundle import open_bundle
-from operators.model_config import ModelConfig
-from operators.preprocess import clip_input
-from operators.prompt import normalize
-from operators.tokens import ChatUniVi, Tokens, TokensConfig
-from tests.array_video import ArrayVideo, unit_batch
+from tests.support.array_video import ArrayVideo, unit_batch
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.vrs_hq.prompt import normalize
+from vrshq.operators.tokens import ChatUniVi, Tokens, TokensConfig
 
 TEXTS = ["the red circle", "which dog runs?", "something that is not there, " * 6, "ball", "who is it?"]
 

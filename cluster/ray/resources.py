@@ -1,0 +1,161 @@
+"""What this machine, or the connected Ray cluster, has to work with. No torch: nothing here touches a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """CPUs (cores), GPUs and memory (bytes) over `nodes` machines."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    nodes: int
+
+
+def local_resources() -> Resources:
+    """What this process may use of its machine: affinity and container limits count, not what is built in."""
+    return Resources(cpus=_cpus(), gpus=float(_gpus()), memory_bytes=_memory(), nodes=1)
+
+
+def cluster_resources() -> Resources:
+    """All that the living machines of the connected Ray cluster offer, used or not. Needs a connection."""
+    return total(cluster_machines())
+
+
+def largest_node() -> Resources:
+    """The most of each resource that any one machine of the cluster has: the bound on a single actor."""
+    return largest(cluster_machines())
+
+
+def total(machines: Iterable[Resources]) -> Resources:
+    """The sum of what machines have."""
+    counted = list(machines)
+    return Resources(
+        cpus=sum(machine.cpus for machine in counted),
+        gpus=sum(machine.gpus for machine in counted),
+        memory_bytes=sum(machine.memory_bytes for machine in counted),
+        nodes=sum(machine.nodes for machine in counted),
+    )
+
+
+def largest(machines: Iterable[Resources]) -> Resources:
+    """The most of each resource that any one of the machines has; nothing where there is none."""
+    counted = list(machines)
+    return Resources(
+        cpus=max((machine.cpus for machine in counted), default=0.0),
+        gpus=max((machine.gpus for machine in counted), default=0.0),
+        memory_bytes=max((machine.memory_bytes for machine in counted), default=0),
+        nodes=1,
+    )
+
+
+def may_grow() -> bool:
+    """Whether an autoscaler looks after the connected cluster, so that machines may come which are not there yet.
+
+    An autoscaler gives machines the names of its groups; what only watches a cluster of a fixed size calls them after
+    their ids. How many machines an autoscaler may bring is known to no call of Ray's. The tables asked are Ray's own,
+    and differ between its older autoscaler and its newer one; where they are not to be had, the answer is no.
+    """
+    return any(kind and not kind.startswith("node_") for kind in _kinds_of_machines())
+
+
+def cluster_machines() -> list[Resources]:
+    """What each living machine of the connected Ray cluster offers, used or not. Needs a connection."""
+    import ray
+
+    if not ray.is_initialized():
+        raise RuntimeError("not connected to Ray; open a vrshq.cluster.ray.session.ray_session first")
+    return [
+        Resources(
+            cpus=float(node["Resources"].get("CPU", 0)),
+            gpus=float(node["Resources"].get("GPU", 0)),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+            nodes=1,
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _kinds_of_machines() -> set[str]:
+    """What the autoscaler, or what stands in its place, calls the kinds of the cluster's machines."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        from ray.autoscaler.v2.sdk import get_cluster_status
+        from ray.autoscaler.v2.utils import is_autoscaler_v2
+        from ray.experimental import internal_kv
+
+        if is_autoscaler_v2(fetch_from_server=True):
+            status = get_cluster_status(ray.get_runtime_context().gcs_address)
+            return {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+        noted = internal_kv._internal_kv_get(b"__autoscaling_status")
+        report = json.loads(noted).get("autoscaler_report", {}) if noted else {}
+        return {*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})}
+    except (ImportError, AttributeError, ValueError, RuntimeError, RayError):
+        return set()
+
+
+def _cpus() -> float:
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    for quota, period in (_quota_v2(), _quota_v1()):
+        if quota > 0 and period > 0:
+            cores = min(cores, quota / period)
+    return max(cores, 0.1)
+
+
+def _quota_v2() -> tuple[int, int]:
+    quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")
+    return _number(quota), _number(period)
+
+
+def _quota_v1() -> tuple[int, int]:
+    return _number(_text(_CGROUP / "cpu/cpu.cfs_quota_us")), _number(_text(_CGROUP / "cpu/cpu.cfs_period_us"))
+
+
+def _memory() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [_number(_text(_CGROUP / name)) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    return min([total, *(limit for limit in limits if limit > 0)])
+
+
+def _gpus() -> int:
+    """GPUs that CUDA would show to this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names: list[str] = []
+        for name in visible.split(","):
+            # CUDA reads the list up to the first name that is none.
+            if name.strip() in ("", "-1", "NoDevFiles"):
+                break
+            names.append(name)
+        return len(names)
+    try:
+        # Asks the driver's library without opening a device, so no GPU memory is taken.
+        from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+        return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+    except (ImportError, AttributeError, OSError):
+        devices = Path("/proc/driver/nvidia/gpus")
+        return len(list(devices.iterdir())) if devices.is_dir() else 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int:
+    return int(text) if text.lstrip("-").isdigit() else 0

@@ -1,0 +1,200 @@
+"""The connection to Ray: one quiet session, found or started, and Ray Data's settings in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+# Read by Ray when it is imported or when a worker starts, so they are set before either. What the user set stays.
+_ENVIRONMENT = {
+    # No question on the first run, and nothing sent home from a user's machine.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray must not blank CUDA_VISIBLE_DEVICES for actors that ask for no GPU; it warns unless this is decided.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Decoders start many threads. A heap for each of them keeps what the others could use (hundreds of MiB in an actor).
+    "MALLOC_ARENA_MAX": "1",
+    # Ray Data's statistics of a run that was ended early are of no use to anybody; it would print their traceback.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
+
+_CONNECT_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def ray_session(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    object_store_memory: int | None = None,
+    dashboard: bool = False,
+    verbose: bool = False,
+) -> Iterator[None]:
+    """Ray for the time of a `with`: the cluster that is meant, or one started here and ended at the end.
+
+    The cluster is, in this order: one this process is connected to already (left alone), `address`, RAY_ADDRESS (which
+    Ray sets inside a job), a new local one.
+
+    Args:
+        address: "host:port" of a cluster's head, or "auto" for one running on this machine.
+        num_cpus, num_gpus, object_store_memory: size of a local Ray (default: what it finds); bytes for the last.
+            A cluster has its own size, so they are ignored there.
+        dashboard: whether a local Ray serves its dashboard (needs the extra `jobs`).
+        verbose: lets Ray, Ray Data and the workers print to the terminal. Otherwise they only write the log files of
+            the Ray session.
+
+    Raises:
+        ConnectionError: no cluster answers at the address.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in address:
+        raise ConnectionError(
+            f"{address}: the program cannot run at the other end of a Ray client or a job server; "
+            "give host:port of the head from a machine of the cluster, or send the command there with `vrshq submit`"
+        )
+    if address not in ("local", "auto"):
+        _check_answers(address)
+    options: dict[str, Any] = {"log_to_driver": verbose}
+    if not verbose:
+        options["logging_level"] = logging.ERROR
+    if address == "local":
+        options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": object_store_memory}
+        options["include_dashboard"] = dashboard
+    with contextlib.ExitStack() as stack:
+        if not verbose:
+            stack.enter_context(_quiet())
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise ConnectionError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        stack.callback(ray.shutdown)
+        yield
+
+
+def configure_data_context(*, progress: bool = False, no_progress_timeout_s: float = 6 * 3600) -> None:
+    """Ray Data's settings for datasets that this process makes from now on.
+
+    Args:
+        progress: whether Ray Data shows its own progress bars.
+        no_progress_timeout_s: seconds without any finished unit after which the run is ended as stuck.
+    """
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    # A unit that kills its worker costs its one-row block, never the run. The caller finds it as manifest minus
+    # receipts. Failures that workers catch are rows and do not count here.
+    context.max_errored_blocks = -1
+    # A pool grows when all of its actors are busy. Ray Data's own threshold counts calls that wait inside actors, and
+    # here none does.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    # Every row a block of its own, so that what a lost call takes with it is one unit.
+    context.target_max_block_size = 1
+    # The last resort against a pool that can no longer work. It must exceed the longest honest unit: Ray's own half
+    # hour would end a run over one very long video.
+    context.execution_no_progress_timeout_s = no_progress_timeout_s
+    # Loading weights may fail for a moment (network, a GPU that a dying process still holds): tried again in place,
+    context.actor_init_retry_on_errors = True
+    context.actor_init_max_retries = 2
+    # and then the run ends, with the reason: the next actor would fail just so.
+    context.max_consecutive_actor_init_deaths = 0
+    # An exception of a worker is its bug; running the same rows again would only repeat it.
+    context.actor_task_retry_on_errors = False
+    # Order costs memory (finished rows wait for slow ones), and results carry their keys.
+    context.execution_options.preserve_order = False
+    # The caller shows its own progress and summary.
+    context.enable_progress_bars = progress
+    context.enable_operator_progress_bars = progress
+    context.use_ray_tqdm = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+
+
+def _check_answers(address: str) -> None:
+    """Raises ConnectionError if nothing listens at host:port. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConnectionError(
+            f"{address!r} is not the address of a Ray cluster; expected host:port of its head, or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Ray's chatter off the terminal. The log files of the Ray session still get all of it."""
+    import ray._private.worker as ray_worker
+    import ray.data  # noqa: F401 - its import sets up the handlers that are turned down here
+
+    data_logger = logging.getLogger("ray.data")
+    propagates = data_logger.propagate
+    consoles = [handler for handler in data_logger.handlers if handler.name == "console"]
+    levels = [handler.level for handler in consoles]
+    # Raylets announce each worker death on the driver's stdout, which no option of ray.init turns off. Who runs the
+    # workers reports lost units itself (vrshq.cluster.ray.engine).
+    announce = ray_worker.print_to_stdstream
+    connect = ray_worker.connect
+
+    def quiet_connect(*args: Any, **kwargs: Any) -> Any:
+        # The C++ part of this process takes its log level here, and its errors (most are remarks) go to stderr. It says
+        # on stderr, too, that it took a level. The processes of a local Ray are started before: they keep their logs.
+        with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"), _stderr_closed():
+            return connect(*args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"ray\..*")
+        data_logger.propagate = False
+        for handler in consoles:
+            handler.setLevel(logging.CRITICAL + 1)
+        ray_worker.print_to_stdstream = lambda *_, **__: None
+        ray_worker.connect = quiet_connect
+        try:
+            yield
+        finally:
+            data_logger.propagate = propagates
+            for handler, level in zip(consoles, levels, strict=True):
+                handler.setLevel(level)
+            ray_worker.print_to_stdstream = announce
+            ray_worker.connect = connect
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable for a moment, unless the user has set it."""
+    given = name in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if not given:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Drops what any code of this process, C++ included, writes to stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,168 @@
+"""Compaction: the parts of a run, one a unit, merged into a few files that query engines like.
+
+    masks/merged-{number}-{digest}.parquet      the rows of many units, in the order of the manifest
+    ledger/masks/merged-{number}-{digest}.units which units they are, and how many rows each has (Parquet)
+
+The ledger file is written first, the merged file second, and only then are the parts removed; a merged file counts once
+it is there, and a part whose unit is in a merged file counts no more. So a command that is killed at any point leaves
+nothing lost, and nothing twice for those who read through `RunDirectory`; who reads the folder by a pattern can see a
+unit twice until the next `label` or `compact` has removed what the killed one left.
+
+Units with errors keep their parts, so that they can be tried again without rewriting a merged file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vrshq.cluster.storage.folder import Folder
+
+TARGET_BYTES = 256 << 20
+_ROW_GROUP_BYTES = 32 << 20
+_READERS = 16
+
+_MERGED = re.compile(r"merged-\d{5}-[0-9a-f]{12}")
+_LEDGER = pa.schema([pa.field("unit_id", pa.string(), nullable=False), pa.field("rows", pa.int64(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One merged file: its name inside the run directory, and its units with their numbers of rows, in its order."""
+
+    name: str
+    units: pa.Array
+    rows: pa.Array
+
+
+def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[Merged]:
+    """The merged files of a table among `names` (a listing of the table's folder), in order."""
+    found = []
+    for name in sorted(names):
+        stem = name.rpartition("/")[2].removesuffix(".parquet")
+        if _MERGED.fullmatch(stem):
+            content = pq.read_table(pa.BufferReader(folder.read_bytes(_ledger_name(table_name, stem))))
+            units = content.combine_chunks()
+            found.append(Merged(name, units["unit_id"].combine_chunks(), units["rows"].combine_chunks()))
+    return found
+
+
+def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, str]]], first: int) -> None:
+    """Writes one merged file for each group of (unit id, part name), and removes the group's parts.
+
+    Groups are numbered from `first`. Memory: some row groups, whatever the size of a group.
+    """
+    for number, group in enumerate(groups, start=first):
+        digest = hashlib.sha256("".join(unit for unit, _ in group).encode()).hexdigest()[:12]
+        stem = f"merged-{number:05d}-{digest}"
+        with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(_READERS) as pool:
+            local = Path(place) / "merged.parquet"
+            rows = _write_merged(local, _read_ahead(folder, pool, [name for _, name in group]))
+            ledger = pa.table({"unit_id": [unit for unit, _ in group], "rows": rows}, schema=_LEDGER)
+            sink = pa.BufferOutputStream()
+            pq.write_table(ledger, sink, compression="zstd")
+            folder.write_bytes(_ledger_name(table_name, stem), sink.getvalue().to_pybytes())
+            folder.write_file(f"{table_name}/{stem}.parquet", local)
+            list(pool.map(folder.remove, [name for _, name in group]))
+
+
+def remove_leftovers(folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged]) -> None:
+    """Removes what killed commands left: parts that are merged already, and ledger files without their merged file."""
+    stems = {one.name.rpartition("/")[2].removesuffix(".parquet") for one in merged}
+    orphans = [
+        name
+        for name in folder.list(f"ledger/{table_name}")
+        if name.rpartition("/")[2].removesuffix(".units") not in stems
+    ]
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(folder.remove, [*dead, *orphans]))
+
+
+def grouped(
+    parts: Sequence[tuple[str, str]], sizes: dict[str, int], *, to_the_end: bool
+) -> list[list[tuple[str, str]]]:
+    """Cuts (unit id, part name) pairs into groups of about `TARGET_BYTES`.
+
+    What is left over at the end makes a group of its own only with `to_the_end`: while a run goes on, more may come.
+    """
+    groups: list[list[tuple[str, str]]] = []
+    current: list[tuple[str, str]] = []
+    filled = 0
+    for part in parts:
+        current.append(part)
+        filled += sizes[part[1]]
+        if filled >= TARGET_BYTES:
+            groups.append(current)
+            current, filled = [], 0
+    if to_the_end and len(current) > 1:
+        groups.append(current)
+    return groups
+
+
+def rows_of_units(folder: Folder, merged: Merged, wanted: set[str], columns: list[str]) -> pa.Table:
+    """The rows of the wanted units of one merged file; reads only the row groups that hold them."""
+    begins, position = {}, 0
+    for unit, rows in zip(merged.units.to_pylist(), merged.rows.to_pylist(), strict=True):
+        if unit in wanted:
+            begins[position] = rows
+        position += rows
+    with folder.open_read(merged.name) as file:
+        parquet = pq.ParquetFile(file)
+        pieces = [parquet.schema_arrow.empty_table().select(columns)]
+        start = 0
+        for index in range(parquet.num_row_groups):
+            stop = start + parquet.metadata.row_group(index).num_rows
+            spans = [
+                (max(begin, start) - start, min(begin + rows, stop) - start)
+                for begin, rows in begins.items()
+                if begin < stop and begin + rows > start
+            ]
+            if spans:
+                group = parquet.read_row_group(index, columns=columns, use_threads=False).select(columns)
+                pieces += [group.slice(low, high - low) for low, high in spans]
+            start = stop
+    return pa.concat_tables(pieces)
+
+
+def _ledger_name(table_name: str, stem: str) -> str:
+    return f"ledger/{table_name}/{stem}.units"
+
+
+def _read_ahead(folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str]) -> Iterator[pa.Table]:
+    """The parts in order, a few of them read at the same time."""
+    waiting = []
+    for name in names:
+        waiting.append(pool.submit(folder.read_bytes, name))
+        if len(waiting) >= 2 * _READERS:
+            yield pq.read_table(pa.BufferReader(waiting.pop(0).result()), use_threads=False)
+    for future in waiting:
+        yield pq.read_table(pa.BufferReader(future.result()), use_threads=False)
+
+
+def _write_merged(path: Path, parts: Iterator[pa.Table]) -> list[int]:
+    """Writes the parts one after the other into one Parquet file; the number of rows of each."""
+    rows: list[int] = []
+    writer: pq.ParquetWriter | None = None
+    gathered: list[pa.Table] = []
+    nbytes = 0
+    for part in parts:
+        rows.append(part.num_rows)
+        writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
+        gathered.append(part.cast(writer.schema))
+        nbytes += part.nbytes
+        if nbytes >= _ROW_GROUP_BYTES:
+            writer.write_table(pa.concat_tables(gathered).combine_chunks(), row_group_size=1 << 40)
+            gathered, nbytes = [], 0
+    if writer is not None:
+        if gathered:
+            writer.write_table(pa.concat_tables(gathered).combine_chunks(), row_group_size=1 << 40)
+        writer.close()
+    return rows

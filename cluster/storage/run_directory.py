@@ -1,0 +1,318 @@
+"""The run directory: what a run writes and every tool reads, local or in a bucket.
+
+    run.json      the run's identity (what may not change), its SHA-256, and details (what may)
+    manifest/     the units of work, one row each
+    masks/ tracks/ tokens/ errors/     one part a unit, `part-{unit_id}.parquet`, or parts merged by `compact`
+    ledger/       which units a merged file holds (`vrshq.cluster.storage.merging`)
+    stats.json    whatever the caller keeps there
+    run.lock      the command that works on it now (`vrshq.cluster.storage.lease`)
+
+A unit is finished when its `tracks` part is there: that part is written last, and its name says whose it is, so that
+finished work is found by listing names, without opening a file but the ledger of merged ones. All names are functions of
+the unit and all bytes are functions of the content: doing a unit twice, in a row or at the same time, gives what doing it
+once gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vrshq.cluster.storage import merging
+from vrshq.cluster.storage.folder import PATIENCE_S, Folder, StorageNotFoundError
+
+TABLES = ("masks", "tracks", "tokens", "errors")
+_RUN = "run.json"
+_MANIFEST = "manifest/manifest.parquet"
+# Rows in a row group of the manifest: what one read task takes.
+_MANIFEST_ROWS = 16384
+# Requests to a store at the same time while many parts are read.
+_READERS = 16
+
+_UNIT_ID = re.compile(r"[0-9a-f]+")
+_PART = re.compile(r"part-([0-9a-f]+)\.parquet")
+
+
+class RunDirectoryError(ValueError):
+    """The folder cannot be used as this run's directory; the message says why."""
+
+
+class ConfigurationDiffers(RunDirectoryError):  # noqa: N818 - reads as the sentence that it is
+    """The run directory belongs to a run with other settings; the message lists each differing key."""
+
+
+class RunDirectory:
+    """A run directory at `uri` (a path or `s3://...`). Storage failures are `StorageError`s, after `patience_s` of tries."""
+
+    def __init__(self, uri: str, patience_s: float = PATIENCE_S) -> None:
+        self.folder = Folder(uri, patience_s)
+        self.uri = self.folder.uri
+
+    def open(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+        """Begins the run, or takes it up again.
+
+        Args:
+            identity: JSON-able settings that decide what the tables hold. They must be the same each time.
+            details: JSON-able facts about this command (version, machine); the first command's are kept.
+
+        Returns:
+            whether the run was there already.
+
+        Raises:
+            ConfigurationDiffers: `run.json` is there with another identity.
+            RunDirectoryError: the folder holds something else than a run.
+            StorageError: it cannot be written.
+        """
+        self.folder.check_writable()
+        try:
+            before = self.read_json(_RUN)
+        except StorageNotFoundError:
+            if not self.folder.is_empty():
+                raise RunDirectoryError(
+                    f"{self.uri} is not empty and has no {_RUN}, so it is not a run directory; "
+                    "give an empty or new folder as --output"
+                ) from None
+            given = json.loads(_canonical(identity))
+            self.write_json(_RUN, {"identity": given, "identity_sha256": identity_hash(identity), "details": details})
+            return False
+        self.folder.remove_abandoned()
+        old = before.get("identity") if isinstance(before, dict) else None
+        if not isinstance(old, dict):
+            raise RunDirectoryError(f"{self.uri}/{_RUN} was not written by this program; give another --output")
+        if identity_hash(old) != identity_hash(identity):
+            differing = "\n".join(f"  {line}" for line in _differences(old, json.loads(_canonical(identity)), ""))
+            raise ConfigurationDiffers(
+                f"{self.uri} holds a run with other settings (its own -> this command's):\n{differing}\n"
+                "Use another --output for these settings, or the same settings as before to continue that run."
+            )
+        return True
+
+    @property
+    def manifest_uri(self) -> str:
+        """The uri of the manifest's Parquet file."""
+        return self.folder.uri_of(_MANIFEST)
+
+    def has_manifest(self) -> bool:
+        """Whether the manifest was written."""
+        return self.folder.exists(_MANIFEST)
+
+    def write_manifest(self, table: pa.Table) -> None:
+        """Writes the units (one row each, with a `unit_id`) in the order given, over what was there."""
+        self.folder.write_bytes(_MANIFEST, _parquet(table, row_group_size=_MANIFEST_ROWS))
+
+    def read_manifest(self) -> pa.Table:
+        """The units as they were written. Raises StorageNotFoundError if there is no manifest yet."""
+        return pq.read_table(pa.BufferReader(self.folder.read_bytes(_MANIFEST)))
+
+    def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> int:
+        """Writes one unit's rows of one table, cast to `schema`, whole or not at all.
+
+        Returns the part's size in bytes. Raises ValueError where the table does not fit the schema.
+        """
+        content = _parquet(_conformed(table_name, unit_id, table, schema))
+        self.folder.write_bytes(part_name(table_name, unit_id), content)
+        return len(content)
+
+    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> int:
+        """Writes all of a unit's tables; when this returns, the unit is finished. Returns the bytes written.
+
+        `tables` must hold `tracks`. The others are written if they have rows, and what an earlier attempt left of them
+        is removed otherwise. `tracks` comes last: whoever sees it sees the rest.
+        """
+        unknown = sorted(set(tables) - set(TABLES))
+        if unknown or "tracks" not in tables:
+            raise ValueError(f"unit {unit_id}: expected tables out of {TABLES} and tracks among them, got {[*tables]}")
+        written = 0
+        for name in TABLES:
+            if name != "tracks":
+                table = tables.get(name)
+                if table is not None and table.num_rows:
+                    written += self.write_part(name, unit_id, table, table.schema)
+                else:
+                    self.folder.remove(part_name(name, unit_id))
+        return written + self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
+
+    def finished_units(self) -> set[str]:
+        """Ids of the units that are finished, whatever their outcome. Lists `tracks/`, opens no part."""
+        return self._units("tracks")
+
+    def errored_units(self) -> set[str]:
+        """Ids of the units that have error rows. Lists `errors/`, opens nothing."""
+        return self._units("errors")
+
+    def compact(self, unit_ids: Sequence[str], *, to_the_end: bool) -> dict[str, tuple[int, int]]:
+        """Merges parts into files of about `merging.TARGET_BYTES`, in the order of `unit_ids`.
+
+        Units with error rows keep their parts. Can be killed at any point and called again.
+
+        Args:
+            unit_ids: all units of the manifest, in its order.
+            to_the_end: also merge what is too little for a file of that size; for when no more parts will come.
+
+        Returns:
+            for each table, how many parts were merged, into how many files.
+        """
+        errored = self.errored_units()
+        done = {}
+        for table_name in TABLES:
+            if table_name == "errors":
+                continue
+            sizes = self.folder.sizes(table_name)
+            parts, merged, dead = self._live(table_name, sizes)
+            merging.remove_leftovers(self.folder, table_name, dead, merged)
+            ordered = [(unit, parts[unit]) for unit in unit_ids if unit in parts and unit not in errored]
+            groups = merging.grouped(ordered, sizes, to_the_end=to_the_end)
+            merging.merge(self.folder, table_name, groups, first=len(merged))
+            done[table_name] = (sum(map(len, groups)), len(groups))
+        return done
+
+    def forget_unit(self, unit_id: str) -> None:
+        """Makes a unit with error rows unfinished again and removes what it wrote, its `tracks` part first."""
+        for name in ("tracks", *(table for table in TABLES if table != "tracks")):
+            self.folder.remove(part_name(name, unit_id))
+
+    def read(
+        self,
+        table_name: str,
+        schema: pa.Schema,
+        columns: Sequence[str] | None = None,
+        unit_ids: Iterable[str] | None = None,
+    ) -> pa.Table:
+        """The rows of a table: merged files first, then parts in the order of their names.
+
+        No rows, but all columns, if there is no part.
+
+        `unit_ids`: only the parts of these units; default: all.
+
+        Holds the whole table in memory: for `masks` of a large run, give `columns`, or read the folder with a query
+        engine.
+        """
+        if columns is not None:
+            schema = pa.schema([schema.field(column) for column in columns])
+        wanted = None if unit_ids is None else set(unit_ids)
+        for last in (False, False, True):
+            try:
+                return self._read(table_name, schema, wanted)
+            except StorageNotFoundError:
+                # a compaction took the part away since the listing
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, table_name: str, schema: pa.Schema, wanted: set[str] | None) -> pa.Table:
+        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
+        names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
+
+        def load(name: str) -> pa.Table:
+            buffer = pa.BufferReader(self.folder.read_bytes(name))
+            # One thread a file: the pool below already uses the cores.
+            return pq.read_table(buffer, columns=schema.names, use_threads=False).select(schema.names).cast(schema)
+
+        def load_merged(one: merging.Merged) -> pa.Table:
+            if wanted is None:
+                return load(one.name)
+            return merging.rows_of_units(self.folder, one, wanted, schema.names).cast(schema)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, merged), *pool.map(load, names)])
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file. Raises StorageNotFoundError if there is none, ValueError if it is not JSON."""
+        try:
+            return json.loads(self.folder.read_bytes(name))
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.folder.uri_of(name)} is not JSON: {error}") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file, whole or not at all."""
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        self.folder.write_bytes(name, text.encode() + b"\n")
+
+    def _units(self, table_name: str) -> set[str]:
+        names = self.folder.list(table_name)
+        matches = (_PART.fullmatch(name.rpartition("/")[2]) for name in names)
+        units = {match.group(1) for match in matches if match}
+        for one in merging.merged_files(self.folder, table_name, names):
+            units.update(one.units.to_pylist())
+        return units
+
+    def _live(self, table_name: str, names: Iterable[str]) -> tuple[dict[str, str], list[merging.Merged], list[str]]:
+        """The parts that count (unit id -> name), the merged files, and the names of parts that are merged already."""
+        names = list(names)
+        merged = merging.merged_files(self.folder, table_name, names)
+        in_merged = {unit for one in merged for unit in one.units.to_pylist()}
+        parts, dead = {}, []
+        for name in names:
+            match = _PART.fullmatch(name.rpartition("/")[2])
+            if match and match.group(1) in in_merged:
+                dead.append(name)
+            elif match:
+                parts[match.group(1)] = name
+        return parts, merged, dead
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the identity's canonical JSON: sorted keys, no spaces, UTF-8."""
+    return hashlib.sha256(_canonical(identity).encode()).hexdigest()
+
+
+def part_name(table_name: str, unit_id: str) -> str:
+    """The name of a unit's part inside the run directory."""
+    if not _UNIT_ID.fullmatch(unit_id):
+        raise ValueError(f"not a unit id: {unit_id!r}; expected lower-case hexadecimal digits")
+    return f"{_table(table_name)}/part-{unit_id}.parquet"
+
+
+def _table(name: str) -> str:
+    if name not in TABLES:
+        raise ValueError(f"no table {name!r}; expected one of {', '.join(TABLES)}")
+    return name
+
+
+def _canonical(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    """One line a key path where the two differ: `model.name: "tiny" -> "large"`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{path}.{key}" if path else key
+            if key not in old:
+                yield f"{inner}: (not set) -> {_short(new[key])}"
+            elif key not in new:
+                yield f"{inner}: {_short(old[key])} -> (not set)"
+            else:
+                yield from _differences(old[key], new[key], inner)
+    elif _short(old, None) != _short(new, None):
+        yield f"{path}: {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any, limit: int | None = 200) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if limit is None or len(text) <= limit else text[:limit] + "..."
+
+
+def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{table_name} of unit {unit_id} lacks the columns {', '.join(missing)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
+
+
+def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """The table as a Parquet file. The same rows give the same bytes, however they were chunked before."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=row_group_size)
+    return sink.getvalue()

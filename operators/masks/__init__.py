@@ -1,0 +1,1 @@
+"""Masks as COCO run-length codes and as packed bits."""

@@ -1,0 +1,307 @@
+"""Model bundles: where weights lie, which sizes they have, and whether they are the ones that were meant.
+
+A bundle is a local folder in one of two layouts:
+
+* `bundle.json` (format `vrshq-bundle/1`): the model's sizes, tokenizers beside it, and either safetensors files with their
+  sha256 or, with `weights: null`, a `seed` for untrained weights. Tensors have the published names; those of the
+  pre-sampling CLIP start with `clip.`. `vrshq convert` writes this layout.
+* the published layout: `config.json` with sharded `pytorch_model-*.bin` (or safetensors), `tokenizer.model`, and the
+  pre-sampling CLIP in a `clip` folder as transformers saves it. Its sizes are the full-size ones unless a `bundle.json`
+  without `weights` lies beside it.
+
+Either may have a LoRA adapter as peft saves it: the folder that `adapter` of `bundle.json` names, else the folder
+`adapter`, else files beside the weights. It is merged at loading.
+
+Weights are read tensor by tensor, without running pickled code, into networks that hold no memory before (one copy and
+one tensor at the peak). Tensors that are missing, unexpected or of another shape are a `CheckpointError` that names them.
+Files whose sha256 is listed are checked when something is loaded from them, once per process and file: all files of a
+14 GB model take about 20 s of one core (several are read at a time), and an actor that needs SAM2 alone checks only
+the files that SAM2 is in.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from vrshq.operators.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from vrshq.operators.models.sam2.segmenter import Segmenter
+    from vrshq.operators.models.vrs_hq.prompt import PromptTokenizer
+    from vrshq.operators.tokens import ChatUniVi
+
+FORMAT = "vrshq-bundle/1"
+DESCRIPTION = "bundle.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+BUNDLED = Path(__file__).parent / "bundles"
+
+
+class CheckpointError(ValueError):
+    """The weights do not fit the model; the message names the tensor or the file, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: cheap to make, and without torch, until something is loaded.
+
+    `seed` is set for untrained weights, which have no `shards`. `clip` is the folder of the pre-sampling CLIP, `adapter` that
+    of a LoRA adapter; `checksums` has the sha256 of files by their names in `folder`. `presence`, 0..1: instructions whose
+    presence is at most this are best given no mask, as found on the data that the model was made with; 0 leaves none out.
+    """
+
+    name: str
+    folder: Path
+    model: ModelConfig
+    seed: int | None
+    shards: tuple[Path, ...]
+    clip: Path
+    adapter: Path | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
+    presence: float = 0.0
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identifies sizes and weights in `run.json`. Safetensors without a listed sha256 are read whole for it."""
+        files = [*self.shards, *(path for path in self._adapter_files() if path.exists())]
+        names = {path: self._name_of(path) for path in files}
+        unlisted = {names[path]: _content(path) for path in files if names[path] not in self.checksums}
+        identity = {"model": self.model.to_dict(), "seed": self.seed, "weights": {**self.checksums, **unlisted}}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _adapter_files(self) -> list[Path]:
+        return [self.adapter / name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS)] if self.adapter else []
+
+    def _name_of(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
+
+    def adapter_weights(self) -> Path | None:
+        """The file with the adapter's tensors; None without an adapter, or where they are among the model's own."""
+        return next((path for path in self._adapter_files()[1:] if path.exists()), None)
+
+    def verify(self, paths: Iterable[Path]) -> None:
+        """Compares files with their listed sha256, once per process as long as they do not change.
+
+        Raises:
+            CheckpointError: names the first file that is not what the bundle lists.
+        """
+        listed = [
+            (path, self.checksums[self._name_of(path)]) for path in paths if self._name_of(path) in self.checksums
+        ]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for (path, expected), found in zip(listed, pool.map(_checksum, [path for path, _ in listed]), strict=True):
+                if found != expected:
+                    raise CheckpointError(
+                        f"{path}: sha256 {found[:16]}..., expected {expected[:16]}...; damaged or changed, fetch it again"
+                    )
+
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """The MLLM's SentencePiece tokenizer with [SEG] and [TAK]. Raises CheckpointError."""
+        from vrshq.operators.models.vrs_hq.prompt import PromptTokenizer
+
+        language, path = self.model.language, self.folder / "tokenizer.model"
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such file; expected the SentencePiece model that came with the weights")
+        self.verify([path])
+        return PromptTokenizer(
+            str(path),
+            language.seg_token_id,
+            language.tak_token_id,
+            self.model.clustering.tokens_per_image,
+        )
+
+    def clip_tokenizer(self) -> CLIPTokenizer:
+        """The byte-pair tokenizer of the pre-sampling CLIP. Raises CheckpointError."""
+        from transformers import CLIPTokenizer
+
+        if not any((self.clip / name).exists() for name in ("vocab.json", "tokenizer.json")):
+            raise CheckpointError(
+                f"{self.clip}: no vocab.json or tokenizer.json; expected the tokenizer files of the CLIP"
+            )
+        self.verify([*self.clip.glob("*.json"), *self.clip.glob("*.txt")])
+        return CLIPTokenizer.from_pretrained(self.clip, local_files_only=True)
+
+    def load_language(self, device: str = "cpu", dtype: torch.dtype | None = None) -> ChatUniVi:
+        """The MLLM in evaluation mode; `dtype` default float32. Raises CheckpointError."""
+        import torch
+
+        from vrshq.operators.models import weights as checkpoint
+
+        return checkpoint.load_language(self, device, dtype or torch.float32)
+
+    def load_segmenter(self, device: str = "cpu", dtype: torch.dtype | None = None) -> Segmenter:
+        """SAM2 in evaluation mode; `dtype` default float32. Raises CheckpointError."""
+        import torch
+
+        from vrshq.operators.models import weights as checkpoint
+
+        return checkpoint.load_segmenter(self, device, dtype or torch.float32)
+
+    def load_clip(self, device: str = "cpu", dtype: torch.dtype | None = None) -> CLIPModel:
+        """The pre-sampling CLIP in evaluation mode; `dtype` default float32. Raises CheckpointError."""
+        import torch
+
+        from vrshq.operators.models import weights as checkpoint
+
+        return checkpoint.load_clip(self, device, dtype or torch.float32)
+
+
+def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = None) -> Bundle:
+    """Opens a bundle by the name of a built-in one or by its local folder.
+
+    Args:
+        clip: the folder of the pre-sampling CLIP, where it is not in the bundle.
+        adapter: the folder of a LoRA adapter, instead of the bundle's own.
+
+    Raises:
+        CheckpointError: no such bundle, or its description cannot be used.
+    """
+    folder = BUNDLED / name if name in bundled_names() else Path(name)
+    if not folder.is_dir():
+        known = ", ".join(bundled_names())
+        raise CheckpointError(f"--model {name}: no such bundle; give one of {known}, or the folder of a bundle")
+    path = folder / DESCRIPTION
+    if path.exists():
+        description = read_json(path)
+        if description.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: format {description.get('format')!r}, expected {FORMAT!r}")
+        try:
+            model = ModelConfig.from_dict(description["model"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    elif (folder / "config.json").exists():
+        description, model = {}, ModelConfig()
+    else:
+        raise CheckpointError(f"{folder}: neither bundle.json nor config.json; expected the folder of a model")
+    clip, adapter = clip or folder / "clip", adapter or _find_adapter(folder, description.get("adapter"))
+    seed = description.get("seed") if description.get("weights", "") is None else None
+    shards: tuple[Path, ...] = ()
+    if seed is None:
+        listed = [_inside(folder, item) for item in description.get("weights") or []]
+        shards = tuple(listed) or (*find_shards(folder), *find_shards(clip))
+    elif adapter:
+        raise CheckpointError(f"{adapter}: an adapter for untrained weights; expected one only beside trained weights")
+    checksums = description.get("sha256") or {}
+    if not isinstance(checksums, dict):
+        raise CheckpointError(f"{path}: sha256 is a {type(checksums).__name__}, expected a mapping of file to sum")
+    presence = description.get("presence", 0.0)
+    if isinstance(presence, bool) or not isinstance(presence, int | float) or not 0 <= presence <= 1:
+        raise CheckpointError(f"{path}: presence {presence!r}, expected a number from 0 to 1")
+    return Bundle(
+        description.get("name") or folder.resolve().name,
+        folder,
+        model,
+        seed,
+        shards,
+        clip,
+        adapter,
+        checksums,
+        float(presence),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: a {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def _inside(folder: Path, name: object) -> Path:
+    """A file that a description names: descriptions are fetched from anywhere, so it must lie in their folder."""
+    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise CheckpointError(f"{folder}: it names the file {name!r}; expected a relative path inside the folder")
+    return folder / name
+
+
+def _find_adapter(folder: Path, named: object) -> Path | None:
+    if named is not None:
+        return _inside(folder, named)
+    return next((place for place in (folder / "adapter", folder) if (place / ADAPTER_CONFIG).exists()), None)
+
+
+def bundled_names() -> list[str]:
+    """The bundles inside the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{DESCRIPTION}"))
+
+
+def find_shards(folder: Path) -> tuple[Path, ...]:
+    """The weights in a folder as transformers saves it; safetensors are preferred, and an index decides which files they are.
+
+    Raises:
+        CheckpointError: there are none, or a file that the index lists is absent.
+    """
+    for index, pattern in (
+        ("model.safetensors.index.json", "*.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
+    ):
+        if (folder / index).exists():
+            weight_map = read_json(folder / index).get("weight_map")
+            names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+            shards = [_inside(folder, name) for name in names]
+            absent = [shard.name for shard in shards if not shard.exists()]
+            if absent or not shards:
+                raise CheckpointError(
+                    f"{folder}: {index} lists {', '.join(absent) or 'no files'}; fetch the folder again"
+                )
+        else:
+            shards = sorted(path for path in folder.glob(pattern) if path.name not in ADAPTER_WEIGHTS)
+        if shards:
+            return tuple(shards)
+    clip_hint = (
+        "; the pre-sampling CLIP (published as openai/clip-vit-large-patch14-336) belongs there, or give it to "
+        "`vrshq convert` with --clip"
+    )
+    hint = clip_hint if folder.name == "clip" else ""
+    raise CheckpointError(f"{folder}: no weights; expected *.safetensors or pytorch_model*.bin files{hint}")
+
+
+def _content(path: Path) -> str:
+    """Changes when the content does: for a zip file (what torch saves) the CRCs that it lists, else its sha256."""
+    if path.suffix != ".bin" or not zipfile.is_zipfile(path):
+        return _checksum(path)
+    with zipfile.ZipFile(path) as archive:
+        return hashlib.sha256(repr([(item.filename, item.CRC) for item in archive.infolist()]).encode()).hexdigest()
+
+
+def _checksum(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a file of the bundle") from error
+
+
+@functools.cache
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def shared_network(name: str, part: str, device: str, dtype: str) -> Any:
+    """One copy of a network for all operators of this process (TKS and propagation hold the same SAM2).
+
+    Args:
+        part: "language", "segmenter" or "clip".
+        dtype: torch's name of it, e.g. "float32".
+    """
+    import torch
+
+    bundle = open_bundle(name)
+    load = {"language": bundle.load_language, "segmenter": bundle.load_segmenter, "clip": bundle.load_clip}[part]
+    return load(device, getattr(torch, dtype))

@@ -1,0 +1,129 @@
+"""The three model inputs that are made from a video frame: SAM2's square, and CLIP's centre crop in two sizes, of which the
+MLLM's tower may have the whole frame instead.
+
+Resizing is Pillow's on uint8, as in the reference, because its filters antialias; one frame is worked on at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vrshq.operators.models.config import TowerConfig
+
+# Means and deviations of red, green and blue:
+SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on the 0..255 scale
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # on the 0..1 scale
+
+
+def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:
+    """(height, width) of a frame whose longest side became `image_size`; no side is less than 1."""
+    scale = image_size / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def sam2_input(frames: np.ndarray, image_size: int) -> tuple[Tensor, tuple[int, int]]:
+    """SAM2's input: longest side to `image_size` (bilinear), normalised, then padded with zeros right and below.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+        image_size: S, side of the square in pixels.
+
+    Returns:
+        (n, 3, S, S) float32, and the (height, width) that a frame covers in it.
+    """
+    height, width = sam2_size(frames.shape[1], frames.shape[2], image_size)
+    result = np.zeros((len(frames), 3, image_size, image_size), np.float32)
+    for target, frame in zip(result, frames, strict=True):
+        image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
+        target[:, :height, :width] = _normalized(np.asarray(image, np.float32), SAM2_MEAN, SAM2_STD)
+    return torch.from_numpy(result), (height, width)
+
+
+def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
+    """CLIP's input, for the MLLM's tower and for pre-sampling: shortest side to `image_size` (bicubic), centre crop.
+
+    What lies outside the central square of a frame is never seen.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+        image_size: S, side of the square in pixels.
+
+    Returns:
+        (n, 3, S, S) float32.
+    """
+    frames = _central(frames)
+    height, width = frames.shape[1:3]
+    short = min(height, width)
+    new_height, new_width = int(image_size * height / short), int(image_size * width / short)
+    top, left = (new_height - image_size) // 2, (new_width - image_size) // 2
+    result = np.empty((len(frames), 3, image_size, image_size), np.float32)
+    for target, frame in zip(result, frames, strict=True):
+        image = Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC)
+        target[:] = _clip_normalized(image.crop((left, top, left + image_size, top + image_size)))
+    return torch.from_numpy(result)
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a frame that a network sees, in pixels of the frame, and the grid of places that it makes of it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    rows: int
+    columns: int
+
+
+def tower_view(height: int, width: int, tower: TowerConfig) -> View:
+    """What the MLLM's tower sees of a frame. With `view: whole` the grid has at most as many patches as the square one."""
+    side = tower.image_size // tower.patch_size
+    short, long = min(height, width), max(height, width)
+    if tower.view == "centre":
+        return View((width - short) // 2, (height - short) // 2, short, short, side, side)
+    few = max(1, round(side * (short / long) ** 0.5))
+    many = min(side**2 // few, max(1, round(side * (long / short) ** 0.5)))
+    rows, columns = (few, many) if height < width else (many, few)
+    return View(0, 0, width, height, rows, columns)
+
+
+def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
+    """The input of the MLLM's tower: `clip_input`, or with `view: whole` all of the frame, resized (bicubic) to its grid.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+
+    Returns:
+        (n, 3, h, w) float32; h and w are the rows and columns of `tower_view` times the patch's side.
+    """
+    if tower.view == "centre":
+        return clip_input(frames, tower.image_size)
+    view = tower_view(frames.shape[1], frames.shape[2], tower)
+    height, width = view.rows * tower.patch_size, view.columns * tower.patch_size
+    result = np.empty((len(frames), 3, height, width), np.float32)
+    for target, frame in zip(result, frames, strict=True):
+        target[:] = _clip_normalized(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+    return torch.from_numpy(result)
+
+
+def _central(frames: np.ndarray) -> np.ndarray:
+    """Cuts frames longer than 16:1 to their central 16:1, so that resizing a 1 x 10,000 frame does not take gigabytes."""
+    height, width = frames.shape[1:3]
+    long = 16 * min(height, width)
+    top, left = max(0, (height - long) // 2), max(0, (width - long) // 2)
+    return frames[:, top : top + long, left : left + long]
+
+
+def _clip_normalized(image: Image.Image) -> np.ndarray:
+    return _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+
+
+def _normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """(H, W, 3) to (3, H, W) float32, with numpy: for one small image, torch's threads cost more than they save."""
+    normalized: np.ndarray = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return normalized.transpose(2, 0, 1)

@@ -1,0 +1,110 @@
+"""SAM2 image features of a video's frames, computed once per frame and kept under a byte budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vrshq.operators.models.preprocess import sam2_input
+from vrshq.operators.models.sam2.segmenter import Features, Segmenter
+from vrshq.operators.video.prefetch import ahead
+
+
+class Frames(Protocol):
+    """What this module needs of `decode.Video`."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray: ...
+
+
+class VideoFeatures:
+    """Live column `sam2_features`: one video's image features for TKS, the keyframe and both directions alike.
+
+    The least recently used frames go first when the budget is full; sweeping forward and then back over the video, as
+    propagation does, then finds the last frames still there. `encoder_calls` counts frames encoded: it equals the number
+    of distinct frames asked for as long as the budget holds those that are asked for again.
+    """
+
+    def __init__(self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int) -> None:
+        self.segmenter = segmenter
+        self.video = video
+        self.budget_bytes = budget_bytes
+        self.batch_size = batch_size
+        self.encoder_calls = 0
+        self.resized_hw = (0, 0)  # of a frame inside the model's square; known once a frame was encoded
+        self._kept: OrderedDict[int, Features] = OrderedDict()
+        self._kept_bytes = 0
+        self._frame_bytes = 0  # known once a frame was encoded
+        self._parameter = next(segmenter.parameters())
+
+    def get(self, indices: Sequence[int]) -> Features:
+        """Features of the given frames, in that order; a frame may be named several times."""
+        fresh: dict[int, Features] = {}
+        for encoded in self._encode_missing(indices):
+            fresh |= encoded
+        parts = [fresh[index] if index in fresh else self._kept[index] for index in indices]
+        for index in dict.fromkeys(indices):
+            self._keep(index, fresh.get(index))
+        return Features.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Encodes, in batches, frames that are about to be asked for; they should fit into the budget beside each other."""
+        for encoded in self._encode_missing(indices):
+            for index, features in encoded.items():
+                self._keep(index, features)
+
+    def forget(self, index: int) -> None:
+        """Frees a frame that will not be asked for again."""
+        features = self._kept.pop(index, None)
+        self._kept_bytes -= features.nbytes if features else 0
+
+    def window(self) -> int:
+        """How many frames a sweep should prefetch at a time: what a quarter of the budget holds, at most 32."""
+        return max(1, min(32, self.budget_bytes // (4 * self._frame_bytes))) if self._frame_bytes else 1
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the features that are kept now."""
+        return self._kept_bytes
+
+    def _encode_missing(self, indices: Sequence[int]) -> Iterator[dict[int, Features]]:
+        """Encodes the frames that are not kept, batch after batch; the next batch is read and resized meanwhile."""
+        missing = sorted(set(indices) - self._kept.keys())  # ascending, the cheapest order for a decoder
+        batches = [missing[begin : begin + self.batch_size] for begin in range(0, len(missing), self.batch_size)]
+        for batch, pixels in zip(batches, ahead(self._read, batches), strict=True):
+            yield self._encode(batch, pixels)
+
+    def _read(self, indices: list[int]) -> Tensor:
+        pixels, self.resized_hw = sam2_input(self.video.frames(indices), self.segmenter.image_size)
+        return pixels.pin_memory() if self._parameter.is_cuda else pixels
+
+    def _encode(self, indices: list[int], pixels: Tensor) -> dict[int, Features]:
+        with torch.inference_mode():
+            features = self.segmenter.encode(
+                pixels.to(self._parameter.device, self._parameter.dtype, non_blocking=True)
+            )
+        self.encoder_calls += len(indices)
+        # cloned, so that a kept frame does not hold its whole batch
+        return {
+            index: Features(*(part[row : row + 1].clone() for part in (features.s4, features.s8, features.s16)))
+            for row, index in enumerate(indices)
+        }
+
+    def _keep(self, index: int, features: Features | None) -> None:
+        if features is None:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+            return
+        self._kept[index] = features
+        self._kept_bytes += features.nbytes
+        self._frame_bytes = features.nbytes
+        while self._kept_bytes > self.budget_bytes and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes

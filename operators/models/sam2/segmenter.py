@@ -1,0 +1,405 @@
+"""SAM 2.0 with one embedding as its prompt: image features, prompted decoding, mask conditioning and tracking.
+
+Everything is batched over B (frames or instructions) and free of per-video state: the caller keeps `Memory` values.
+Shape letters: B batch, C `d_model`, M `memory_dim`, S `image_size`, h = S/16, l = S/4 (the low-resolution mask).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine, apply_rotary_enc
+from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from torch import Tensor, nn
+
+from vrshq.operators.models.config import Sam2Config
+
+NARROW = 32  # width of memories below which PyTorch's fused attention is the faster way on a CPU
+SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) that are worked on while they are in the processor's cache
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image features of B frames: s4 (B, C/8, S/4, S/4) and s8 (B, C/4, S/8, S/8) for the decoder, and s16 (B, C, h, h)."""
+
+    s4: Tensor
+    s8: Tensor
+    s16: Tensor
+
+    def __len__(self) -> int:
+        return len(self.s16)
+
+    def __getitem__(self, index: Tensor | slice | list[int]) -> Features:
+        return Features(self.s4[index], self.s8[index], self.s16[index])
+
+    def expand(self, size: int) -> Features:
+        """The same frame for `size` instructions, without a copy; already that many rows stay as they are."""
+        return Features(*(part.expand(size, -1, -1, -1) for part in (self.s4, self.s8, self.s16)))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.element_size() * part.nelement() for part in (self.s4, self.s8, self.s16))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Features]) -> Features:
+        return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in ("s4", "s8", "s16")))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the mask decoder gives for B prompts.
+
+    `low_res` (B, l, l) logits, all -1024 where `object_logit` <= 0; `object_logit` (B,); `iou` (B,) predicted; `pointer`
+    (B, C), the learned no-object pointer where `object_logit` <= 0.
+    """
+
+    low_res: Tensor
+    object_logit: Tensor
+    iou: Tensor
+    pointer: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What later frames attend to: spatial `features` (B, M, h, h) and object `pointer` (B, C)."""
+
+    features: Tensor
+    pointer: Tensor
+
+    def __getitem__(self, index: slice) -> Memory:
+        return Memory(self.features[index], self.pointer[index])
+
+    @staticmethod
+    def concatenate(parts: Sequence[Memory]) -> Memory:
+        return Memory(torch.cat([part.features for part in parts]), torch.cat([part.pointer for part in parts]))
+
+
+class _NoPosition(nn.Module):
+    """In the place of the image's position codes. SAM2 copies one for each frame and level, of which only s16's is used."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_empty(0)
+
+
+class Segmenter(SAM2Base):
+    """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
+
+    `precision` is the type that matrix products and convolutions are computed in. `gate_masks`: whether the mask is -1024
+    where the object score is <= 0; off in training, where a mask that is gated away could not learn.
+    """
+
+    def __init__(self, config: Sam2Config) -> None:
+        grid = config.image_size // 16
+        channels = [config.embed_dim * 2**level for level in range(len(config.stages))]
+
+        def attention(**arguments: object) -> RoPEAttention:
+            return RoPEAttention(
+                embedding_dim=config.d_model,
+                num_heads=1,
+                downsample_rate=1,
+                dropout=0.1,
+                rope_theta=10000.0,
+                feat_sizes=(grid, grid),
+                **arguments,
+            )
+
+        super().__init__(
+            image_encoder=ImageEncoder(
+                trunk=Hiera(
+                    embed_dim=config.embed_dim,
+                    num_heads=config.num_heads,
+                    stages=config.stages,
+                    window_spec=config.window_spec,
+                    global_att_blocks=config.global_attention_blocks,
+                    window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
+                ),
+                neck=FpnNeck(
+                    position_encoding=_NoPosition(),
+                    d_model=config.d_model,
+                    backbone_channel_list=channels[::-1],
+                    fpn_top_down_levels=[2, 3],
+                    fpn_interp_model="nearest",
+                ),
+                scalp=1,
+            ),
+            memory_attention=MemoryAttention(
+                d_model=config.d_model,
+                pos_enc_at_input=True,
+                num_layers=config.memory_attention_layers,
+                layer=MemoryAttentionLayer(
+                    activation="relu",
+                    d_model=config.d_model,
+                    dim_feedforward=config.memory_attention_dim_feedforward,
+                    dropout=0.1,
+                    pos_enc_at_attn=False,
+                    pos_enc_at_cross_attn_keys=True,
+                    pos_enc_at_cross_attn_queries=False,
+                    self_attention=attention(),
+                    cross_attention=attention(rope_k_repeat=True, kv_in_dim=config.memory_dim),
+                ),
+            ),
+            memory_encoder=MemoryEncoder(
+                in_dim=config.d_model,
+                out_dim=config.memory_dim,
+                position_encoding=PositionEmbeddingSine(
+                    num_pos_feats=config.memory_dim, normalize=True, temperature=10000, warmup_cache=False
+                ),
+                mask_downsampler=MaskDownSampler(embed_dim=config.d_model, kernel_size=3, stride=2, padding=1),
+                fuser=Fuser(layer=CXBlock(dim=config.d_model, kernel_size=7, padding=3), num_layers=2),
+            ),
+            num_maskmem=config.num_maskmem,
+            image_size=config.image_size,
+            sigmoid_scale_for_mem_enc=20.0,
+            sigmoid_bias_for_mem_enc=-10.0,
+            binarize_mask_from_pts_for_mem_enc=True,
+            use_mask_input_as_output_without_sam=True,
+            directly_add_no_mem_embed=True,
+            use_high_res_features_in_sam=True,
+            iou_prediction_use_sigmoid=True,
+            use_obj_ptrs_in_encoder=True,
+            max_obj_ptrs_in_encoder=config.max_object_pointers,
+            add_tpos_enc_to_obj_ptrs=False,
+            only_obj_ptrs_in_the_past_for_eval=True,
+            pred_obj_scores=True,
+            pred_obj_scores_mlp=True,
+            fixed_no_obj_ptr=True,
+            use_mlp_for_obj_ptr_proj=True,
+        )
+        if config.decoder_dim_feedforward != 2048:  # the width that SAM2Base gives it
+            self.sam_mask_decoder.transformer = TwoWayTransformer(
+                depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
+            )
+        self.config = config
+        self.image_position = PositionEmbeddingSine(
+            num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
+        )
+        self.precision = torch.float32
+        self.gate_masks = True
+
+    def _autocast(self) -> torch.autocast:
+        """Half precision where SAM2 tolerates it; its weights stay float32, as in the reference."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def encode(self, pixels: Tensor) -> Features:
+        """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`."""
+        with self._autocast():
+            s4, s8, s16 = self.forward_image(pixels)["backbone_fpn"]
+        return Features(s4, s8, s16)
+
+    def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
+        """Decodes one prompt embedding (B, C) per frame, without any memory: the candidate mask of TKS."""
+        with self._autocast():
+            backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
+            return self._decode(features, backbone, embedding[:, None])
+
+    def condition(self, features: Features, masks: Tensor, hole_area: int) -> tuple[Tensor, Memory]:
+        """Enters binary masks as the keyframe's prompt.
+
+        Args:
+            features: of the keyframe of each of B instructions.
+            masks: (B, S, S) bool.
+            hole_area: see `fill_holes`; the keyframe's own output, and with it its memory, is the filled one.
+
+        Returns:
+            low-resolution logits (B, l, l) in -10..10, which are the keyframe's final output, and its memory.
+        """
+        with self._autocast():
+            low_res, _, _, _, _, pointer, _ = self._use_mask_as_output(
+                features.s16, [features.s4, features.s8], masks[:, None].float()
+            )
+            low_res = fill_holes(low_res[:, 0], hole_area)
+            memory_mask = (self.to_image_size(low_res) > 0).float()
+            return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
+
+    def track(
+        self, features: Features, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
+    ) -> tuple[Decoded, Memory]:
+        """One tracking step of B instructions.
+
+        Args:
+            features: of the frame that all instructions are on (1 row), or of each one's own frame (B rows).
+            keyframe: memory of each instruction's keyframe.
+            recent: spatial memories (B, M, h, h) of the frames before, nearest first, at most `num_maskmem - 1`.
+            pointers: object pointers (B, C) of the frames before, nearest first.
+
+        Returns:
+            the decoder's output and the frame's memory.
+        """
+        with self._autocast():
+            memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
+            image = features.s16.flatten(2).transpose(1, 2)
+            image_position = self._position(self.image_position, features.s16)
+            attended = attend_to_memory(
+                self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
+            )
+            backbone = attended.transpose(1, 2).unflatten(2, features.s16.shape[2:])
+            features = features.expand(len(backbone))
+            decoded = self._decode(features, backbone, None)
+            memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
+            return decoded, Memory(self.encode_mask(features, memory_mask), decoded.pointer)
+
+    def to_image_size(self, low_res: Tensor) -> Tensor:
+        """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear."""
+        size = (self.image_size, self.image_size)
+        return F.interpolate(low_res[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+    def _decode(self, features: Features, backbone: Tensor, prompt: Tensor | None) -> Decoded:
+        size = len(backbone)
+        no_point = torch.zeros(size, 1, 2, device=backbone.device)
+        label = -torch.ones(size, 1, dtype=torch.int32, device=backbone.device)
+        sparse, dense = self.sam_prompt_encoder(points=(no_point, label), boxes=None, masks=None)
+        if prompt is not None:
+            sparse = torch.cat([sparse, prompt.to(sparse.dtype)], dim=1)
+        masks, iou, tokens, object_logit = self.sam_mask_decoder(
+            image_embeddings=backbone,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+            repeat_image=False,
+            high_res_features=[features.s4, features.s8],
+        )
+        present = object_logit > 0  # (B, 1)
+        low_res = masks[:, 0].float()
+        if self.gate_masks:
+            low_res = torch.where(present[..., None], low_res, NO_OBJ_SCORE)
+        pointer = torch.where(present, self.obj_ptr_proj(tokens[:, 0]), self.no_obj_ptr)
+        return Decoded(low_res, object_logit[:, 0].float(), iou[:, 0].float(), pointer)
+
+    def encode_mask(self, features: Features, mask: Tensor) -> Tensor:
+        scaled = mask[:, None] * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
+        encoded: Tensor = self.memory_encoder(features.s16, scaled, skip_mask_sigmoid=True)["vision_features"]
+        return encoded
+
+    def _memory_tokens(
+        self, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Tokens (B, L, M) that a frame attends to, position codes (1, L - pointers, M), and how many are pointer tokens.
+
+        Order: keyframe, oldest ... nearest memory, the keyframe's pointer, pointers from nearest to farthest. The last
+        temporal code is the keyframe's, code 0 the nearest frame's; pointers have none (SAM 2.0).
+        """
+        spatial = self._position(self.memory_encoder.position_encoding, keyframe.features)
+        memories = [
+            (keyframe.features, self.num_maskmem - 1),
+            *reversed([(memory, age) for age, memory in enumerate(recent)]),
+        ]
+        tokens = [memory.flatten(2).transpose(1, 2) for memory, _ in memories]
+        positions = [spatial + self.maskmem_tpos_enc[code] for _, code in memories]
+        split = torch.stack([keyframe.pointer, *pointers], dim=1).view(len(keyframe.pointer), -1, self.mem_dim)
+        return torch.cat([*tokens, split], dim=1), torch.cat(positions, dim=1), split.shape[1]
+
+    @staticmethod
+    def _position(encoding: PositionEmbeddingSine, like: Tensor) -> Tensor:
+        """The sine code of a feature map (B, c, h, h), as (1, h*h, c)."""
+        code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2).to(like.dtype)
+        return code
+
+
+def attend_to_memory(
+    network: MemoryAttention, image: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
+) -> Tensor:
+    """SAM2's memory attention, in evaluation, without what it repeats: equal to `network` within rounding.
+
+    What all instructions on a frame have in common, up to the first look at a memory, is computed once.
+
+    Args:
+        image: (1 or B, N, C) tokens of the frame with their position code added.
+        memory: (B, L, M), object pointers last. position: (1, L - pointers, M); pointers have none.
+
+    Returns:
+        (B, N, C).
+    """
+    for layer in network.layers:
+        image = layer._forward_sa(image, None)
+        image = image + _attend(layer.cross_attn_image, layer.norm2(image), memory, position, num_pointer_tokens)
+        image = image + layer.linear2(layer.activation(layer.linear1(layer.norm3(image))))
+    attended: Tensor = network.norm(image)
+    return attended
+
+
+def _attend(
+    attention: RoPEAttention, query: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
+) -> Tensor:
+    spatial = memory.shape[1] - num_pointer_tokens
+    queries = attention.q_proj(query)
+    keys = attention.k_proj(torch.cat([memory[:, :spatial] + position, memory[:, spatial:]], dim=1))
+    frequencies = attention.freqs_cis.to(query.device)
+    rotated, rotated_keys = apply_rotary_enc(
+        queries[:, None], keys[:, None, :spatial], freqs_cis=frequencies, repeat_freqs_k=True
+    )
+    queries = rotated[:, 0].to(keys.dtype).expand(len(memory), -1, -1)
+    keys[:, :spatial] = rotated_keys[:, 0].to(keys.dtype)
+    if keys.device.type == "cpu" and keys.dtype == torch.float32 and memory.shape[2] >= NARROW:
+        # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
+        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal, and is the faster one for narrow memories
+        attended = attention.v_proj(_weighted_memories(queries, keys, memory))
+    else:
+        attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], attention.v_proj(memory)[:, None])[
+            :, 0
+        ]
+    output: Tensor = attention.out_proj(attended)
+    return output
+
+
+def _weighted_memories(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) m: (B, N, M) for queries (B, N, C), keys (B, L, C), memory (B, L, M)."""
+    rows = max(64, SCORES_AT_ONCE // keys.shape[1])
+    scale = queries.shape[-1] ** -0.5
+    parts = [
+        torch.cat([((part * scale) @ key.T).softmax(-1) @ values for part in query.split(rows)])
+        for query, key, values in zip(queries, keys, memory, strict=True)
+    ]
+    return torch.stack(parts)
+
+
+def fill_holes(low_res: Tensor, hole_area: int) -> Tensor:
+    """Sets small holes of low-resolution mask logits to 0.1, as the reference does on the GPU.
+
+    A hole is an 8-connected region of logits <= 0 with at most `hole_area` pixels; 0 switches it off.
+
+    Args:
+        low_res: (B, l, l) float; it is not changed.
+    """
+    if hole_area <= 0:
+        return low_res
+    background = (low_res <= 0).to(torch.uint8).cpu().numpy()
+    holes = np.zeros(background.shape, dtype=bool)
+    for index, image in enumerate(background):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=8)
+        small = stats[:, cv2.CC_STAT_AREA] <= hole_area
+        small[0] = False  # label 0 is the foreground here
+        if count > 1 and small.any():
+            holes[index] = small[labels]
+    if not holes.any():
+        return low_res
+    return torch.where(torch.from_numpy(holes).to(low_res.device), 0.1, low_res)
+
+
+def to_frame_size(low_res: Tensor, image_size: int, resized: tuple[int, int], frame: tuple[int, int]) -> Tensor:
+    """Mask logits at the frame's resolution (parity order: up to the model's size, crop the padding, then resize).
+
+    Args:
+        low_res: (B, l, l) logits.
+        image_size: S.
+        resized: (height, width) of the frame inside the model's square.
+        frame: (height, width) of the frame.
+
+    Returns:
+        (B, height, width) float32; the mask is where it is > 0.
+    """
+    square = F.interpolate(
+        low_res[:, None].float(), size=(image_size, image_size), mode="bilinear", align_corners=False
+    )
+    cropped = square[:, :, : resized[0], : resized[1]]
+    return F.interpolate(cropped, size=frame, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,393 @@
+"""From checkpoint files to networks: without running pickled code, every tensor accounted for, one copy at the peak.
+
+Files are mapped into memory, and names and shapes of all parts compared with the model before anything is read. Networks
+are built without memory and filled tensor by tensor; what was read of a file is given back at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import json
+import mmap
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import CLIPConfig as HfClipConfig
+from transformers import CLIPModel
+
+from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError
+from vrshq.operators.models.config import ClipConfig, ModelConfig
+from vrshq.operators.models.lora import AdapterConfig, LowRank, factor, pair, unwrapped
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.tokens import ChatUniVi
+
+Part = Literal["language", "segmenter", "clip"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_language(bundle: Bundle, device: str, dtype: torch.dtype) -> ChatUniVi:
+    """The MLLM: vision tower, clustering, projector, LLaMA, and the read-out of [SEG] and [TAK]."""
+    return _load(bundle, "language", lambda: ChatUniVi(bundle.model), device, dtype)
+
+
+def load_segmenter(bundle: Bundle, device: str, dtype: torch.dtype) -> Segmenter:
+    """SAM 2.0 with an embedding as its prompt."""
+    return _load(bundle, "segmenter", lambda: Segmenter(bundle.model.sam2), device, dtype)
+
+
+def load_clip(bundle: Bundle, device: str, dtype: torch.dtype) -> CLIPModel:
+    """The CLIP of pre-sampling."""
+    return _load(bundle, "clip", lambda: CLIPModel(clip_config(bundle.model.clip)), device, dtype)
+
+
+def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str, dtype: torch.dtype) -> Network:
+    if bundle.seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(bundle.seed)
+            network = build()
+            if isinstance(network, Segmenter):
+                make_untrained_masks_vary(network)
+        return network.to(device=device, dtype=dtype).eval()
+    checkpoint = open_checkpoint(bundle)
+    checkpoint.check(bundle.model)
+    bundle.verify(checkpoint.files_of(part))
+    with parameters_on_meta():
+        network = build()
+    fill(network, part, checkpoint, device, dtype)
+    return network.to(device).eval()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All tensors of a bundle under their published names: mapped into memory, not read yet. A name can be read once.
+
+    `adapters` has what a LoRA adapter adds to the tensor of that name, `files` the files that a tensor is made from (its own
+    first), `mapped` those whose memory can be given back.
+    """
+
+    bundle: Bundle
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, LowRank] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    mapped: set[Path] = field(default_factory=set)
+
+    def check(self, model: ModelConfig) -> None:
+        """Compares names and shapes of all parts with the model. Reads nothing.
+
+        Raises:
+            CheckpointError: names the first few tensors that are missing, unexpected or of another shape, and counts them.
+        """
+        expected = layout(model)
+        given = {name for name in self.tensors if unused(name) is None}
+        missing = sorted(expected.keys() - given)
+        unexpected = sorted(given - expected.keys())
+        unfit = [name for name in sorted(given & expected.keys()) if not _fits(self.tensors[name], expected[name])]
+        problems = [f"missing tensor {name}" for name in missing[:3]]
+        problems += [f"unexpected tensor {name}" for name in unexpected[:3]]
+        for name in unfit[:3]:
+            tensor = self.tensors[name]
+            kind = "" if tensor.is_floating_point() else f" of {tensor.dtype}"
+            problems.append(f"{name}: shape {tuple(tensor.shape)}{kind}, expected {expected[name]}")
+        if problems:
+            total = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(unfit)} of another shape"
+            hint = ""
+            if not (self.bundle.folder / DESCRIPTION).exists():
+                hint = "; without a bundle.json beside it, a checkpoint is taken for the published full-size model"
+            raise CheckpointError(f"{self.bundle.folder}: {'; '.join(problems)} (in all: {total}{hint})")
+
+    def files_of(self, part: Part) -> list[Path]:
+        """The files that one part of the model is read from."""
+        return sorted({file for name in self.tensors if _part(name) == part for file in self.files[name]})
+
+    def read(self, name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+        """A copy of one tensor, its adapter merged in; of `dtype` (default: as stored) if it has floating point."""
+        stored = self.tensors.pop(name)
+        adapter = self.adapters.get(name)
+        value = (adapter.added_to(stored) if adapter else stored).to(
+            device=device,
+            dtype=dtype if dtype and stored.is_floating_point() else stored.dtype,
+            copy=True,
+            memory_format=torch.contiguous_format,
+        )
+        if self.files[name][0] in self.mapped:
+            _give_back(stored)
+        return value
+
+
+def open_checkpoint(bundle: Bundle) -> Checkpoint:
+    """Maps a bundle's files, and matches its adapter, if it has one.
+
+    Raises:
+        CheckpointError: a file that is truncated or holds anything but tensors, a name that occurs twice, an adapter whose
+        tensors fit no weight.
+    """
+    checkpoint = Checkpoint(bundle)
+    factors: dict[str, dict[str, Tensor]] = {}
+    factor_files: dict[str, set[Path]] = {}
+    adapter_weights = bundle.adapter_weights()
+    for file in (*bundle.shards, *([adapter_weights] if adapter_weights else [])):
+        prefix = "clip." if file.parent == bundle.clip else ""
+        if _can_be_mapped(file):
+            checkpoint.mapped.add(file)
+        for saved_name, tensor in map_file(file).items():
+            name = prefix + unwrapped(saved_name)
+            if found := factor(name):
+                weight, side = found
+                twice = side in factors.setdefault(weight, {})
+                factors[weight][side] = tensor
+                factor_files.setdefault(weight, set()).add(file)
+            elif file == adapter_weights:
+                raise CheckpointError(
+                    f"{file}: unknown adapter tensor {saved_name}; expected names like *.lora_A.weight"
+                )
+            else:
+                twice = name in checkpoint.tensors
+                checkpoint.tensors[name], checkpoint.files[name] = tensor, [file]
+            if twice:
+                raise CheckpointError(f"{file}: unexpected tensor {saved_name}, which another file has too")
+    if factors or bundle.adapter:
+        if bundle.adapter is None:
+            raise CheckpointError(
+                f"{bundle.folder}: it has LoRA tensors (of {min(factors)}) but no adapter_config.json with r and lora_alpha; "
+                "put the one it was trained with beside it (published recipe: r 8, lora_alpha 16)"
+            )
+        checkpoint.adapters.update(pair(factors, checkpoint.tensors, AdapterConfig.read(bundle.adapter)))
+        for weight, files in factor_files.items():
+            checkpoint.files[weight] += sorted(files)
+    return checkpoint
+
+
+def map_file(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file by name. Their memory is the file's, read when it is looked at.
+
+    Files from before torch 1.6 cannot be mapped and are read whole.
+
+    Raises:
+        CheckpointError: a file that is truncated, or holds anything but tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        # weights_only: a pickle that names any other code is refused
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise CheckpointError(f"{file}: refused, because it holds more than a dict of tensors")
+        return {str(name): value for name, value in state.items()}
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{file}: refused, because it holds more than tensors or is damaged") from error
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not a readable checkpoint shard ({_one_line(error)})") from error
+
+
+def _can_be_mapped(file: Path) -> bool:
+    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
+
+
+def _give_back(tensor: Tensor) -> None:
+    """Lets the pages of a mapped tensor go: torch keeps the whole file mapped as long as one tensor of it is left.
+
+    Where the system has no such call, pages stay until the file is closed, or until memory is short.
+    """
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if advice is not None and begin < end:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    return tuple(tensor.shape) == shape and tensor.is_floating_point()
+
+
+DERIVED = {
+    "rotary_emb.inv_freq": "computed from the rotary base",
+    "embeddings.position_ids": "counts from 0",
+}
+LM_HEAD = "lm_head.weight"
+# Published prefix, the part of the model, the same prefix inside it.
+_PLACES: tuple[tuple[str, Part, str], ...] = (
+    ("model.visual_model.", "segmenter", ""),
+    ("model.vision_tower.vision_tower.vision_model.", "language", "vision_tower."),
+    ("model.mm_projector.", "language", "mm_projector."),
+    ("model.text_hidden_fcs.0.", "language", "text_hidden_fcs."),
+    ("model.embed_tokens.", "language", "llama.embed_tokens."),
+    ("model.layers.", "language", "llama.layers."),
+    ("model.norm.", "language", "llama.norm."),
+    ("clip.", "clip", ""),
+)
+
+
+def unused(name: str) -> str | None:
+    """Why a checkpoint tensor is not used; None for one that is."""
+    if name == LM_HEAD:
+        return "the answer is teacher-forced, so no token is predicted"
+    return next((reason for suffix, reason in DERIVED.items() if name.endswith(suffix)), None)
+
+
+def place(name: str) -> tuple[Part, str] | str:
+    """Where a checkpoint tensor belongs: (part, parameter name inside it), or why it is not used.
+
+    Raises:
+        CheckpointError: a name that no part of the model has.
+    """
+    if reason := unused(name):
+        return reason
+    for prefix, part, inside in _PLACES:
+        if name.startswith(prefix):
+            return part, inside + name.removeprefix(prefix)
+    raise CheckpointError(f"unexpected tensor {name}: no part of the model has it")
+
+
+def published_name(part: Part, inside: str) -> str:
+    """The inverse of `place`: what a checkpoint calls the parameter `inside` a part of the model."""
+    for prefix, owner, start in _PLACES:
+        if owner == part and inside.startswith(start):
+            return prefix + inside.removeprefix(start)
+    raise ValueError(f"the {part} part publishes no {inside}")
+
+
+def _part(name: str) -> Part | None:
+    target = place(name)
+    return None if isinstance(target, str) else target[0]
+
+
+@functools.lru_cache(maxsize=4)
+def layout(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Every tensor that a checkpoint of this size must have: published name -> shape. About 2 s for the full-size model."""
+    with parameters_on_meta():
+        networks: dict[Part, nn.Module] = {
+            "language": ChatUniVi(model),
+            "segmenter": Segmenter(model.sam2),
+            "clip": CLIPModel(clip_config(model.clip)),
+        }
+    return {
+        published_name(part, inside): tuple(tensor.shape)
+        for part, network in networks.items()
+        for inside, tensor in network.state_dict().items()
+    }
+
+
+def fill(network: nn.Module, part: Part, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
+    """Puts the tensors of a checkpoint (checked before) into the parameters and buffers of one part of the model."""
+    for name in list(checkpoint.tensors):
+        target = place(name)
+        if isinstance(target, str) or target[0] != part:
+            continue
+        owner, _, leaf = target[1].rpartition(".")
+        module = network.get_submodule(owner)
+        value = checkpoint.read(name, device, dtype)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+        else:
+            module._buffers[leaf] = value
+
+
+SAFETENSORS_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def write_safetensors(
+    file: Path, contents: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], read: Callable[[str], Tensor]
+) -> str:
+    """Writes a safetensors file one tensor at a time (the library's own writer wants all of them in memory).
+
+    Args:
+        contents: name -> type and shape of each tensor.
+        read: gives the tensor of a name, on the CPU.
+
+    Returns:
+        the file's sha256. The same contents give the same bytes.
+    """
+    # Wider types first, as the library does: every tensor then begins at a multiple of its own width.
+    names = sorted(contents, key=lambda name: (-contents[name][0].itemsize, name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for name in names:
+        dtype, shape = contents[name]
+        end = begin + torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": SAFETENSORS_TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    digest = hashlib.sha256()
+    with file.open("wb") as out:
+
+        def write(data: bytes | memoryview) -> None:
+            out.write(data)
+            digest.update(data)
+
+        write(len(encoded).to_bytes(8, "little"))
+        write(encoded)
+        for name in names:
+            tensor = read(name)
+            assert (tensor.dtype, tuple(tensor.shape)) == contents[name], name
+            write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # before the next one is read
+    return digest.hexdigest()
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Networks built inside hold no parameter memory; buffers that are computed (rotary tables) stay real."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(self, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def clip_config(config: ClipConfig) -> HfClipConfig:
+    """transformers' configuration of the pre-sampling CLIP."""
+    text = config.text
+    return HfClipConfig(
+        projection_dim=config.projection_dim,
+        vision_config=config.vision.to_transformers(),
+        text_config={
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_layers,
+            "num_attention_heads": text.num_heads,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.max_positions,
+            "layer_norm_eps": text.layer_norm_eps,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": text.eos_token_id,
+            "hidden_act": "quick_gelu",
+        },
+    )
+
+
+@torch.no_grad()
+def make_untrained_masks_vary(network: Segmenter) -> None:
+    """Spreads the outputs of untrained weights, whose masks would all be gated away, or nearly empty, or nearly full."""
+    decoder = network.sam_mask_decoder
+    decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
+    for mlp in decoder.output_hypernetworks_mlps:
+        bias = mlp.layers[-1].bias.normal_()
+        bias.sub_(bias.mean())
+    for convolution in (decoder.conv_s0, decoder.conv_s1):
+        convolution.weight.mul_(10)

@@ -1,0 +1,146 @@
+"""Pre-sampling: CLIP tells how well each frame of a video fits each instruction, and a sampler picks the MLLM's frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
+
+from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
+from vrshq.operators.models.bundle import open_bundle, shared_network
+from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.vrs_hq.prompt import normalize
+from vrshq.operators.video.prefetch import ahead
+from vrshq.operators.video.sampling import SAMPLERS, generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreSampleConfig:
+    """How frames are chosen for the MLLM.
+
+    `sampler`: one of `sampling.SAMPLERS`, given `max_image_token` frames (`true_n` gives exactly so many, `grid`, as in the
+    reference, at most one less). `overlong_text`: what happens to a text beyond CLIP's 77 tokens; the MLLM always reads the
+    whole of it. `batch_size`: frames, or texts, through CLIP at once.
+    """
+
+    model: str = "tiny"
+    sampler: str = "grid"
+    max_image_token: int = 12
+    seed: int = 0
+    overlong_text: Literal["truncate", "refuse"] = "truncate"
+    batch_size: int = 16
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join(SAMPLERS)}")
+        if self.overlong_text not in ("truncate", "refuse"):
+            raise ValueError(f"overlong_text {self.overlong_text!r}: expected truncate or refuse")
+        for name in ("max_image_token", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+
+
+def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
+    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video, read in batches while the last one is encoded."""
+    size = clip.config.vision_config.image_size
+    stream = iter(video.stream())
+
+    def read(_: int) -> Tensor:
+        # one full-size frame is in memory at a time
+        return torch.cat([clip_input(frame[None], size) for frame in itertools.islice(stream, batch_size)])
+
+    parts = []
+    for pixels in ahead(read, range(-(-video.num_frames // batch_size))):
+        features = clip.get_image_features(pixel_values=pixels.to(clip.device, clip.dtype)).pooler_output
+        parts.append(F.normalize(features.float(), dim=-1))
+    return torch.cat(parts)
+
+
+def text_embeddings(clip: CLIPModel, token_ids: Sequence[Sequence[int]], pad: int, batch_size: int) -> Tensor:
+    """Unit-length CLIP embeddings (E, C) float32 of texts given as token ids."""
+    parts = []
+    for begin in range(0, len(token_ids), batch_size):
+        rows = token_ids[begin : begin + batch_size]
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=clip.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=clip.device)
+        features = clip.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+        parts.append(F.normalize(features.float(), dim=-1))
+    return torch.cat(parts)
+
+
+def image_text_logits(clip: CLIPModel, images: Tensor, texts: Tensor) -> Tensor:
+    """exp(logit scale) * cosine: (E, T) for unit-length embeddings (T, C) and (E, C)."""
+    return clip.logit_scale.float().exp() * (texts @ images.T)
+
+
+class PreSample:
+    """Operator. Per unit: one CLIP image encoding of each frame of the video, one text encoding of each instruction.
+
+    In: `video` (live), `texts`.
+    Out: `clip_probs` (E lists of T float32, a softmax over the frames), `sampled_frames` (E lists of int, ascending),
+    `notes` (E strings or None: what was done to the text). All None for an instruction that failed: one whose text is empty
+    or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP (`InputError`).
+    """
+
+    name = "presample"
+
+    def __init__(self, config: PreSampleConfig) -> None:
+        self.config = config
+        self.tokenizer: CLIPTokenizer = open_bundle(config.model).clip_tokenizer()
+        self.clip: Any = shared_network(config.model, "clip", config.device, config.dtype)
+
+    def __call__(self, batch: Batch) -> Batch:
+        return map_units(self.name, batch, self._sample, {"clip_probs": [], "sampled_frames": [], "notes": []})
+
+    @torch.inference_mode()
+    def _sample(self, unit: Unit) -> Unit:
+        count = len(unit["texts"])
+        notes: list[str | None] = [None] * count
+        probabilities: list[list[float] | None] = [None] * count
+        sampled: list[list[int] | None] = [None] * count
+        errors: list[Failure | None] = list(unit["errors"])
+        token_ids: dict[int, list[int]] = {}
+        for position in open_instructions(unit):
+            try:
+                token_ids[position], notes[position] = self._tokenize(unit["texts"][position])
+            except InputError as error:
+                errors[position] = failure(self.name, error)
+        if token_ids:
+            size = self.config.batch_size
+            images = image_embeddings(self.clip, unit["video"], size)
+            texts = text_embeddings(self.clip, list(token_ids.values()), self.tokenizer.pad_token_id, size)
+            rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
+            for position, row in zip(token_ids, rows, strict=True):
+                probabilities[position] = row.tolist()
+                sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
+        return {"clip_probs": probabilities, "sampled_frames": sampled, "notes": notes, "errors": errors}
+
+    def _choose(self, probabilities: np.ndarray, video_id: str, instruction_id: str) -> list[int]:
+        random = generator(self.config.seed, video_id, instruction_id)
+        return SAMPLERS[self.config.sampler](probabilities, self.config.max_image_token, random)
+
+    def _tokenize(self, text: str) -> tuple[list[int], str | None]:
+        """CLIP's token ids of a text, begin and end token included, and the note where it was cut to what CLIP takes."""
+        limit = self.clip.config.text_config.max_position_embeddings
+        ids = clip_token_ids(self.tokenizer, normalize(text))
+        if len(ids) <= limit:
+            return ids, None
+        if self.config.overlong_text == "refuse":
+            raise InputError(f"instruction too long for CLIP: {len(ids)} tokens; expected at most {limit}")
+        return [*ids[: limit - 1], ids[-1]], f"CLIP text truncated from {len(ids)} to {limit} tokens"
+
+
+def clip_token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+    """Token ids of a text; one that spells CLIP's own begin or end token stays text and is not read as that token."""
+    ids: list[int] = tokenizer(text, split_special_tokens=True, verbose=False).input_ids
+    return ids

@@ -1,0 +1,1 @@
+"""Reading videos: headers and limits, readers, prefetching, and which frames are sampled."""

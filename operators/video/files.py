@@ -1,0 +1,348 @@
+"""What a video file or a folder of frames holds, found from headers and packets before any pixel is decoded.
+
+Everything here treats the path as untrusted data: it is only ever opened as a local file, only containers that cannot
+point at other files are read, and every size is compared with a limit before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from PIL import Image
+
+from vrshq.operators.batch import InputError
+
+# ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc"
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+IMAGE_FORMATS = ("JPEG", "PNG")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Limits and costs of decoding."""
+
+    max_frames: int = 200_000
+    """Most frames a video may have; two hours at 25 frames per second have 180,000."""
+    max_pixels: int = 7680 * 4320
+    """Most pixels (height * width) of one frame; the default is 8K."""
+    max_bytes: int = 32 * 2**30
+    """Largest file, or total of a folder's frames, in bytes."""
+    frame_cache_bytes: int = 512 * 2**20
+    """Decoded frames kept in memory per open video, so that several operators share one decode, in bytes."""
+    num_threads: int = 2
+    """Threads of the decoder. More threads cost memory: each holds frames of its own."""
+    decord: bool = True
+    """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""
+    decord_bytes: int = 256 * 2**20
+    """Most that decord may hold of a video, in bytes: it is read in whole groups of pictures, decoded."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """A video as its headers and packets describe it.
+
+    `num_frames` is the number of packets that are to be shown. For H.264, HEVC, VP9 and AV1 in a sound file that is the
+    number of frames; where it is not, `Video.num_frames`, which counts decoded frames, has the last word.
+    """
+
+    path: str
+    num_frames: int
+    height: int  # as displayed, in pixels
+    width: int
+    rotation: int  # degrees counter-clockwise by which the stored frames are turned for display: 0, 90, 180 or 270
+    codec: str
+    container: str  # ffmpeg's name, or "images"
+    duration_s: float | None
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Packets:
+    """The packets of a video stream in presentation order.
+
+    `doubt` is None where every packet must give exactly one frame and `pts` (int64, strictly increasing, in `time_base`
+    units) tells the order; else it says why that is not known. Where it is None, `keys` has the presentation index of
+    each keyframe after the first one, and `open_groups` says whether frames shown before a keyframe are stored after
+    it.
+    """
+
+    count: int
+    pts: np.ndarray
+    time_base: float
+    keys: list[int]
+    open_groups: bool
+    doubt: str | None
+
+
+def local_path(path: str, config: DecodeConfig) -> Path:
+    """The absolute path of an existing regular file or folder; InputError otherwise.
+
+    An absolute path starts with a slash, so that ffmpeg cannot take "http://..." or "concat:..." for a protocol.
+    """
+    try:
+        if not path:
+            raise InputError("the path of the video is empty; expected a video file or a folder of numbered frames")
+        absolute = Path(path).absolute()
+        status = absolute.stat()
+        if stat.S_ISDIR(status.st_mode):
+            next(absolute.iterdir(), None)
+        elif stat.S_ISREG(status.st_mode):
+            absolute.open("rb").close()
+        else:
+            raise InputError(f"{path} is not a regular file; expected a video file or a folder of numbered frames")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{path} cannot be opened ({why}); expected a readable local video file or a folder of numbered JPEG or PNG "
+            "frames; check the path and its permissions"
+        ) from error
+    if stat.S_ISREG(status.st_mode):
+        check_limit(path, status.st_size, config.max_bytes, "bytes", "max_bytes")
+        if not status.st_size:
+            raise InputError(f"{path} has zero bytes; expected a video file; copy it again")
+    return absolute
+
+
+def check_limit(path: str, value: int, limit: int, unit: str, setting: str) -> None:
+    """Raises InputError when a size that a header states is above the limit of `setting`."""
+    if value > limit:
+        raise InputError(
+            f"{path} has {value:,} {unit}, above the limit of {limit:,}; raise decode.{setting} if it is meant to"
+        )
+
+
+def open_container(path: Path, config: DecodeConfig) -> tuple[InputContainer, VideoStream]:
+    """Opens a local file with PyAV and finds its video stream; the frame size is checked against `max_pixels`."""
+    # a stream may hold larger frames than its header says; decoders round sizes up, so their limit is not the exact one
+    decoder_limit = str(2 * config.max_pixels + 2**20)
+    options = {
+        "format_whitelist": CONTAINERS,
+        "protocol_whitelist": "file",
+        "max_pixels": decoder_limit,  # for the frames that ffmpeg decodes while it looks at the streams
+    }
+    try:
+        container = av.open(str(path), options=options, metadata_errors="ignore")
+    except (av.FFmpegError, MemoryError) as error:
+        raise InputError(
+            f"{path} is not a video that can be read ({_words(error)}); expected mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv "
+            "or ogv; the file may be cut short, or re-encode it to H.264 in mp4"
+        ) from error
+    try:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            raise InputError(f"{path} has no video stream; expected a video file, this one has only sound or data")
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise InputError(
+                f"{path} states no frame size, one far above decode.max_pixels ({config.max_pixels:,}), or an unknown codec; "
+                "expected a video that ffmpeg can decode"
+            )
+        check_limit(str(path), context.width * context.height, config.max_pixels, "pixels per frame", "max_pixels")
+        context.options = {"max_pixels": decoder_limit}
+        context.thread_count = config.num_threads
+        stream.thread_type = "AUTO"
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
+
+
+def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]:
+    """Reads the headers, all packets, and the first frame (only it knows the rotation) of a video file.
+
+    Raises InputError for what is not a video, holds no frame, is above a limit or is cut short. Costs one read of the
+    file.
+    """
+    container, stream = open_container(path, config)
+    with container:
+        try:
+            packets = _scan_packets(path, container, stream, config)
+        except (av.FFmpegError, MemoryError) as error:
+            raise InputError(f"{path} has packets that cannot be read ({_words(error)}); copy it again") from error
+        name, codec = container.format.name, stream.codec_context.codec.canonical_name
+        size = (stream.codec_context.height, stream.codec_context.width)
+        duration = container.duration / av.time_base if container.duration else None
+    rotation = _first_rotation(path, packets, config)
+    height, width = size[::-1] if rotation % 180 else size
+    info = VideoInfo(
+        str(path), packets.count, height, width, rotation, codec, name, duration, file_bytes=path.stat().st_size
+    )
+    return info, packets
+
+
+def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, config: DecodeConfig) -> Packets:
+    shown: list[int | None] = []
+    key_packets: list[int] = []
+    discarded = 0
+    for packet in container.demux(stream):
+        if not packet.size:  # the packet that PyAV adds at the end of the stream
+            continue
+        if packet.is_corrupt:
+            raise _cut_short(path, len(shown))
+        if packet.is_discard:
+            discarded += 1
+            continue
+        if packet.is_keyframe:
+            key_packets.append(len(shown))
+        shown.append(packet.pts)
+        check_limit(str(path), len(shown), config.max_frames, "frames", "max_frames")
+    if not shown:
+        raise InputError(f"{path} has no video frames; expected at least one")
+    if _is_cut_short(path, container, stream, len(shown) + discarded):
+        raise _cut_short(path, len(shown))
+    known = [pts for pts in shown if pts is not None]
+    order = np.sort(np.array(known, dtype=np.int64))
+    doubt = None
+    if discarded:
+        doubt = "edit list hides frames"
+    elif len(known) < len(shown):
+        doubt = "packets without time"
+    elif len(set(known)) < len(known):
+        doubt = "packets with equal times"
+    elif key_packets[:1] != [0] or known[0] != order[0]:
+        doubt = "does not start with a keyframe"
+    keys, open_groups = [], False
+    if doubt is None:
+        place = np.searchsorted(order, known)  # packet number -> presentation index
+        keys = [int(place[packet]) for packet in key_packets[1:]]
+        open_groups = any(place[packet] > packet for packet in key_packets)
+    return Packets(len(shown), order, float(stream.time_base or 0), keys, open_groups, doubt)
+
+
+def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, packets: int) -> bool:
+    """Whether the container's own sizes say that its end is missing. Transport streams state no size: they cannot tell."""
+    size = path.stat().st_size
+    name = container.format.name
+    if name.startswith("mov"):
+        return any(entry.pos + entry.size > size for entry in stream.index_entries)
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if name == "avi":  # the index at the end may be missing while all frames are there
+        return int.from_bytes(head[4:8], "little") + 8 > size and packets < stream.frames
+    if name.startswith("matroska"):
+        return _matroska_end(head) > size
+    return False
+
+
+def _matroska_end(head: bytes) -> int:
+    """Where the segment of a Matroska file must end, in bytes; 0 where it does not say (a live recording)."""
+
+    def number(offset: int) -> tuple[int, int]:  # EBML: the leading zeros of the first byte give the length
+        length = 9 - head[offset].bit_length()
+        value = int.from_bytes(head[offset : offset + length], "big") & ((1 << 7 * length) - 1)
+        return (0 if value == (1 << 7 * length) - 1 else value), offset + length
+
+    try:
+        header_size, start = number(4)
+        segment = start + header_size
+        if head[segment : segment + 4] != b"\x18\x53\x80\x67":
+            return 0
+        segment_size, start = number(segment + 4)
+    except IndexError:
+        return 0
+    return start + segment_size if segment_size else 0
+
+
+def _cut_short(path: Path, frames: int) -> InputError:
+    return InputError(f"{path} is cut short after about {frames} frames; expected the whole file; copy it again")
+
+
+def _first_rotation(path: Path, packets: Packets, config: DecodeConfig) -> int:
+    container, stream = open_container(path, config)
+    with container:
+        try:
+            frame = next(container.decode(stream), None)
+        except (av.FFmpegError, MemoryError) as error:
+            raise broken_at(path, 0, packets.count, error) from error
+        if frame is None:
+            raise InputError(f"{path} has no frame that can be decoded; expected at least one")
+        return quarter_turns(frame) * 90
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise quarter turns (0 to 3) that display the frame upright. Other angles are left alone, as players do."""
+    return frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
+
+
+def broken_at(path: Path, frame: int, frames: int, error: BaseException) -> InputError:
+    """The error of a stream that stops decoding in the middle."""
+    return InputError(
+        f"{path} breaks at frame {frame} of {frames} ({_words(error)}); expected an intact stream; copy or re-encode it"
+    )
+
+
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def inspect_folder(path: Path, config: DecodeConfig) -> tuple[VideoInfo, list[Path]]:
+    """Finds the numbered JPEG and PNG frames of a folder, in the order of their numbers; other files are ignored.
+
+    Raises InputError, naming the file, for two files with one number, differing names before the number, an unreadable
+    header, or a size that differs from the first frame's. Costs one header per file.
+    """
+    frames: dict[int, Path] = {}
+    prefixes: dict[str, Path] = {}
+    total = 0
+    for file in sorted(path.iterdir()):
+        match = re.fullmatch(r"(.*?)(\d{1,18})", file.stem, flags=re.DOTALL | re.ASCII)
+        hidden = file.name.startswith(".")
+        if match is None or hidden or file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
+            continue
+        prefixes.setdefault(match[1], file)
+        if len(prefixes) > 1:
+            one, other = (found.name for found in prefixes.values())
+            raise InputError(
+                f"{path} holds frames of two kinds, {one} and {other}; expected one name with a running number"
+            )
+        number = int(match[2])
+        if number in frames:
+            raise InputError(
+                f"{path} has two files for frame {number}, {frames[number].name} and {file.name}; remove one"
+            )
+        frames[number] = file
+        total += file.stat().st_size
+        check_limit(str(path), len(frames), config.max_frames, "frames", "max_frames")
+        check_limit(str(path), total, config.max_bytes, "bytes", "max_bytes")
+    if not frames:
+        raise InputError(f"{path} has no numbered frames; expected files like 00000.jpg or frame_1.png")
+    files = [frames[number] for number in sorted(frames)]
+    size = _image_size(files[0], config)
+    for file in files[1:]:
+        found = _image_size(file, config)
+        if found != size:
+            raise InputError(
+                f"{file} is {found[1]}x{found[0]}, but {files[0].name} is {size[1]}x{size[0]}; expected one size"
+            )
+    codec = ",".join(sorted({"png" if file.suffix.lower() == ".png" else "jpeg" for file in files}))
+    return VideoInfo(str(path), len(files), size[0], size[1], 0, codec, "images", None, total), files
+
+
+def _image_size(file: Path, config: DecodeConfig) -> tuple[int, int]:
+    with open_image(file) as image:
+        height, width = image.height, image.width
+        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
+    check_limit(str(file), height * width, config.max_pixels, "pixels", "max_pixels")
+    return (width, height) if turned else (height, width)
+
+
+def open_image(file: Path) -> Image.Image:
+    """Opens a frame's header. Only the JPEG and PNG readers are tried: Pillow has others that start programs."""
+    try:
+        image = Image.open(file, formats=IMAGE_FORMATS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file} cannot be read as an image ({_words(error)}); expected JPEG or PNG") from error
+    if image.mode[0] in "IF":
+        image.close()
+        raise InputError(f"{file} has more than 8 bits per channel ({image.mode}); expected 8-bit JPEG or PNG")
+    return image

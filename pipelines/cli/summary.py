@@ -1,0 +1,94 @@
+"""What a command prints: its plan before, one screen of results after."""
+
+from __future__ import annotations
+
+import sys
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from vrshq.cluster.ray.resources import total
+from vrshq.pipelines.label.placement import actor_memory, wall_seconds
+from vrshq.pipelines.label.run import Plan, Summary
+from vrshq.pipelines.label.schema import STAGES
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """Units, what is done of them, where the rest runs and what it needs."""
+    instructions = pc.sum(pc.list_value_length(plan.manifest["instruction_ids"])).as_py() or 0
+    videos = pc.count_distinct(plan.manifest["video_id"]).as_py()
+    todo = plan.todo.num_rows
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("run", plan.run.uri)
+    grid.add_row("work", f"{instructions} instructions on {videos} videos in {plan.manifest.num_rows} units")
+    grid.add_row("done", f"{plan.manifest.num_rows - todo} units, {todo} to do")
+    grid.add_row(
+        "model", f"{plan.model_name}, {plan.settings.dtype}, fingerprint {plan.identity['model']['fingerprint']}"
+    )
+    if todo:
+        _add_placement(grid, plan, todo)
+    console.print(grid, highlight=False)
+
+
+def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
+    """The machines, the pools on them, what the work takes there, and what is missing."""
+    there = total(plan.machines)
+    machines = "1 machine" if there.nodes == 1 else f"{there.nodes} machines"
+    grows = "; an autoscaler may bring more" if plan.grows else ""
+    memory = f"{there.memory_bytes / 2**30:.1f} GiB of memory"
+    grid.add_row("on", f"{machines} with {there.cpus:g} CPUs, {there.gpus:g} GPUs, {memory}{grows}")
+    for pool in plan.pools:
+        share = f"1/{round(1 / pool.gpus)}" if 0 < pool.gpus < 1 else f"{pool.gpus:g}"
+        gpus = f", {share} GPU" if pool.gpus else ""
+        most = f" to {pool.max_actors}" if pool.max_actors else ""
+        memory = f"about {actor_memory(plan.settings, pool.operators) / 2**30:.1f} GiB and the weights"
+        actors = f"{pool.actors}{most} {'actor' if pool.actors == 1 and not most else 'actors'}"
+        grid.add_row("pool", f"{' + '.join(pool.operators)}: {actors}, each {pool.cpus:g} CPU{gpus}, {memory}")
+    expected = plan.expected
+    if expected is None:
+        grid.add_row("cost", f"not measured for {plan.model_name} in {plan.settings.dtype} on this device")
+    else:
+        each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
+        length = f"{expected.frames:.0f} frames{'' if expected.known else ' (assumed)'}"
+        grid.add_row("cost", f"{each}, of a unit of {length}; {expected.source}")
+        whole = _duration(wall_seconds(plan.pools, expected, todo))
+        grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
+    for line in plan.missing:
+        grid.add_row("missing", f"[yellow]{line}[/yellow]" if plan.grows else f"[red]{line}[/red]")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def print_summary(console: Console, summary: Summary, output: str) -> None:
+    """Counts, speed, where the time went, and what failed."""
+    counts = summary.counts
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("units", f"{counts['units']} done now, {summary.already_finished} before, of {summary.units}")
+    grid.add_row("instructions", f"{counts['ok']} ok, {counts['empty']} empty, {counts['errors']} errors")
+    rate = counts["frames"] / summary.elapsed if summary.elapsed else 0.0
+    grid.add_row(
+        "masks", f"{counts['masks']} rows, {counts['frames']} frames in {summary.elapsed:.1f} s ({rate:.1f} frames/s)"
+    )
+    total = sum(summary.seconds.values())
+    if total:
+        spent = ", ".join(f"{stage} {summary.seconds[stage] / total:.0%}" for stage in STAGES if summary.seconds[stage])
+        grid.add_row("time in stages", spent)
+    for error_type, number in summary.error_types.most_common(5):
+        grid.add_row("errors", f"{number} x {error_type}")
+    if summary.counts["retries"]:
+        grid.add_row("retries", f"{summary.counts['retries']} attempts beyond a unit's first")
+    if summary.incomplete:
+        grid.add_row("incomplete", f"{summary.incomplete} units; run the same command again")
+    console.print(grid, highlight=False)
+    if summary.stopped:
+        print(
+            f"stopped: {summary.stopped}. When that is put right, run the same line with --retry-errors",
+            file=sys.stderr,
+        )
+    console.print(f"tables in {output}", markup=False, highlight=False)

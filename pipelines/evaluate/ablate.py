@@ -1,0 +1,387 @@
+"""`vrshq ablate`: one benchmark under several settings, and what each of them changes.
+
+evaluate with the base's settings -> for each varied value: take over what it does not touch, run the rest, evaluate -> compare
+each with the base, expression by expression -> ablation.json, ablation.md, ablation.html.
+
+    OUT/base/                      a run with its scores
+    OUT/keyframe.method=first/     the same, with one setting changed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vrshq.cluster.ray.engine import Lost, stream_receipts
+from vrshq.cluster.ray.engine import Pool as EnginePool
+from vrshq.cluster.ray.resources import cluster_machines, local_resources
+from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.storage.folder import Folder, join_uri
+from vrshq.cluster.storage.lease import Lease
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.evaluate.compare import LEVEL, compare
+from vrshq.pipelines.evaluate.datasets import open_benchmark
+from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
+from vrshq.pipelines.evaluate.report import HEADINGS, Bar, Section, bar_figure, markdown, page
+from vrshq.pipelines.evaluate.run import evaluate, write_instructions
+from vrshq.pipelines.label.placement import place
+from vrshq.pipelines.label.run import Plan, make_plan, worker_arguments
+from vrshq.pipelines.label.schema import TOKENS, TRACKS
+from vrshq.pipelines.label.settings import OperatorName, Settings, SettingsError, load_settings
+from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
+
+BASE = "base"
+# Groups of settings that only the operators of `REST` read: a run that differs in nothing else has the same tokens.
+AFTER_TOKENS = ("fusion", "keyframe", "masks")
+REST: tuple[OperatorName, ...] = ("fuse", "keyframe", "propagate")
+# Columns of `tracks/` that pre-sampling made.
+_PRESAMPLED = ("clip_probs", "notes")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of an ablation; `name` is also the name of its folder."""
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What an ablation did.
+
+    Attributes:
+        result: the content of `ablation.json`; None where a run is incomplete.
+        written: uris of the files.
+        incomplete: the run that was not finished, or None.
+    """
+
+    result: dict[str, Any] | None
+    written: list[str]
+    incomplete: str | None = None
+
+
+def read_variants(
+    vary: Sequence[str], config: str | None, assignments: Sequence[str], **overrides: Any
+) -> list[Variant]:
+    """The base, and one variant for each value that differs from the base's own.
+
+    Args:
+        vary: texts such as "keyframe.method=first,middle".
+        config, assignments, overrides: the base's settings, as for `load_settings`.
+
+    Raises:
+        SettingsError: a text or a value cannot be used.
+    """
+    base = load_settings(config, list(assignments), **overrides)
+    found = {BASE: Variant(BASE, base)}
+    for text in vary:
+        key, _, values = text.partition("=")
+        if not key or not values:
+            raise SettingsError(f"--vary {text}: expected key=value,value, for example keyframe.method=first,middle")
+        if key.split(".")[0] in ("model", "resources"):
+            raise SettingsError(
+                f"--vary {text}: {key} cannot be varied; expected a setting that decides what the tables hold. To compare "
+                "models, evaluate each and use `vrshq compare`"
+            )
+        for value in values.split(","):
+            name = f"{key}={value.strip()}"
+            if not re.fullmatch(r"[\w.=+-]{1,100}", name):
+                raise SettingsError(f"--vary {text}: {value!r} names a folder; expected letters, digits and . + -")
+            settings = load_settings(config, [*assignments, name], **overrides)
+            if settings.identity() != base.identity():
+                found[name] = Variant(name, settings)
+    if len(found) == 1:
+        raise SettingsError("vrshq ablate: nothing differs from the base; expected --vary key=value,value")
+    return list(found.values())
+
+
+def ablate(
+    dataset: str,
+    root: str,
+    output: str,
+    variants: Sequence[Variant],
+    *,
+    split: str | None = None,
+    folders: Folders = Folders(),  # noqa: B008 - frozen
+    address: str | None = None,
+    use_ray: bool = True,
+    on_run: Callable[[str, int], None] = lambda _name, _taken: None,
+) -> Ablation:
+    """Evaluates each variant and compares it with the first; the same call again continues.
+
+    A run that differs from the first only in `AFTER_TOKENS` takes over its pre-sampling and tokens; videos are decoded again
+    for SAM2.
+
+    Args:
+        dataset, root, split, folders, address, use_ray: as for `evaluate`.
+        output: folder of the runs and of the page.
+        variants: as from `read_variants`, the base first.
+        on_run: called before a run is evaluated, with its name and how many units took over tokens just now.
+
+    Raises:
+        what `evaluate` and `compare` raise, one line each; DatasetError where the split has no ground truth.
+    """
+    benchmark = open_benchmark(dataset, root, split=split, folders=folders)
+    if not benchmark.has_masks:
+        raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so settings cannot be compared")
+    base = variants[0]
+    scores: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vrshq-ablate-"))
+        table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
+        if use_ray:  # one session for all runs
+            stack.enter_context(ray_session(address, num_cpus=max(2, int(local_resources().cpus))))
+        for variant in variants:
+            run = join_uri(output, variant.name)
+            taken = 0
+            if variant is not base:
+                taken = take_over(
+                    table, join_uri(output, base.name), run, variant.settings, videos=root, use_ray=use_ray
+                )
+            on_run(variant.name, taken)
+            done = evaluate(dataset, root, run, variant.settings, split=split, folders=folders, use_ray=use_ray)
+            if done.scores is None:
+                return Ablation(None, [], variant.name)
+            scores[variant.name] = done.scores
+    result = {
+        "dataset": dataset,
+        "split": split,
+        "base": base.settings.identity(),
+        "level": LEVEL,
+        "runs": [
+            _run_result(variant, scores[variant.name], join_uri(output, base.name), join_uri(output, variant.name))
+            for variant in variants
+        ],
+    }
+    return Ablation(result, write_ablation(output, result))
+
+
+def take_over(
+    instructions: str, base: str, output: str, settings: Settings, *, videos: str, use_ray: bool = True
+) -> int:
+    """Runs the units of `output` that are not finished from the tokens of the run `base`; returns how many it finished.
+
+    0 where the runs differ in what tokens depend on. Units without all tokens in `base` (an instruction failed there),
+    and those that fail here in a way that ends their process, stay unfinished: `label` runs them in full.
+
+    Args:
+        instructions, output, settings, videos: as for `label`.
+        base: a complete run of the same instructions. use_ray: False: one unit after the other in this process; True needs
+            a connection to Ray.
+    """
+    plan = make_plan(instructions, output, settings, videos=videos)
+    before = RunDirectory(base)
+    if not same_tokens(before.read_json("run.json")["identity"], plan.identity):
+        return 0
+    plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
+    with Lease(plan.run.folder, "ablate"):
+        if not plan.run.has_manifest():
+            plan.run.write_manifest(plan.manifest)
+        ready = units_with_tokens(before, plan.manifest) - plan.run.finished_units()
+        todo = plan.manifest.filter(pc.is_in(plan.manifest["unit_id"], pa.array(sorted(ready), pa.string())))
+        if not todo.num_rows:
+            return 0
+        rows = _on_ray(plan, base, todo) if use_ray else _in_process(plan, base, todo)
+        return sum(1 for row in rows if not isinstance(row, Lost))
+
+
+def same_tokens(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two runs' identities (`run.json`) differ at most in settings that are read after the tokens were made."""
+
+    def compared(identity: dict[str, Any]) -> dict[str, Any]:
+        settings = {key: value for key, value in identity["settings"].items() if key not in AFTER_TOKENS}
+        return identity | {"settings": settings}
+
+    return compared(one) == compared(other)
+
+
+def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
+    """Ids of the manifest's units for which the run has the tokens of every instruction."""
+    tokens = run.read("tokens", TOKENS, ["video_id", "instruction_id"])
+    known = set(zip(tokens["video_id"].to_pylist(), tokens["instruction_id"].to_pylist(), strict=True))
+    columns = (manifest[name].to_pylist() for name in ("unit_id", "video_id", "instruction_ids"))
+    return {
+        unit_id
+        for unit_id, video_id, instruction_ids in zip(*columns, strict=True)
+        if all((video_id, instruction_id) in known for instruction_id in instruction_ids)
+    }
+
+
+class RestWorker:
+    """Takes units up after their tokens: reads these from another run, and runs `REST` and writes as `UnitWorker` does.
+
+    In: rows of `MANIFEST`, whose units are all in the other run. Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
+
+    Args:
+        base: uri of the other run. worker: arguments of `UnitWorker`.
+    """
+
+    def __init__(self, base: str, worker: dict[str, Any]) -> None:
+        self.base = RunDirectory(base, patience_s=PATIENCE_S)
+        self.worker = UnitWorker(**worker)
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        return self.worker(pa.Table.from_pylist([self._filled(unit) for unit in units.to_pylist()], schema=WIRE))
+
+    def _filled(self, unit: dict[str, Any]) -> dict[str, Any]:
+        tokens = self._rows("tokens", TOKENS, TOKENS.names, unit["unit_id"])
+        tracks = self._rows("tracks", TRACKS, ["instruction_id", *_PRESAMPLED], unit["unit_id"])
+        ids = unit["instruction_ids"]
+        return {
+            **unit,
+            "errors": [None] * len(ids),
+            "seconds": {},
+            **{name: [tokens[one][name] for one in ids] for name in ("sampled_frames", "seg", "tak")},
+            **{name: [tracks[one][name] for one in ids] for name in _PRESAMPLED},
+            "d": tokens[ids[0]]["d"],
+        }
+
+    def _rows(self, name: str, schema: pa.Schema, columns: list[str], unit_id: str) -> dict[str, dict[str, Any]]:
+        rows = self.base.read(name, schema, columns, [unit_id]).to_pylist()
+        return {row["instruction_id"]: row for row in rows}
+
+
+def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
+    """Writes `ablation.json`, `ablation.md` and `ablation.html` into `output`; returns their uris."""
+    folder = Folder(output)
+    title, parts = f"Ablation on {result['dataset']}", sections(result)
+    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    for name, content in (
+        ("ablation.json", text + "\n"),
+        ("ablation.md", markdown(title, parts)),
+        ("ablation.html", page(title, parts)),
+    ):
+        folder.write_bytes(name, content.encode())
+    return [folder.uri_of(f"ablation.{kind}") for kind in ("json", "md", "html")]
+
+
+def sections(result: dict[str, Any]) -> list[Section]:
+    """All runs side by side, as tables and a figure."""
+    runs = result["runs"]
+    bars = [Bar(run["name"].rpartition("=")[2], run["name"].rpartition("=")[0], run["scores"]["JF"]) for run in runs]
+    rows = [
+        [
+            run["name"],
+            *(_shown(run["scores"][name]) for name in ("J", "F", "JF")),
+            *_difference(run),
+        ]
+        for run in runs
+    ]
+    own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
+    lines = [
+        (
+            "Means over groups that count every expression once, a missing answer as 0, and round nothing. Differences are "
+            "percent points of J&F, expression by expression, this run minus the base; intervals come from draws of videos."
+        ),
+        f"The base has {', '.join(own)}.",
+    ]
+    head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos"]
+    kinds = list(dict.fromkeys(kind for run in runs for kind in run["JF_by_kind"]))
+    heading = runs[0]["by"]
+    names = {
+        "keyframe_J": "J on keyframe",
+        "keyframes_with_object": "object on keyframe, %",
+        "far": "8+ frames away, relative, %",
+        "false_positive_rate": "false positives, %",
+        "auroc": "AUROC of presence, %",
+    }
+    return [
+        Section("Side by side", lines, head, rows, frozenset({0}), bar_figure("J&F, %", bars)),
+        Section(
+            f"J&F by {HEADINGS.get(heading, heading)}",
+            ["Expressions with a target."],
+            ["run", *kinds],
+            [[run["name"], *(_shown(run["JF_by_kind"].get(kind)) for kind in kinds)] for run in runs],
+            frozenset({0}),
+        ),
+        Section(
+            "Keyframes, tracking, and whether something is there",
+            ["As in each run's own scores.html."],
+            ["run", *names.values()],
+            [[run["name"], *(_shown(run["scores"][name]) for name in names)] for run in runs],
+            frozenset({0}),
+        ),
+    ]
+
+
+def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -> dict[str, Any]:
+    """One run's part of `ablation.json`: some of its scores, percent, and what `compare` says; JSON-able."""
+    overall, tracking, no_target = scores["fixed"].get("overall", {}), scores["tracking"], scores["no_target"]
+    by = "asks" if "asks" in scores["breakdowns"] else "kind"
+    keys = tracking["distances"]["0"] if tracking else {}
+    far = next(iter(tracking["far"].values())) if tracking else {}
+    found = compare(base, run, changes=0)
+    return {
+        "name": variant.name,
+        "folder": run,
+        "settings": variant.settings.identity(),
+        "scores": {
+            **{name: overall.get(name) for name in ("J", "F", "JF")},
+            "keyframe_J": keys.get("J"),
+            "keyframes_with_object": _percent(tracking["keyframes_with_object"]) if tracking else None,
+            "far": far.get("relative"),
+            "far_interval": far.get("relative_interval"),
+            "false_positive_rate": _percent(no_target["false_positive_rate"]),
+            "auroc": _percent(no_target["auroc"]),
+        },
+        "by": by,
+        "JF_by_kind": {kind: means["JF"] for kind, means in scores["breakdowns"].get(by, {}).items()},
+        **{name: found[name] for name in ("differences", "intervals", "gained", "lost", "equal")},
+    }
+
+
+def _difference(run: dict[str, Any]) -> list[str]:
+    if run["name"] == BASE or "overall" not in run["differences"]:
+        return ["", ""]
+    low, high = run["intervals"]["overall"]["JF"]
+    return [f"{run['differences']['overall']['JF']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
+
+
+def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
+    """The settings in which two runs differ, with the base's own values, such as "keyframe.method=tks"."""
+    for key, value in base.items():
+        if isinstance(value, dict):
+            yield from _changed(value, other[key], f"{path}{key}.")
+        elif value != other[key]:
+            yield f"{path}{key}={value}"
+
+
+def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
+    pool = place(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the one that propagates
+    engine_pool = EnginePool(
+        name="+".join(REST),
+        worker=RestWorker,
+        arguments={"base": base, "worker": {**worker_arguments(plan, pool), "operators": REST, "log_units": True}},
+        actors=pool.actors,
+        max_actors=pool.max_actors,
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        deadline_s=plan.settings.resources.deadline_seconds,
+    )
+    attempts = plan.settings.resources.attempts
+    yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_units)
+
+
+def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any]]:
+    worker = RestWorker(base, {**worker_arguments(plan, plan.pools[-1]), "operators": REST})
+    for row in range(todo.num_rows):
+        yield from worker(todo.slice(row, 1)).to_pylist()
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value

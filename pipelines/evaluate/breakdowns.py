@@ -1,0 +1,292 @@
+"""From the rows of `scores.parquet` to the numbers of `scores.json`: means, intervals, break-downs, what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vrshq.pipelines.evaluate.presence import (
+    auroc,
+    brier_score,
+    calibration_error,
+    mask_threshold,
+    no_target_summary,
+    reliability,
+)
+from vrshq.pipelines.evaluate.protocols import (
+    DISTANCES,
+    FAR,
+    MEASURES,
+    Carried,
+    Columns,
+    Protocol,
+    bootstrap,
+    by_distance,
+    last_per_object,
+    summarize,
+)
+from vrshq.pipelines.evaluate.scores import OK, PROBLEMS
+
+LENGTHS = (0, 50, 100, 200)
+SAMPLES, SEED, LEVEL = 1000, 0, 0.95
+FALSE_POSITIVES = 0.05  # what the reported threshold of presence would leave
+
+
+def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
+    """Everything that `scores.json` says about the rows (`vrshq.pipelines.evaluate.scores.SCORES`); JSON-able, NaN as null.
+
+    `published` follows the protocol. `fixed` has the same groups, but counts every expression once, a missing answer as
+    0, rounds nothing, and takes A and R on 0/1 masks. Both come with intervals over videos.
+    """
+    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "object_ids"}
+    counted, overwritten = published_rows(table, protocol)
+    published = measures(columns, "", counted)
+    fixed = measures(columns, "_fixed", columns["status"] != "no-truth")
+    result: dict[str, Any] = {
+        "protocol": asdict(protocol),
+        "videos": len(set(columns["video_id"].tolist())),
+        "expressions": table.num_rows,
+        "in_published_mean": int((published["group"] != None).sum()),  # noqa: E711 - an array of objects
+        "problems": problems(table, protocol),
+        "overwritten_expressions": overwritten,
+        "published": summarize(published),
+        "published_intervals": bootstrap(published, samples=SAMPLES, seed=SEED, level=LEVEL),
+        "fixed": summarize(fixed),
+        "fixed_intervals": bootstrap(fixed, samples=SAMPLES, seed=SEED, level=LEVEL),
+        "intervals": {"over": "videos", "samples": SAMPLES, "seed": SEED, "level": LEVEL},
+        **_presence_and_time(columns),
+        "calibration": calibration(columns),
+        "tracking": tracking(columns),
+        "breakdowns": breakdowns(columns),
+        "no_target_breakdowns": no_target_breakdowns(columns),
+    }
+    plain: dict[str, Any] = _plain(result)
+    return plain
+
+
+def published_rows(table: pa.Table, protocol: Protocol) -> tuple[np.ndarray, int]:
+    """Which rows the public evaluator counts, bool (rows,), and how many of the others it overwrites."""
+    status = table["status"].to_numpy(zero_copy_only=False)
+    counted = status == OK if protocol.missing == "skip" else status != "no-truth"
+    if not protocol.one_per_object:
+        return counted, 0
+    keys = list(
+        zip(
+            table["video_id"].to_pylist(),
+            (tuple(ids) or (number,) for number, ids in enumerate(table["object_ids"].to_pylist())),
+            strict=True,
+        )
+    )
+    rows = np.flatnonzero(counted)
+    last = last_per_object([keys[row] for row in rows])
+    counted[rows] = last
+    return counted, int((~last).sum())
+
+
+def measures(columns: Columns, suffix: str, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns that `summarize` takes, with the measures of one spelling; rows that do not count have no group."""
+    group = columns["group"].copy()
+    group[~counted] = None
+    found = {name: columns[name + suffix].astype(np.float64) for name in MEASURES if name != "JF"}
+    return {"video_id": columns["video_id"], "group": group, **found}
+
+
+def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
+    """By kind of problem: how many expressions, what they cost, and every one of them."""
+    rows = table.select(["status", "video_id", "expression_id", "detail", "missing_frames"]).to_pylist()
+    cost = "score 0" if protocol.missing == "zero" else "left out of the published mean, 0 in the fixed one"
+    found: dict[str, Any] = {}
+    for kind in PROBLEMS:
+        these = [row for row in rows if row["status"] == kind]
+        if these:
+            found[kind] = {
+                "count": len(these),
+                "cost": "left out: nothing to compare with" if kind == "no-truth" else cost,
+                "expressions": [
+                    {name: row[name] for name in ("video_id", "expression_id", "detail", "missing_frames") if row[name]}
+                    for row in these
+                ],
+            }
+    remarked = [row for row in rows if row["status"] == OK and row["detail"]]
+    if remarked:
+        found["remarks"] = {
+            "count": len(remarked),
+            "cost": "scored all the same",
+            "expressions": [{name: row[name] for name in ("video_id", "expression_id", "detail")} for row in remarked],
+        }
+    return found
+
+
+def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
+    """J, F and JF (not rounded, a missing answer as 0) of the expressions with a target, by kind, what they ask by, source,
+    length, motion."""
+    target = (columns["kind"] != "no-target") & (columns["status"] != "no-truth")
+    keys: dict[str, Callable[[int], str | None]] = {
+        "kind": lambda row: columns["kind"][row],
+        **_asked(columns),
+        "source": lambda row: columns["source"][row],
+        "frames": lambda row: length_bin(int(columns["frames"][row])),
+        "motion words": lambda row: "with" if columns["motion"][row] else "without",
+    }
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, key in keys.items():
+        values = np.array([key(row) for row in range(len(target))], object)
+        parts = {
+            value: _means_of(columns, target & (values == value))
+            for value in sorted({value for value in values[target] if value is not None}, key=_bin_order)
+        }
+        if parts:
+            result[name] = parts
+    return result
+
+
+def no_target_breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
+    """Answered expressions without a target, by what they ask by.
+
+    J, F and JF are means over frames of which a true mask is empty: 100 where nothing is drawn, 0 elsewhere. auroc, 0..1,
+    is that of presence against the answered expressions with a target that ask by the same. false_positive_rate and
+    presence, its mean, are 0..1 as well.
+    """
+    answered = columns["status"] == OK
+    nothing = answered & (columns["kind"] == "no-target")
+    target = answered & ~nothing
+    masked = columns["empty_frames"] != columns["frames"]
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, key in _asked(columns).items():
+        values = np.array([key(row) for row in range(len(answered))], object)
+        parts = {}
+        for value in sorted({value for value in values[nothing] if value is not None}):
+            rows = nothing & (values == value)
+            compared = rows | (target & (values == value))
+            parts[value] = _means_of(columns, rows) | {
+                "false_positive_rate": float(np.mean(masked[rows])),
+                "presence": float(np.mean(columns["presence"][rows].astype(np.float64))),
+                "auroc": auroc(target[compared], columns["presence"][compared].astype(np.float64)),
+            }
+        if parts:
+            result[name] = parts
+    return result
+
+
+def calibration(columns: Columns) -> dict[str, Any] | None:
+    """Whether presence can be taken as a chance, over answered expressions; None where that cannot be said.
+
+    It cannot without expressions of both sorts, nor where presence is only a 0 or 1 that says whether there is a mask.
+    """
+    scored = columns["status"] == OK
+    target = columns["kind"][scored] != "no-target"
+    presence = columns["presence"][scored].astype(np.float64)
+    if target.all() or not target.any() or np.isin(presence, (0, 1)).all():
+        return None
+    masked = columns["empty_frames"][scored] != columns["frames"][scored]
+    bins = reliability(target, presence)
+    return {
+        "expressions": int(scored.sum()),
+        "bins": [asdict(one) for one in bins],
+        "expected_calibration_error": calibration_error(bins),
+        "brier_score": brier_score(target, presence),
+        "brier_score_of_base_rate": brier_score(target, np.full(len(target), target.mean())),
+        "threshold": {"allowed": FALSE_POSITIVES} | asdict(mask_threshold(target, presence, masked, FALSE_POSITIVES)),
+    }
+
+
+def tracking(columns: Columns) -> dict[str, Any] | None:
+    """J by the distance from the keyframe (`vrshq.pipelines.evaluate.protocols.by_distance`), of expressions with a target.
+
+    None where the predictions do not tell of keyframes.
+    """
+    told = [distances is not None for distances in columns["frame_distance"]]
+    rows = np.flatnonzero((columns["kind"] != "no-target") & told)
+    carried = [
+        Carried(
+            columns["video_id"][row],
+            columns["frame_J"][row].astype(np.float64),
+            columns["frame_shown"][row].astype(bool),
+            columns["frame_distance"][row],
+        )
+        for row in rows
+    ]
+    if not carried:
+        return None
+    draws: dict[str, Any] = {"samples": SAMPLES, "seed": SEED, "level": LEVEL}
+    found = {_range(*distances): by_distance(carried, distances, **draws) for distances in DISTANCES}
+    keys = next(iter(found.values()))
+    return {
+        "expressions": len(carried),
+        "keyframes_with_object": keys["frames"] / max(1, keys["frames"] + keys["hidden_frames"]),
+        "distances": found,
+        "far": {_range(*FAR): by_distance(carried, FAR, **draws)},
+    }
+
+
+def length_bin(frames: int) -> str:
+    """The bin of a video's length, such as "50-99"."""
+    for low, high in zip(LENGTHS, (*LENGTHS[1:], None), strict=True):
+        if high is None or frames < high:
+            return f"{low}-{high - 1}" if high is not None else f"{low}+"
+    raise AssertionError("unreachable")
+
+
+def _presence_and_time(columns: Columns) -> dict[str, Any]:
+    """No-target measures over answered expressions; tIoU, vIoU, gIoU, cIoU over those with a target."""
+    scored = columns["status"] == OK
+    target = columns["kind"] != "no-target"
+    answered = {
+        name: columns[name][scored].astype(np.float64)
+        for name in ("presence", "empty_frames", "frames", "predicted_area", "pixels")
+    }
+    with_target = target & (columns["status"] != "no-truth")
+    j, frames, tiou, viou = (
+        columns[name][with_target].astype(np.float64) for name in ("J_fixed", "frames", "tIoU", "vIoU")
+    )
+    areas = {name: np.nansum(columns[name][with_target].astype(np.float64)) for name in ("intersection", "union")}
+    return {
+        "no_target": no_target_summary(target[scored], **answered),
+        "no_target_counts": {"no_target": int((~target & scored).sum()), "target": int((target & scored).sum())},
+        "over_frames": {
+            "gIoU": float((j * frames).sum() / frames.sum()) if frames.sum() else math.nan,
+            "cIoU": float(100 * areas["intersection"] / areas["union"]) if areas["union"] else math.nan,
+            "tIoU": float(np.mean(tiou)) if tiou.size else math.nan,
+            "vIoU": float(np.mean(viou)) if viou.size else math.nan,
+        },
+    }
+
+
+def _asked(columns: Columns) -> dict[str, Callable[[int], str | None]]:
+    """Keys of rows for break-downs by what is asked: the data set's own words; subtypes with what they belong to."""
+    asks, subtype = columns["asks"], columns["subtype"]
+    return {
+        "asks": lambda row: asks[row],
+        "subtype": lambda row: ": ".join(filter(None, (asks[row], subtype[row]))) if subtype[row] else None,
+    }
+
+
+def _means_of(columns: Columns, rows: np.ndarray) -> dict[str, float]:
+    means = {name: float(np.mean(columns[f"{name}_fixed"][rows].astype(np.float64))) for name in ("J", "F", "JF")}
+    return {"expressions": int(rows.sum())} | means
+
+
+def _range(low: int, high: int | None) -> str:
+    """A range of distances as text: "0", "1-3", "16+"."""
+    return f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
+
+
+def _bin_order(value: str) -> tuple[int, str]:
+    head = value.partition("-")[0].rstrip("+")
+    return (int(head) if head.isdecimal() else -1, value)
+
+
+def _plain(value: Any) -> Any:
+    """The value with NaN as None and NumPy's numbers as Python's."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,88 @@
+"""Benchmarks by name: opening one, and checking one."""
+
+from __future__ import annotations
+
+from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.pipelines.evaluate.datasets.base import Benchmark, DatasetError, Expression, Folders, Kind, Video
+from vrshq.pipelines.evaluate.datasets.check import check_files
+from vrshq.pipelines.evaluate.datasets.mevis import Lvvis, Mevis
+from vrshq.pipelines.evaluate.datasets.png_tree import PngTree
+from vrshq.pipelines.evaluate.datasets.problems import Problem, Report
+from vrshq.pipelines.evaluate.datasets.reasonvos import ReasonVos
+from vrshq.pipelines.evaluate.datasets.revos import Revos
+from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark
+from vrshq.pipelines.evaluate.datasets.youtube_vos import RefDavis, RefDavisOfficial, RefYoutubeVos
+
+__all__ = [
+    "Benchmark",
+    "DatasetError",
+    "Expression",
+    "Folders",
+    "Kind",
+    "Problem",
+    "Report",
+    "Video",
+    "benchmark_names",
+    "check_benchmark",
+    "open_benchmark",
+]
+
+_READERS: dict[str, type[FileBenchmark]] = {
+    reader.name: reader
+    for reader in (Revos, Mevis, RefYoutubeVos, RefDavis, RefDavisOfficial, ReasonVos, Lvvis, PngTree)
+}
+
+
+def benchmark_names() -> list[str]:
+    """The names that `open_benchmark` knows."""
+    return sorted(_READERS)
+
+
+def open_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> Benchmark:
+    """Opens a benchmark: reads its metadata, and no masks yet.
+
+    Args:
+        name: one of `benchmark_names()`.
+        root: the data set's folder, local or in a bucket.
+        split: default: the one that is evaluated (valid; MeViS: valid_u).
+        folders: names that differ from the layout's own.
+
+    Raises:
+        DatasetError: an unknown name or split, or metadata that cannot be read or holds entries that cannot be used;
+            one line. (`check_benchmark` lists them all.)
+    """
+    benchmark = open_files(name, root, split, folders or Folders(), Report(name, root))
+    for problem in benchmark.report.problems:
+        if problem.code in ("bad-entry", "unsafe-id"):
+            raise DatasetError(
+                f"{root}: {problem.count} unusable entries, the first: {problem.examples[0]} ({problem.meaning}); "
+                f"vrshq evaluate {name} --root {root} --check lists what is wrong"
+            )
+    return benchmark
+
+
+def check_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> Report:
+    """Everything inconsistent about a data set, counted, with examples; arguments as of `open_benchmark`.
+
+    A data set that cannot be opened at all is a report of one problem. Raises DatasetError only for an unknown name or
+    split, which is no fault of the data.
+    """
+    report = Report(name, root)
+    known = _READERS.get(name)
+    if known is None or (split is not None and split not in known.splits):
+        open_files(name, root, split, folders or Folders(), report)
+    try:
+        check_files(open_files(name, root, split, folders or Folders(), report), report)
+    except DatasetError as error:
+        report.add("cannot-open", str(error))
+    return report
+
+
+def open_files(name: str, root: str, split: str | None, folders: Folders, report: Report) -> FileBenchmark:
+    """As `open_benchmark`, but unusable entries are noted in `report` and left out."""
+    if name not in _READERS:
+        raise DatasetError(f"no data set {name!r}; expected one of {', '.join(benchmark_names())}")
+    try:
+        return _READERS[name](Folder(root), split, folders, report)
+    except StorageError as error:
+        raise DatasetError(str(error)) from error

@@ -1,0 +1,204 @@
+"""The validator: looks at everything that a benchmark's files promise each other, and never stops at the first fault."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco
+
+from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.operators.masks.rle import Rle
+from vrshq.operators.video.files import IMAGE_SUFFIXES
+from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video
+from vrshq.pipelines.evaluate.datasets.codes import MAX_PIXELS
+from vrshq.pipelines.evaluate.datasets.problems import Report
+from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, MaskDict
+
+_READERS = 8
+
+Size = tuple[int, int]  # height, width
+
+
+def check_files(benchmark: FileBenchmark, report: Report) -> None:
+    """Notes every inconsistency of an opened benchmark in `report`.
+
+    Cost: reads and decodes every frame that the metadata lists (at an eighth of its size where JPEG allows), and every
+    mask. Holds the names of all frames' files.
+    """
+    report.videos = len(benchmark.videos)
+    report.expressions = sum(len(video.expressions) for video in benchmark.videos)
+    files = _files_by_folder(benchmark, report)
+    has_masks = _masks_can_be_read(benchmark, report)
+    has_foreground = _foreground_is_there(benchmark, report)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for video in benchmark.videos:
+            try:
+                size = _check_frames(benchmark.folder, video, files.get(video.uri, {}), report, pool)
+                _check_expressions(video, report)
+                for expression in video.expressions if has_masks else ():
+                    _check_masks(benchmark, video, expression, size, report)
+                if has_foreground:
+                    _check_foreground(benchmark, video, size, report)
+            except Exception as error:  # noqa: BLE001 - whatever one video does, the others are looked at
+                report.add("cannot-check", f"{video.video_id}: {type(error).__name__}: {error}")
+
+
+def _files_by_folder(benchmark: FileBenchmark, report: Report) -> dict[str, dict[str, str]]:
+    """Folder -> stem -> name of an image file, below the folder of frames."""
+    files: dict[str, dict[str, str]] = {}
+    try:
+        for name in benchmark.folder.list(benchmark.frames_folder):
+            path = PurePosixPath(name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+                files.setdefault(str(path.parent), {})[path.stem] = name
+    except (StorageError, ValueError) as error:
+        report.add("cannot-open", f"frames: {error}")
+    known = {video.uri for video in benchmark.videos}
+    for folder in sorted(files.keys() - known):
+        report.add("folder-unlisted", folder)
+    return files
+
+
+def _masks_can_be_read(benchmark: FileBenchmark, report: Report) -> bool:
+    if benchmark.truth is None:
+        if benchmark.expects_masks:
+            report.add("masks-missing", f"{benchmark.name}, split {benchmark.split}")
+        return False
+    try:
+        benchmark.truth.load()
+    except (DatasetError, StorageError) as error:
+        report.add("masks-missing", str(error))
+        return False
+    return True
+
+
+def _foreground_is_there(benchmark: FileBenchmark, report: Report) -> bool:
+    if not benchmark.has_foreground:
+        if benchmark.expects_foreground:
+            report.add("foreground-missing", f"{benchmark.name}, split {benchmark.split}")
+        return False
+    return True
+
+
+def _check_frames(
+    folder: Folder, video: Video, files: Mapping[str, str], report: Report, pool: ThreadPoolExecutor
+) -> Size | None:
+    """Checks a video's list and files; returns the size of its first readable frame."""
+    name = video.video_id
+    if "/" in name:
+        report.add("id-slash", f"video {name}")
+    if not video.frames:
+        report.add("frames-none", name)
+    if _order(video.frames) != list(video.frames):
+        report.add("frames-order", f"{name}: {', '.join(video.frames[:6])}")
+    for frame, count in Counter(video.frames).items():
+        if count > 1:
+            report.add("frame-twice", f"{name}: {frame}", count - 1)
+    listed = set(video.frames)
+    for frame in video.frames:
+        if frame not in files:
+            report.add("frame-missing", f"{video.uri}/{frame}.jpg")
+    if unlisted := sorted(files.keys() - listed):
+        report.add("frames-unlisted", f"{name}: {len(unlisted)} files, the first {unlisted[0]}", len(unlisted))
+    size: Size | None = None
+    there = [frame for frame in dict.fromkeys(video.frames) if frame in files]
+    for frame, found in zip(there, pool.map(lambda frame: _frame_size(folder, files[frame]), there), strict=True):
+        if isinstance(found, str):
+            report.add("frame-unreadable", f"{files[frame]}: {found}")
+        elif size is None:
+            size = found
+        elif found != size:
+            report.add("frame-size", f"{files[frame]}: {found[1]}x{found[0]}, the first is {size[1]}x{size[0]}")
+    if size and video.height and video.width and size != (video.height, video.width):
+        report.add("video-size", f"{name}: says {video.width}x{video.height}, is {size[1]}x{size[0]}")
+    return size
+
+
+def _order(frames: Sequence[str]) -> list[str]:
+    numbered = all(frame.isascii() and frame.isdigit() for frame in frames)
+    return sorted(frames, key=lambda frame: (int(frame) if numbered else 0, frame))
+
+
+def _frame_size(folder: Folder, name: str) -> Size | str:
+    """The size of an image that can be decoded; else why not."""
+    try:
+        with Image.open(io.BytesIO(folder.read_bytes(name)), formats=("JPEG", "PNG")) as image:
+            height, width = image.height, image.width
+            if height * width > MAX_PIXELS:
+                return f"{width}x{height} is more than {MAX_PIXELS:,} pixels"
+            image.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))
+            image.load()
+            return height, width
+    except UnidentifiedImageError:
+        return "neither a JPEG nor a PNG image"
+    except Exception as error:  # noqa: BLE001 - Pillow raises what a broken file runs it into
+        return f"{type(error).__name__}: {error}"
+
+
+def _check_expressions(video: Video, report: Report) -> None:
+    if not video.expressions:
+        report.add("expressions-none", video.video_id)
+    texts: dict[str, str] = {}
+    for expression in video.expressions:
+        place = f"{video.video_id}, expression {expression.expression_id}"
+        if "/" in expression.expression_id:
+            report.add("id-slash", place)
+        if not expression.text.strip():
+            report.add("text-empty", place)
+        elif expression.text in texts:
+            report.add("text-twice", f"{place} and {texts[expression.text]}: {expression.text[:80]}")
+        texts.setdefault(expression.text, expression.expression_id)
+
+
+def _check_masks(
+    benchmark: FileBenchmark, video: Video, expression: Expression, size: Size | None, report: Report
+) -> None:
+    truth = benchmark.truth
+    assert truth is not None
+    place = f"{video.video_id}, expression {expression.expression_id}"
+    named = truth.count(video, expression)
+    if named and expression.kind == "no-target":
+        report.add("ids-unexpected", place)
+    if not named and expression.kind != "no-target":
+        report.add("ids-empty", place)
+    if isinstance(truth, MaskDict) and truth.name.endswith(".json") and named != len(expression.object_ids):
+        report.add("ids-length", f"{place}: {len(expression.object_ids)} obj_id, {named} anno_id")
+    try:
+        frames = truth.check(video, expression, report)
+    except (DatasetError, StorageError) as error:
+        report.add("mask-unreadable", f"{place}: {error}")
+        return
+    areas = [[int(area) for area in coco.area(frame)] if frame else [] for frame in frames]
+    overlapping = sum(
+        len(frame) > 1 and _one_size(frame) and sum(area) > int(coco.area(coco.merge(frame)))
+        for frame, area in zip(frames, areas, strict=True)
+    )
+    if overlapping:
+        report.add("mask-overlap", f"{place}, {overlapping} frames", overlapping)
+    if named and expression.kind != "no-target" and not any(map(sum, areas)):
+        report.add("never-visible", place)
+    wrong = {code["size"] for frame in frames for code in frame} - {size}
+    if size is not None and wrong:
+        shown = ", ".join(f"{width}x{height}" for height, width in sorted(wrong))
+        report.add("mask-size", f"{place}: {shown}, the frames are {size[1]}x{size[0]}")
+
+
+def _one_size(codes: list[Rle]) -> bool:
+    return len({code["size"] for code in codes}) == 1
+
+
+def _check_foreground(benchmark: FileBenchmark, video: Video, size: Size | None, report: Report) -> None:
+    try:
+        frames = benchmark.foreground(video)
+    except DatasetError as error:
+        report.add("foreground-unusable", str(error))
+        return
+    wrong = {code["size"] for frame in frames or [] for code in frame} - {size}
+    if size is not None and wrong:
+        shown = ", ".join(f"{width}x{height}" for height, width in sorted(wrong))
+        report.add("foreground-unusable", f"{video.video_id}: {shown}, the frames are {size[1]}x{size[0]}")

@@ -1,0 +1,59 @@
+"""MeViS (v1 and v2) and LV-VIS: a folder for each split, with its frames, meta_expressions.json and mask_dict.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vrshq.pipelines.evaluate.datasets.base import Expression, Folders
+from vrshq.pipelines.evaluate.datasets.metadata import build_videos, ids_of, plain_rule, text_of, video_entries
+from vrshq.pipelines.evaluate.datasets.revos import annotation_keys
+from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, MaskDict
+
+METADATA = ("meta_expressions.json", "meta_expressions_v2.json", "meta_expressions_v2_release.json")
+
+
+class Mevis(FileBenchmark):
+    """Splits valid_u and train have masks; valid and test have not: export and submit them.
+
+    The metadata is the first of `METADATA` that the split's folder holds; `folders.metadata` chooses another. In a v2 file
+    (its name says so), an expression whose `anno_id` is an empty list is no-target; other kinds are not told apart.
+    `folders` are relative to the root, not to the split's folder.
+    """
+
+    name = "mevis"
+    splits = ("valid_u", "train", "valid", "test")
+
+    def read(self, folders: Folders) -> None:
+        self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
+        names = [f"{self.split}/{name}" for name in METADATA]
+        metadata = folders.metadata or next((name for name in names if self.folder.exists(name)), names[0])
+        entries = video_entries(self.folder, metadata, self.report)
+        rule = _v2_rule if "v2" in metadata.rpartition("/")[2] else plain_rule
+        self.videos = build_videos(entries, self.report, rule, frames_folder=self.frames_folder)
+        self.expects_masks = self.split in ("valid_u", "train")
+        masks = folders.masks or f"{self.split}/mask_dict.json"
+        self.truth = MaskDict.where_there(self.folder, masks, annotation_keys(entries)) if self.expects_masks else None
+
+
+class Lvvis(FileBenchmark):
+    """LV-VIS as the training mix has it: train only, MeViS's schema, texts are categories with underscores for spaces."""
+
+    name = "lvvis"
+    splits = ("train",)
+
+    def read(self, folders: Folders) -> None:
+        self.frames_folder = folders.frames or "train/JPEGImages"
+        entries = video_entries(self.folder, folders.metadata or "train/meta_expressions.json", self.report)
+        self.videos = build_videos(entries, self.report, _category_rule, frames_folder=self.frames_folder)
+        masks = folders.masks or "train/mask_dict.json"
+        self.truth = MaskDict.where_there(self.folder, masks, annotation_keys(entries))
+
+
+def _v2_rule(expression_id: str, found: Mapping[str, Any]) -> Expression:
+    no_target = found.get("anno_id") == []
+    return Expression(expression_id, text_of(found, "exp"), "no-target" if no_target else None, ids_of(found, "obj_id"))
+
+
+def _category_rule(expression_id: str, found: Mapping[str, Any]) -> Expression:
+    return Expression(expression_id, text_of(found, "exp").replace("_", " "), None, ids_of(found, "obj_id"))

@@ -1,0 +1,92 @@
+"""ReVOS: `meta_expressions_{split}_.json`, `mask_dict.json` for both splits, `mask_dict_foreground.json` for R."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vrshq.operators.masks.rle import Rle
+from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders, Video
+from vrshq.pipelines.evaluate.datasets.codes import MaskError, frames_of
+from vrshq.pipelines.evaluate.datasets.metadata import (
+    build_videos,
+    expression_entries,
+    ids_of,
+    plain_rule,
+    read_json,
+    video_entries,
+)
+from vrshq.pipelines.evaluate.datasets.problems import Report
+from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, Key, MaskDict
+
+FOREGROUND = "mask_dict_foreground.json"
+
+
+class Revos(FileBenchmark):
+    """Splits valid and train. `folders.masks` names the mask file; the foreground file is the one beside it.
+
+    `source` is the video id's first part where the id has slashes, e.g. "TAO" of "TAO/...".
+    """
+
+    name = "revos"
+    splits = ("valid", "train", "test", "test_unseen")  # the last two are those of `vrshq synth`
+    expects_foreground = True
+
+    def read(self, folders: Folders) -> None:
+        self.frames_folder = folders.frames or "JPEGImages"
+        metadata = folders.metadata or f"meta_expressions_{self.split}_.json"
+        entries = video_entries(self.folder, metadata, self.report)
+        self.videos = build_videos(
+            entries,
+            self.report,
+            plain_rule,
+            frames_folder=self.frames_folder,
+            source=lambda video_id, _: _prefix(video_id),
+        )
+        masks = folders.masks or "mask_dict.json"
+        self.truth = MaskDict.where_there(self.folder, masks, annotation_keys(entries))
+        parent = masks.rpartition("/")[0]
+        self._foreground_name = f"{parent}/{FOREGROUND}" if parent else FOREGROUND
+        self.has_foreground = self.folder.exists(self._foreground_name)
+        self._foreground: dict[str, Any] | None = None
+        self._last: tuple[str, list[list[Rle]]] | None = None  # all expressions of a video ask for the same
+
+    def foreground(self, video: Video) -> list[list[Rle]] | None:
+        """`masks_rle` of the video. None where the data set has no foreground file. Raises DatasetError where the video is
+        not in it, has fewer masks than frames, or one that is no mask: the public evaluator scores such a video 0."""
+        if not self.has_foreground:
+            return None
+        if self._last is not None and self._last[0] == video.video_id:
+            return self._last[1]
+        if self._foreground is None:
+            found = read_json(self.folder, self._foreground_name)
+            wanted = {listed.video_id for listed in self.videos}
+            # one copy, and only of this split
+            self._foreground = {key: found[key] for key in found if key in wanted} if isinstance(found, dict) else {}
+        where = f"{self.folder.uri_of(self._foreground_name)}: {video.video_id}"
+        entry = self._foreground.get(video.video_id)
+        masks = entry.get("masks_rle") if isinstance(entry, dict) else None
+        if not isinstance(masks, list):
+            raise DatasetError(f"{where} has no masks_rle")
+        if len(masks) < len(video.frames):
+            raise DatasetError(f"{where} has {len(masks)} masks for {len(video.frames)} frames")
+        try:
+            self._last = (video.video_id, frames_of(masks[: len(video.frames)]))
+        except MaskError as error:
+            raise DatasetError(f"{where}: {error}") from error
+        return self._last[1]
+
+
+def annotation_keys(entries: Mapping[str, Mapping[str, Any]]) -> dict[Key, tuple[str, ...]]:
+    """For each (video, expression) the keys of its annotations in mask_dict: `anno_id`, as str."""
+    unread = Report("", "")  # what is wrong with the entries was noted when the videos were built
+    return {
+        (video_id, expression_id): ids_of(expression, "anno_id")
+        for video_id, entry in entries.items()
+        for expression_id, expression in expression_entries(video_id, entry, unread)
+    }
+
+
+def _prefix(video_id: str) -> str | None:
+    first, slash, _ = video_id.partition("/")
+    return first if slash else None

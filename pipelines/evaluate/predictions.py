@@ -1,0 +1,310 @@
+"""Predicted masks of a benchmark, wherever they come from: a run's tables, a tree of PNG files, or one results.json."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+from vrshq.cluster.storage.folder import Folder, join_uri
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.masks.rle import Rle, encode
+from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
+from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
+from vrshq.pipelines.label.schema import MASKS, TRACKS
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class PredictionsError(DatasetError):
+    """The predictions cannot be read at all; one line that says what was given and what was expected."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted for one expression.
+
+    Attributes:
+        masks: one for each of the video's frames; None where it is missing.
+        value: of foreground in the files that a public evaluation would read: 255, or 1 where files hold 0 and 1.
+        presence: 0..1, where the method says how sure it is that its target is there.
+        scores: one for each frame, the higher the surer; who wins a pixel that two objects claim. None: not known.
+        problem: what is wrong with it on one line; the masks that can be used are there all the same.
+    """
+
+    masks: Sequence[Rle | None]
+    value: int = 255
+    presence: float | None = None
+    scores: Sequence[float] | None = None
+    problem: str | None = None
+
+
+class Predictions(ABC):
+    """An opened source of predictions; pickles by being opened again."""
+
+    uri: str
+
+    @abstractmethod
+    def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        """The predictions by expression_id, without those that are missing; None where the video has none at all."""
+
+
+def open_predictions(uri: str, root: str | None = None) -> Predictions:
+    """Predictions at `uri`, told apart by what is there.
+
+    Args:
+        uri: a run directory, a folder `[Annotations/]VIDEO/EXPRESSION/FRAME.png` with files of 0/1 or 0/255, a folder
+            `anno_0 .. anno_3` with `VIDEO/FRAME.png` whose values are object ids, or a `results.json` of
+            {video: {expression: {"prediction_masks": [RLE, ...]}}}. Local or in a bucket.
+        root: of the data set; a run that labelled more frames than the metadata lists is matched by their names there.
+
+    Raises:
+        PredictionsError, StorageError: nothing of the kind is there.
+    """
+    if uri.endswith(".json"):
+        return ResultsJson(uri)
+    folder = Folder(uri)
+    if folder.exists("run.json"):
+        return RunPredictions(uri, root)
+    if folder.is_empty():
+        raise PredictionsError(
+            f"{uri}: nothing is there; expected a run directory, a folder VIDEO/EXPRESSION/FRAME.png, or a results.json"
+        )
+    if not folder.child("anno_0").is_empty():
+        return PaletteTree(uri)
+    return PngTree(uri)
+
+
+class RunPredictions(Predictions):
+    """The masks of a run directory. Holds some columns of `tracks/`; reads a video's masks when they are asked for."""
+
+    def __init__(self, uri: str, root: str | None) -> None:
+        self.uri, self.root = uri, root
+        self.run = RunDirectory(uri)
+        manifest = self.run.read_manifest().select(["unit_id", "video_id"]).to_pydict()
+        self.units: dict[str, list[str]] = {}
+        for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
+            self.units.setdefault(video_id, []).append(unit_id)
+        wanted = ["video_id", "instruction_id", "status", "num_frames", "presence"]
+        self.tracks: dict[str, list[dict[str, Any]]] = {}
+        for track in self.run.read("tracks", TRACKS, wanted).to_pylist():
+            if track["status"] != "error":
+                self.tracks.setdefault(track["video_id"], []).append(track)
+
+    def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        tracks = self.tracks.get(video.video_id)
+        if not tracks:
+            return None
+        columns = ["instruction_id", "frame_index", "height", "width", "rle", "object_score"]
+        masks: dict[str, list[dict[str, Any]]] = {}
+        for row in self.run.read("masks", MASKS, columns, self.units[video.video_id]).to_pylist():
+            masks.setdefault(row["instruction_id"], []).append(row)
+        places: dict[int, list[int | None]] = {}
+        found = {}
+        for track in tracks:
+            count = track["num_frames"]
+            if count not in places:
+                places[count] = self._places(video, count)
+            rows = masks.get(track["instruction_id"], [])
+            found[track["instruction_id"]] = _from_rows(rows, track, places[count])
+        return found
+
+    def _places(self, video: Video, count: int) -> list[int | None]:
+        """For each of the video's frames its frame_index in the run, which counts the folder's files by their numbers."""
+        names = list(video.frames)
+        if count != len(names) and self.root is not None:
+            files = Folder(join_uri(self.root, video.uri)).list()
+            names = [name.rpartition(".")[0] for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+        if count != len(names):
+            return [None] * len(video.frames)
+        index = {name: place for place, name in enumerate(sorted(names, key=frame_number))}
+        return [index.get(name) for name in video.frames]
+
+
+class PngTree(Predictions):
+    """`[Annotations/]VIDEO/EXPRESSION/FRAME.png`; every value but 0 is foreground."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        folder = Folder(uri)
+        inner = folder.child("Annotations")
+        self.folder = folder if inner.is_empty() else inner
+
+    def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        try:
+            names = set(self.folder.list(video.video_id))
+        except ValueError:  # an id that is no name inside a folder
+            return None
+        if not names:
+            return None
+        found = {}
+        for expression in video.expressions:
+            prefix = f"{video.video_id}/{expression.expression_id}/"
+            if any(name.startswith(prefix) for name in names):
+                found[expression.expression_id] = self._read(prefix, video, names)
+        return found
+
+    def _read(self, prefix: str, video: Video, names: set[str]) -> Prediction:
+        masks: list[Rle | None] = []
+        values: set[int] = set()
+        problem = None
+        for frame in video.frames:
+            name = f"{prefix}{frame}.png"
+            if name not in names:
+                masks.append(None)
+                continue
+            try:
+                image = read_png(self.folder.read_bytes(name))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                problem = f"{name} cannot be read: {' '.join(str(error).split())[:200]}"
+                masks.append(None)
+                continue
+            values |= set(np.unique(image).tolist()) - {0}
+            masks.append(encoded(image != 0))
+        if len(values) > 1:
+            problem = problem or f"{prefix} holds several values besides 0: {sorted(values)[:5]}; all are foreground"
+        return Prediction(masks, value=max(values, default=255), problem=problem)
+
+
+class PaletteTree(Predictions):
+    """`anno_K/VIDEO/FRAME.png`, the official DAVIS layout: a pixel's value is the object's id, K the annotator.
+
+    Expression e on the object with id o is read from annotator e modulo 4, value o.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri, self.folder = uri, Folder(uri)
+
+    def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        images: dict[int, list[np.ndarray | None]] = {}
+        found = {}
+        for expression in video.expressions:
+            if not expression.expression_id.isdecimal() or len(expression.object_ids) != 1:
+                continue
+            annotator = int(expression.expression_id) % 4
+            if annotator not in images:
+                images[annotator] = [
+                    self._image(f"anno_{annotator}/{video.video_id}/{name}.png") for name in video.frames
+                ]
+            pictures = images[annotator]
+            if any(picture is not None for picture in pictures):
+                value = int(expression.object_ids[0])
+                masks = [None if picture is None else encoded(picture == value) for picture in pictures]
+                found[expression.expression_id] = Prediction(masks, value=1)
+        return found or None
+
+    def _image(self, name: str) -> np.ndarray | None:
+        try:
+            return read_png(self.folder.read_bytes(name))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
+
+class ResultsJson(Predictions):
+    """Sa2VA's results.json, the whole of which is held in memory."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        parent, _, name = uri.rpartition("/")
+        try:
+            content = json.loads(Folder(parent or ("/" if uri.startswith("/") else ".")).read_bytes(name))
+        except ValueError as error:
+            raise PredictionsError(f"{uri}: not JSON: {' '.join(str(error).split())[:200]}") from error
+        if not isinstance(content, dict):
+            raise PredictionsError(f"{uri}: expected an object of videos, got {type(content).__name__}")
+        self.videos: dict[str, Any] = content
+
+    def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        expressions = self.videos.get(video.video_id)
+        if not isinstance(expressions, dict):
+            return None
+        found = {}
+        for expression_id, entry in expressions.items():
+            codes = entry.get("prediction_masks") if isinstance(entry, dict) else None
+            if isinstance(codes, list):
+                found[str(expression_id)] = _from_codes(codes, len(video.frames))
+        return found
+
+
+def frame_number(name: str) -> tuple[int, str]:
+    """What frames are ordered by: the number at the end of their name."""
+    digits = re.search(r"(\d{1,18})$", name, re.ASCII)
+    return (int(digits[1]) if digits else -1, name)
+
+
+def read_png(data: bytes) -> np.ndarray:
+    """The values (height, width) of a PNG as stored: palette indices, grey values, or the largest channel of a colour."""
+    with Image.open(io.BytesIO(data)) as image:
+        values = np.asarray(image)
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    return values if values.ndim == 2 else values[..., :3].max(axis=2)
+
+
+def encoded(mask: np.ndarray) -> Rle:
+    """The run-length code of one mask (height, width)."""
+    return {"size": (int(mask.shape[0]), int(mask.shape[1])), "counts": encode(mask[None])[0].rle}
+
+
+def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
+    """Gives each pixel to one object at most, as one palette image holds it: the one surest on that frame, else the first.
+
+    The public code takes the largest mask probability; masks alone do not have it, so a frame's object score stands in.
+    """
+    names = list(predictions)
+    merged = {name: list(predictions[name].masks) for name in names}
+    for frame in range(max((len(predictions[name].masks) for name in names), default=0)):
+        here = [name for name in names if merged[name][frame] is not None]
+        scores = {name: (predictions[name].scores or [0.0] * (frame + 1))[frame] for name in here}
+        taken: Rle | None = None
+        for name in sorted(here, key=lambda name: (-scores[name], names.index(name))):
+            mask = merged[name][frame]
+            assert mask is not None
+            if taken is not None and tuple(taken["size"]) == tuple(mask["size"]):
+                if coco.area(coco.merge([taken, mask], intersect=True)):
+                    merged[name][frame] = encoded(coco.decode(mask) > coco.decode(taken))
+                taken = coco.merge([taken, mask])
+            elif taken is None:
+                taken = mask
+    return {name: replace(predictions[name], masks=merged[name], value=1) for name in names}
+
+
+def _from_rows(rows: list[dict[str, Any]], track: dict[str, Any], places: list[int | None]) -> Prediction:
+    """A run's rows of one instruction in the order of the video's frames."""
+    by_index = {row["frame_index"]: row for row in rows}
+    chosen = [None if place is None else by_index.get(place) for place in places]
+    masks: list[Rle | None] = [
+        None if row is None else {"size": (row["height"], row["width"]), "counts": row["rle"]} for row in chosen
+    ]
+    problem = None
+    if all(place is None for place in places):
+        problem = f"the run has {track['num_frames']} frames, the metadata {len(places)}, and no names to match them by"
+    return Prediction(
+        masks,
+        presence=track["presence"],
+        scores=[-np.inf if row is None else row["object_score"] for row in chosen],
+        problem=problem,
+    )
+
+
+def _from_codes(codes: list[Any], frames: int) -> Prediction:
+    masks: list[Rle | None] = []
+    problem = None if len(codes) == frames else f"{len(codes)} masks for {frames} frames"
+    for position, code in enumerate(codes[:frames]):
+        try:
+            found = as_rles(code)
+            if len(found) != 1:
+                raise MaskError(f"expected one mask, got {len(found)}")
+            masks += found
+        except MaskError as error:
+            masks.append(None)
+            problem = problem or f"mask {position} is not a run-length code: {error}"
+    return Prediction([*masks, *[None] * (frames - len(masks))], problem=problem)

@@ -1,0 +1,211 @@
+"""A run's masks as writers want them: video by video, instruction by instruction, every frame there."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.masks.rle import encode
+from vrshq.pipelines.export.names import is_video_file, number_names, source_names
+from vrshq.pipelines.label.schema import MASKS, TRACKS
+
+# Units whose masks are read at once: each read lists the table's folder.
+UNITS_AT_ONCE = 16
+_TRACK_COLUMNS = (
+    *("video_id", "instruction_id", "status", "num_frames", "height", "width", "presence"),
+    *("error_type", "error_message"),
+)
+
+
+@dataclass(frozen=True)
+class FrameMask:
+    """One frame's mask: COCO's compressed counts, area in pixels, box (x, y, width, height), SAM2's object logit.
+
+    `score` is None where the run has no row for the frame; the mask is empty then.
+    """
+
+    rle: bytes
+    area: int
+    bbox: tuple[int, int, int, int]
+    score: float | None
+
+    @property
+    def probability(self) -> float | None:
+        """The score as a probability, 0..1."""
+        if self.score is None or math.isnan(self.score):
+            return None
+        return 1 / (1 + math.exp(-max(min(self.score, 700.0), -700.0)))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One instruction's masks, one for each frame of its video; all empty for status "error"."""
+
+    instruction_id: str
+    text: str
+    status: str
+    presence: float | None
+    masks: Sequence[FrameMask]
+
+
+@dataclass
+class Summary:
+    """What an export wrote, and what it could not.
+
+    Attributes:
+        written: instructions by status ("ok", "empty", "error"; error: written as empty masks).
+        failed: those of status "error", with the reason.
+        left_out: instructions without anything to write: the run knows neither frames nor size, or did not finish them.
+        unfinished: how many of those the run did not finish.
+        renamed: ids that cannot be paths -> what their files are called.
+        notes: what a user must know about the files.
+    """
+
+    run: str
+    format: str
+    videos: int = 0
+    frames: int = 0
+    written: Counter[str] = field(default_factory=Counter)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    unfinished: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What a command prints: counts, then what went otherwise than a user may expect."""
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.written.items())) or "none"
+        lines = [f"{self.videos} videos, {sum(self.written.values())} instructions ({counts}), {self.frames} masks"]
+        if self.left_out:
+            lines.append(
+                f"{len(self.left_out)} instructions left out, {self.unfinished} of them not finished by the run"
+            )
+        if self.renamed:
+            lines.append(f"{len(self.renamed)} ids renamed because they cannot be paths")
+        shown = [f"note: {note}" for note in self.notes[:5]]
+        return lines + shown + ([f"and {len(self.notes) - 5} more notes"] if len(self.notes) > 5 else [])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For export.json."""
+        return vars(self) | {"written": dict(sorted(self.written.items()))}
+
+
+@dataclass(frozen=True)
+class RunVideo:
+    """A video of a run. `names`: its frames' names without suffix."""
+
+    video_id: str
+    uri: str
+    num_frames: int
+    height: int
+    width: int
+    names: list[str]
+
+
+Answers = Iterator[tuple[RunVideo, Iterator[Answer]]]
+
+
+def read_answers(run: RunDirectory, summary: Summary) -> Answers:
+    """The videos of a run in the manifest's order, each with its instructions; take the latter before the next video.
+
+    Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. What cannot be written is noted in `summary`.
+    """
+    tracks = _Tracks(run)
+    for (video_id, uri), found in groupby(_instructions(run), key=lambda item: (item.video_id, item.uri)):
+        size = tracks.sizes.get(video_id)
+        if size is None:
+            for item in found:
+                _leave_out(item, tracks.row(item), summary)
+            continue
+        names = source_names(uri, size[0])
+        if names is None and not is_video_file(uri):
+            summary.notes.append(f"{video_id}: {uri} does not list {size[0]} frames now, so they are named by number")
+        summary.videos += 1
+        yield RunVideo(video_id, uri, *size, names or number_names(size[0])), _answers(found, size, tracks, summary)
+
+
+@dataclass(frozen=True)
+class _Instruction:
+    video_id: str
+    uri: str
+    instruction_id: str
+    text: str
+    rows: pa.Table
+
+
+def _instructions(run: RunDirectory) -> Iterator[_Instruction]:
+    manifest = run.read_manifest().select(["unit_id", "video_id", "video_uri", "instruction_ids", "texts"])
+    for start in range(0, manifest.num_rows, UNITS_AT_ONCE):
+        units = manifest.slice(start, UNITS_AT_ONCE).to_pylist()
+        masks = run.read("masks", MASKS, unit_ids=[unit["unit_id"] for unit in units])
+        for unit in units:
+            own = masks.filter(pc.equal(masks["video_id"], unit["video_id"]))
+            for instruction_id, text in zip(unit["instruction_ids"], unit["texts"], strict=True):
+                rows = own.filter(pc.equal(own["instruction_id"], instruction_id))
+                yield _Instruction(unit["video_id"], unit["video_uri"], instruction_id, text, rows)
+
+
+class _Tracks:
+    """`tracks/` by instruction, and each video's (frames, height, width) where some instruction knows them."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.table = run.read("tracks", TRACKS, _TRACK_COLUMNS)
+        keys = zip(self.table["video_id"].to_pylist(), self.table["instruction_id"].to_pylist(), strict=True)
+        self.places = {key: place for place, key in enumerate(keys)}
+        columns = [self.table[name].to_pylist() for name in ("video_id", "num_frames", "height", "width")]
+        self.sizes: dict[str, tuple[int, int, int]] = {
+            video_id: (frames, height, width)
+            for video_id, frames, height, width in zip(*columns, strict=True)
+            if frames and height and width
+        }
+
+    def row(self, item: _Instruction) -> dict[str, Any] | None:
+        place = self.places.get((item.video_id, item.instruction_id))
+        return None if place is None else self.table.slice(place, 1).to_pylist()[0]
+
+
+def empty_mask(height: int, width: int) -> FrameMask:
+    """A mask without a pixel."""
+    return FrameMask(encode(np.zeros((1, height, width), bool))[0].rle, 0, (0, 0, 0, 0), None)
+
+
+def _answers(
+    found: Iterator[_Instruction], size: tuple[int, int, int], tracks: _Tracks, summary: Summary
+) -> Iterator[Answer]:
+    frames, height, width = size
+    empty = empty_mask(height, width)
+    for item in found:
+        track = tracks.row(item)
+        if track is None:
+            _leave_out(item, track, summary)
+            continue
+        if track["status"] == "error":
+            _note(summary.failed, item, track)
+        masks = [empty] * frames
+        for row in item.rows.to_pylist():
+            x, y, box_width, box_height = row["bbox"]
+            masks[row["frame_index"]] = FrameMask(
+                row["rle"], row["area"], (x, y, box_width, box_height), row["object_score"]
+            )
+        summary.written[track["status"]] += 1
+        summary.frames += frames
+        yield Answer(item.instruction_id, item.text, track["status"], track["presence"], masks)
+
+
+def _leave_out(item: _Instruction, track: dict[str, Any] | None, summary: Summary) -> None:
+    summary.unfinished += track is None
+    _note(summary.left_out, item, track)
+
+
+def _note(notes: list[dict[str, str]], item: _Instruction, track: dict[str, Any] | None) -> None:
+    reason = "not finished" if track is None else f"{track['error_type']}: {track['error_message']}"
+    notes.append({"video_id": item.video_id, "instruction_id": item.instruction_id, "reason": reason})

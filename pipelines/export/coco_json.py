@@ -1,0 +1,107 @@
+"""COCO's JSON by image, YouTube-VIS's by video, and ReVOS's with the results file that its evaluators read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from vrshq.pipelines.export.answers import Answer, Answers, FrameMask, RunVideo, Summary
+from vrshq.pipelines.export.names import path_of
+from vrshq.pipelines.export.sinks import JsonFile
+
+CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
+HEAD: dict[str, Any] = {"info": {"description": "masks of a vrshq run"}, "licenses": [], "categories": CATEGORIES}
+
+
+def write_coco(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+    """`annotations.json`: an image for each frame, an annotation for each mask that is not empty, one category.
+
+    An annotation also holds `video_id`, `instruction_id`, `caption` (the text) and `score` (the frame's object logit as a
+    probability); an image `video_id` and `frame_index`.
+    """
+    with JsonFile(output / "annotations.json", HEAD, {"images": "[]", "annotations": "[]"}) as file:
+        first_image = annotation_id = 1
+        for video, found in answers:
+            for index, name in enumerate(video.names):
+                image = {"id": first_image + index, "file_name": f"{path_of(video.video_id)}/{name}.jpg"}
+                size = {"height": video.height, "width": video.width}
+                file.add("images", image | size | {"video_id": video.video_id, "frame_index": index})
+            for answer in found:
+                for index, mask in enumerate(answer.masks):
+                    if mask.area:
+                        annotation = {"id": annotation_id, "image_id": first_image + index, "category_id": 1}
+                        file.add("annotations", annotation | _coco_mask(video, answer, mask))
+                        annotation_id += 1
+            first_image += video.num_frames
+
+
+def write_ytvis(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+    """`annotations.json` in YouTube-VIS's form, and `submission.json`, its list of results, scored by presence."""
+    with (
+        JsonFile(output / "annotations.json", HEAD, {"videos": "[]", "annotations": "[]"}) as file,
+        JsonFile(output / "submission.json", {}, {"": "[]"}) as submission,
+    ):
+        annotation_id = 0
+        for number, (video, found) in enumerate(answers, start=1):
+            names = [f"{path_of(video.video_id)}/{name}.jpg" for name in video.names]
+            size = {"height": video.height, "width": video.width, "length": video.num_frames}
+            file.add("videos", {"id": number, "file_names": names} | size | {"video_id": video.video_id})
+            for answer in found:
+                annotation_id += 1
+                masks = [_rle(video, mask) if mask.area else None for mask in answer.masks]
+                text = {"instruction_id": answer.instruction_id, "caption": answer.text}
+                common = {"video_id": number, "category_id": 1, "segmentations": masks}
+                boxes = [list(mask.bbox) if mask.area else None for mask in answer.masks]
+                areas = [mask.area or None for mask in answer.masks]
+                own = {"id": annotation_id, "bboxes": boxes, "areas": areas, "iscrowd": 0}
+                file.add("annotations", own | common | size | text)
+                presence = answer.presence if answer.presence is not None and not math.isnan(answer.presence) else 0.0
+                submission.add("", common | {"score": presence} | text)
+
+
+def write_revos(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+    """`results.json` with `{video: {instruction: {"prediction_masks": [RLE per frame]}}}`, as Sa2VA's evaluators read it;
+    `meta_expressions_train_.json` and `mask_dict.json`, the run as a data set in ReVOS's layout, without `type_id`.
+
+    Holds one video's masks.
+    """
+    with (
+        JsonFile(output / "results.json", {}, {"": "{}"}) as results,
+        JsonFile(output / "meta_expressions_train_.json", {}, {"videos": "{}"}) as metadata,
+        JsonFile(output / "mask_dict.json", {}, {"": "{}"}) as mask_dict,
+    ):
+        annotation = 0
+        for number, (video, found) in enumerate(answers):
+            predictions: dict[str, Any] = {}
+            expressions: dict[str, Any] = {}
+            for place, answer in enumerate(found):
+                masks = [_rle(video, mask) for mask in answer.masks]
+                predictions[answer.instruction_id] = {"prediction_masks": masks}
+                ids: dict[str, list[int]] = {"obj_id": [], "anno_id": []}
+                if any(mask.area for mask in answer.masks):
+                    ids = {"obj_id": [place], "anno_id": [annotation]}
+                    entries = [code if mask.area else None for code, mask in zip(masks, answer.masks, strict=True)]
+                    mask_dict.add("", entries, key=str(annotation))
+                    annotation += 1
+                expressions[answer.instruction_id] = {"exp": answer.text} | ids
+            results.add("", predictions, key=video.video_id)
+            entry = {"expressions": expressions, "frames": video.names, "height": video.height, "width": video.width}
+            metadata.add("videos", entry | {"vid_id": number}, key=video.video_id)
+
+
+def _rle(video: RunVideo, mask: FrameMask) -> dict[str, Any]:
+    return {"size": [video.height, video.width], "counts": mask.rle.decode("ascii")}
+
+
+def _coco_mask(video: RunVideo, answer: Answer, mask: FrameMask) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "segmentation": _rle(video, mask),
+        "area": mask.area,
+        "bbox": list(mask.bbox),
+        "iscrowd": 0,
+    }
+    if mask.score is not None and not math.isnan(mask.score):
+        found["score"] = 1 / (1 + math.exp(-max(min(mask.score, 700.0), -700.0)))
+    text = {"video_id": video.video_id, "instruction_id": answer.instruction_id, "caption": answer.text}
+    return found | text

@@ -1,0 +1,78 @@
+"""File names out of untrusted ids, and the names of a video's frames."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.operators.video.files import IMAGE_SUFFIXES
+
+# "%" itself, control characters, and what Windows and zip readers take for something else
+_UNSAFE = re.compile(r'[%\\:*?"<>|\x00-\x1f\x7f]')
+_RESERVED = re.compile(r"\.(?=(png|json|xml|zip)$)", re.IGNORECASE)
+_LONGEST = 200  # bytes; file systems allow 255 for a part, suffix included
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})", flags=re.DOTALL | re.ASCII)
+
+
+def part_of(text: str) -> str:
+    """One part of a path, without slashes, for an id; different ids give different parts.
+
+    Harmless ids stay as they are. Unsafe characters become %XX as in a URL, so do the dots of "." and "..", and the last
+    dot of what looks like a file's name; an empty id becomes "%"; a very long one keeps its beginning and ends in a hash.
+    """
+    part = _UNSAFE.sub(_escape, text).replace("/", "%2F")
+    part = part.replace(".", "%2E") if part in (".", "..") else _RESERVED.sub("%2E", part)
+    if len(part.encode()) > _LONGEST:
+        beginning = part.encode()[: _LONGEST - 40].decode(errors="ignore")
+        part = f"{beginning}%~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    return part or "%"
+
+
+def path_of(text: str) -> str:
+    """A relative path for an id whose slashes are folders, as in ReVOS; never leads outside its folder."""
+    return "/".join(part_of(part) for part in text.split("/"))
+
+
+def number_names(count: int) -> list[str]:
+    """00000, 00001, ..."""
+    return [f"{index:05d}" for index in range(count)]
+
+
+def source_names(video_uri: str, count: int) -> list[str] | None:
+    """The names without suffix of a folder's numbered frames, in the order of their numbers.
+
+    None where `video_uri` is not a folder of `count` such frames (any more). Costs one listing.
+    """
+    if is_video_file(video_uri):
+        return None
+    try:
+        names = Folder(video_uri).list()
+    except (StorageError, ValueError):
+        return None
+    return _numbered(names, count)
+
+
+def is_video_file(video_uri: str) -> bool:
+    """Whether there is a file, not a folder, at a video's uri."""
+    folder, _, name = video_uri.rstrip("/").rpartition("/")
+    try:
+        return Folder(folder or "/").exists(name)
+    except (StorageError, ValueError):
+        return False
+
+
+def _numbered(names: Sequence[str], count: int) -> list[str] | None:
+    # the rule of vrshq.operators.video.files.inspect_folder, which gave the frames their indices
+    stems: dict[int, str] = {}
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        match = _NUMBERED.fullmatch(stem)
+        if "/" not in name and not name.startswith(".") and match and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES:
+            stems[int(match[2])] = part_of(stem)
+    return [stems[number] for number in sorted(stems)] if len(stems) == count else None
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"

@@ -1,0 +1,71 @@
+"""`vrshq export`: a run's masks in the formats of other tools and of the benchmarks' servers.
+
+read the manifest, tracks and masks a few units at a time -> one writer -> export.json, which says what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vrshq.cluster.storage.folder import is_remote
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.export import ExportError
+from vrshq.pipelines.export.answers import Answers, Summary, read_answers
+from vrshq.pipelines.export.coco_json import write_coco, write_revos, write_ytvis
+from vrshq.pipelines.export.cvat import write_cvat
+from vrshq.pipelines.export.davis import write_davis
+from vrshq.pipelines.export.fiftyone import write_fiftyone
+from vrshq.pipelines.export.sinks import to_json
+from vrshq.pipelines.export.trees import write_mevis, write_png_tree, write_ref_youtube_vos
+
+FORMATS: dict[str, Callable[[Answers, Path, Summary], None]] = {
+    "png-tree": write_png_tree,
+    "mevis-zip": write_mevis,
+    "refytvos-zip": write_ref_youtube_vos,
+    "davis-official": write_davis,
+    "coco-rle": write_coco,
+    "ytvis-json": write_ytvis,
+    "revos-json": write_revos,
+    "cvat": write_cvat,
+    "fiftyone": write_fiftyone,
+}
+
+
+def export(run_uri: str, format_name: str, output: str) -> Summary:
+    """Writes a run's masks in another format.
+
+    Args:
+        run_uri: the run directory, local or in a bucket, finished or not.
+        format_name: one of `FORMATS`; each writer's docstring says what its files are.
+        output: a new or empty local folder.
+
+    Returns:
+        what was written and what could not be; the same is in `export.json`, which is written last. The same run gives the
+        same bytes.
+
+    Frames are named as the source's own files where the video is a folder of frames, else by number: 00000, 00001, ... An
+    instruction that failed has empty masks where its video's size and length are known; where they are not, and where the
+    run did not finish it, it is left out; both are listed. Ids never lead outside the output: see `names.part_of`.
+
+    Cost: memory for the masks of some units or, for davis-official, revos-json and fiftyone, of one video; one listing per
+    folder of frames.
+
+    Raises:
+        ExportError: an unknown format, or an output that is not a new local folder. StorageError: there is no such run.
+    """
+    if format_name not in FORMATS:
+        raise ExportError(f"no format {format_name!r}; expected one of {', '.join(FORMATS)}")
+    if is_remote(output):
+        raise ExportError(f"--output {output}: exports are written to a local folder; copy them from there")
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"--output {output} is not empty; give a new folder")
+    run = RunDirectory(run_uri)
+    run.read_manifest()  # no run, no folder
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = Summary(run.uri, format_name)
+    answers = read_answers(run, summary)
+    FORMATS[format_name](answers, folder, summary)
+    (folder / "export.json").write_text(to_json(summary.as_dict()) + "\n", encoding="utf-8")
+    return summary

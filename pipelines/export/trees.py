@@ -1,0 +1,55 @@
+"""Trees of PNG masks: `<video>/<instruction>/<frame>.png` with 0 and 255, in a folder or in a submission's zip."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vrshq.pipelines.export.answers import Answers, FrameMask, RunVideo, Summary, empty_mask
+from vrshq.pipelines.export.names import part_of, path_of
+from vrshq.pipelines.export.pictures import binary_png
+from vrshq.pipelines.export.sinks import FolderSink, Sink, ZipSink
+
+
+def write_png_tree(answers: Answers, output: Path, summary: Summary) -> None:
+    """`<video>/<instruction>/<frame>.png`."""
+    _write(answers, FolderSink(output), "", summary)
+
+
+def write_mevis(answers: Answers, output: Path, summary: Summary) -> None:
+    """MeViS's submission: `mevis.zip` with the videos' folders on top."""
+    with ZipSink(output / "mevis.zip") as sink:
+        _write(answers, sink, "", summary)
+
+
+def write_ref_youtube_vos(answers: Answers, output: Path, summary: Summary) -> None:
+    """Ref-YouTube-VOS's submission: `ref-youtube-vos.zip` with the folder Annotations on top."""
+    with ZipSink(output / "ref-youtube-vos.zip") as sink:
+        _write(answers, sink, "Annotations/", summary)
+
+
+def _write(answers: Answers, sink: Sink, top: str, summary: Summary) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for video, found in answers:
+            folder = path_of(video.video_id)
+            if folder != video.video_id:
+                summary.renamed[f"video {video.video_id}"] = folder
+            picture = _Pictures(video)
+            for answer in found:
+                part = part_of(answer.instruction_id)
+                if part != answer.instruction_id:
+                    summary.renamed[f"{video.video_id}, instruction {answer.instruction_id}"] = part
+                for name, data in zip(video.names, pool.map(picture, answer.masks), strict=True):
+                    sink.write(f"{top}{folder}/{part}/{name}.png", data)
+
+
+class _Pictures:
+    """The PNG of a mask of one video; the empty one is made once."""
+
+    def __init__(self, video: RunVideo) -> None:
+        self.size = (video.height, video.width)
+        self.empty = binary_png(empty_mask(*self.size), *self.size)
+
+    def __call__(self, mask: FrameMask) -> bytes:
+        return binary_png(mask, *self.size) if mask.area else self.empty

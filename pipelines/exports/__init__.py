@@ -1,5 +1,0 @@
-"""Writers of a run's masks, one file for each family of formats; `pipelines.export` chooses among them."""
-
-
-class ExportError(ValueError):
-    """The export cannot start; one line that says why."""

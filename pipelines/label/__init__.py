@@ -1,0 +1,1 @@
+"""Labelling: the instruction table, settings, placement, workers, rows and the run itself."""

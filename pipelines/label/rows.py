@@ -1,0 +1,138 @@
+"""From a finished unit to the rows of the run directory's tables."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from vrshq.operators.batch import Unit
+from vrshq.pipelines.label.instructions import carried_columns
+from vrshq.pipelines.label.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
+
+
+def tracks_schema(carried: pa.Schema) -> pa.Schema:
+    """`tracks/` of a run: the declared columns, then the instruction table's own."""
+    return pa.schema([*TRACKS, *carried])
+
+
+def unit_tables(unit: Unit, carried: pa.Schema, attempts: int = 1) -> dict[str, pa.Table]:
+    """All rows of one unit, whatever happened to it: exactly one of `tracks` per instruction.
+
+    Args:
+        unit: the columns of `vrshq.operators.batch` and of every operator that ran; missing ones are null in `tracks`.
+        carried: types of the instruction table's other columns.
+        attempts: how many times the unit was begun.
+    """
+    positions = range(len(unit["texts"]))
+    answered = [position for position in positions if unit["errors"][position] is None]
+    return {
+        "masks": _masks(unit, answered),
+        "tokens": _tokens(unit, answered),
+        "errors": _errors(unit, attempts),
+        "tracks": _tracks(unit, attempts, carried),
+    }
+
+
+def _masks(unit: Unit, answered: list[int]) -> pa.Table:
+    frames = unit["num_frames"] if answered else 0
+    rows = len(answered) * (frames or 0)
+
+    def flat(column: str) -> list[Any]:
+        return [value for position in answered for value in unit[column][position]]
+
+    ids = [unit["instruction_ids"][position] for position in answered for _ in range(frames)]
+    columns = [
+        pa.repeat(unit["video_id"], rows),
+        ids,
+        list(range(frames or 0)) * len(answered),
+        pa.repeat(pa.scalar(unit.get("height") or 0, pa.int32()), rows),
+        pa.repeat(pa.scalar(unit.get("width") or 0, pa.int32()), rows),
+        flat("rles"),
+        flat("areas"),
+        flat("bboxes"),
+        flat("frame_scores"),
+    ]
+    return _table(columns, MASKS)
+
+
+def _tokens(unit: Unit, answered: list[int]) -> pa.Table:
+    return _table(
+        [
+            [unit["video_id"]] * len(answered),
+            [unit["instruction_ids"][position] for position in answered],
+            *[[unit[column][position] for position in answered] for column in ("sampled_frames", "seg", "tak")],
+            [unit["d"]] * len(answered) if answered else [],
+        ],
+        TOKENS,
+    )
+
+
+def _errors(unit: Unit, attempts: int) -> pa.Table:
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [
+        {
+            "unit_id": unit["unit_id"],
+            "video_id": unit["video_id"],
+            "instruction_id": unit["instruction_ids"][position],
+            "stage": error["stage"],
+            "error_type": error["error_type"],
+            "message": error["message"],
+            "attempt": attempts,
+            "at": now,
+        }
+        for position, error in enumerate(unit["errors"])
+        if error is not None
+    ]
+    return pa.Table.from_pylist(rows, schema=ERRORS)
+
+
+def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
+    seconds = {stage: unit["seconds"].get(stage) for stage in STAGES}
+    rows = []
+    for position, text in enumerate(unit["texts"]):
+        error = unit["errors"][position]
+        status = "error" if error else "ok" if any(unit["areas"][position]) else "empty"
+        rows.append(
+            {
+                "video_id": unit["video_id"],
+                "video_uri": unit["video_uri"],
+                "instruction_id": unit["instruction_ids"][position],
+                "text": text,
+                "status": status,
+                "num_frames": unit.get("num_frames"),
+                "height": unit.get("height"),
+                "width": unit.get("width"),
+                "keyframe_index": _at(unit, "keyframe_index", position),
+                "sampled_frames": _at(unit, "sampled_frames", position),
+                "clip_probs": _at(unit, "clip_probs", position),
+                "similarities": _at(unit, "similarities", position),
+                "object_scores": _at(unit, "object_scores", position),
+                "presence": _at(unit, "presence", position),
+                "attempts": attempts,
+                "seconds": seconds,
+                "notes": _at(unit, "notes", position),
+                "error_type": error["error_type"] if error else None,
+                "error_message": error["message"] if error else None,
+                "schema_version": SCHEMA_VERSION,
+            }
+        )
+    table = pa.Table.from_pylist(rows, schema=TRACKS)
+    extra = carried_columns(unit["carried"], carried)
+    for field in carried:
+        table = table.append_column(field, extra[field.name])
+    return table
+
+
+def _at(unit: Unit, column: str, position: int) -> Any:
+    values = unit.get(column)
+    return values[position] if values else None
+
+
+def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
+    arrays = [
+        column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, type=field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,275 @@
+"""The actor of one pool: it holds its operators, runs them over a unit, and hands on small columns or writes the tables."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from vrshq.cluster.ray import guard
+from vrshq.cluster.storage.folder import fetch_to_local
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
+from vrshq.pipelines.label.rows import unit_tables
+from vrshq.pipelines.label.schema import MANIFEST, STAGES
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.models.locate import local_model
+
+logger = logging.getLogger("vrshq.units")
+
+OPERATORS = {
+    "decode": ("vrshq.operators.decode", "Decode"),
+    "presample": ("vrshq.operators.presample", "PreSample"),
+    "tokens": ("vrshq.operators.tokens", "Tokens"),
+    "fuse": ("vrshq.operators.fuse", "Fuse"),
+    "keyframe": ("vrshq.operators.keyframe", "SelectKeyframe"),
+    "propagate": ("vrshq.operators.propagate", "Propagate"),
+}
+# For how long a store may be away while work goes on; what is asked before it starts answers sooner.
+PATIENCE_S = 300.0
+# Errors after which nothing more runs on a GPU in the same process (asynchronous ones, and what they leave behind).
+_STICKY = re.compile(
+    r"CUDA error|device-side assert|illegal memory access|unspecified launch failure"
+    r"|CU(BLAS|DNN|SOLVER)_STATUS_(EXECUTION_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)",
+    re.IGNORECASE,
+)
+NEED_PIXELS = {"presample", "tokens", "keyframe", "propagate"}
+
+_floats = pa.list_(pa.list_(pa.float32()))
+_failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("message", pa.string())])
+
+# What crosses the object store between pools: some kB a unit, never pixels. One row per unit.
+WIRE = pa.schema(
+    [
+        *MANIFEST,
+        ("attempt", pa.int32()),
+        ("busy", pa.float64()),
+        ("decode_passes", pa.int64()),
+        ("errors", pa.list_(_failure)),
+        ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
+        ("num_frames", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("clip_probs", _floats),
+        ("sampled_frames", pa.list_(pa.list_(pa.int32()))),
+        ("notes", pa.list_(pa.string())),
+        ("seg", _floats),
+        ("tak", _floats),
+        ("d", pa.int32()),
+        ("similarities", _floats),
+        ("fused", _floats),
+        ("object_scores", _floats),
+        ("keyframe_index", pa.list_(pa.int32())),
+        ("presence", pa.list_(pa.float32())),
+    ]
+)
+
+RECEIPT = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("frames", pa.int64()),
+        ("ok", pa.int64()),
+        ("empty", pa.int64()),
+        ("errors", pa.int64()),
+        ("error_types", pa.list_(pa.string())),
+        ("error_example", pa.string()),
+        ("masks", pa.int64()),
+        ("bytes", pa.int64()),
+        ("attempt", pa.int32()),
+        ("busy", pa.float64()),
+        ("decode_passes", pa.int64()),
+        ("encoder_calls", pa.int64()),
+        ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
+    ]
+)
+
+
+class UnitWorker:
+    """Runs a pool's operators over units (rows of `MANIFEST` or `WIRE`); the last pool's worker writes their parts.
+
+    Args:
+        settings: `Settings` as JSON.
+        operators: names of the pool's operators, in order.
+        run: uri of the run directory.
+        device: torch's name of where the networks run.
+        carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
+        log_units: whether to write a JSON line on stderr when a unit begins and ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: str,
+        operators: tuple[str, ...],
+        run: str,
+        device: str,
+        carried: str,
+        log_units: bool = False,
+    ) -> None:
+        import torch
+
+        if log_units:
+            _log_units()
+        parsed = Settings.model_validate_json(settings)
+        torch.set_num_threads(parsed.resources.threads)
+        names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
+        configs = parsed.operator_configs(local_model(parsed.model), device)
+        self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
+        self.resources = parsed.resources
+        self.writes = "propagate" in operators
+        self.run = RunDirectory(run, patience_s=PATIENCE_S)
+        self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
+        self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        begin = time.perf_counter()
+        units = from_wire(table)
+        for unit in units:
+            _log("begin", unit_id=unit["unit_id"], video_id=unit["video_id"], attempt=unit["attempt"])
+        batch = self._run(new_batch(units))
+        for unit in rows_of(batch):
+            self._check_process(unit)
+        if not self.writes:
+            return to_wire({**batch, "busy": _added(batch["busy"], time.perf_counter() - begin)})
+        return pa.Table.from_pylist([self._write(unit, begin) for unit in rows_of(batch)], schema=RECEIPT)
+
+    def _run(self, batch: Batch) -> Batch:
+        """The operators over the batch, with remote videos on local scratch meanwhile."""
+        from vrshq.operators.decode import close_videos  # here, because it loads decoders
+
+        given = batch["video_uri"]
+        with contextlib.ExitStack() as stack:
+            local: list[str] = []
+            for index, uri in enumerate(given):
+                try:
+                    local.append(stack.enter_context(fetch_to_local(uri, self.scratch, patience_s=PATIENCE_S)))
+                except OSError as error:
+                    local.append(uri)
+                    why = failure("decode", error)
+                    batch["errors"][index] = [old or why for old in batch["errors"][index]]
+            batch = {**batch, "video_uri": local}
+            for operator in self.operators:
+                batch = run_operators([operator], batch)
+                if operator.name == "decode":
+                    self._allow_time(batch)
+            # what the live objects have counted, before they are closed
+            passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
+            features = batch.get("sam2_features", [None] * len(given))
+            batch["decode_passes"] = [sum(pair) for pair in zip(batch["decode_passes"], passes, strict=True)]
+            batch["encoder_calls"] = [one.encoder_calls if one else 0 for one in features]
+            close_videos(batch)
+        # a failure names the video as the user gave it, not its copy on scratch
+        errors = [
+            [error and {**error, "message": error["message"].replace(path, uri)} for error in failures]
+            for failures, path, uri in zip(batch["errors"], local, given, strict=True)
+        ]
+        return {**batch, "video_uri": given, "errors": errors}
+
+    def _allow_time(self, batch: Batch) -> None:
+        """Sets the deadline of a unit whose video is open, and whose length is known."""
+        frames = sum(frames or 0 for frames in batch["num_frames"])
+        guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"])))
+
+    def _check_process(self, unit: dict[str, Any]) -> None:
+        """Ends this process after an error that leaves its CUDA context unusable: each later unit would fail just so."""
+        for error in unit["errors"]:
+            if error and _STICKY.search(error["message"]):
+                raise guard.ProcessUnusable(f"{error['stage']}: {error['error_type']}: {error['message']}")
+
+    def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
+        tables = unit_tables(unit, self.carried, unit["attempt"])
+        written = self.run.commit_unit(unit["unit_id"], tables)
+        done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
+        _log("end", video_id=unit["video_id"], **done)
+        return done
+
+
+def _log(event: str, **content: Any) -> None:
+    line = {"event": event, "at": round(time.time(), 3), "pid": os.getpid(), **content}
+    logger.info("%s", json.dumps(line, ensure_ascii=False))
+
+
+def _log_units() -> None:
+    """JSON lines at the begin and end of each unit on stderr, which Ray keeps in the log file of each worker process."""
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, busy: float = 0.0) -> dict[str, Any]:
+    """What the driver learns about a written unit (a row of `RECEIPT`): counts and seconds, no content."""
+    statuses = tables["tracks"]["status"].to_pylist()
+    messages = tables["errors"]["message"]
+    return {
+        "unit_id": unit["unit_id"],
+        "frames": unit.get("num_frames") or 0,
+        "ok": statuses.count("ok"),
+        "empty": statuses.count("empty"),
+        "errors": statuses.count("error"),
+        "error_types": tables["errors"]["error_type"].to_pylist(),
+        "error_example": messages[0].as_py()[:300] if len(messages) else None,
+        "masks": tables["masks"].num_rows,
+        "bytes": written,
+        "attempt": tables["tracks"]["attempts"][0].as_py(),
+        "busy": busy,
+        "decode_passes": unit.get("decode_passes", 0),
+        "encoder_calls": unit.get("encoder_calls", 0),
+        "seconds": {stage: unit["seconds"].get(stage) for stage in STAGES},
+    }
+
+
+def load_operator(name: str) -> Callable[[Any], Operator]:
+    """The operator class of a name; imported here, so that an actor loads only the libraries that it needs."""
+    module, attribute = OPERATORS[name]
+    loaded: Callable[[Any], Operator] = getattr(importlib.import_module(module), attribute)
+    return loaded
+
+
+def _added(values: list[float], more: float) -> list[float]:
+    return [value + more for value in values]
+
+
+def rows_of(batch: Batch) -> list[dict[str, Any]]:
+    """The batch as one dict per unit."""
+    return [{column: values[index] for column, values in batch.items()} for index in range(len(batch["unit_id"]))]
+
+
+def from_wire(table: pa.Table) -> list[dict[str, Any]]:
+    """The units of a table of `MANIFEST` or `WIRE`."""
+    units: list[dict[str, Any]] = table.to_pylist()
+    for unit in units:
+        unit["attempt"] = unit.get("attempt") or 1
+        unit["busy"] = unit.get("busy") or 0.0
+        unit["decode_passes"] = unit.get("decode_passes") or 0
+        if "seconds" in unit:
+            unit["seconds"] = {stage: value for stage, value in unit["seconds"].items() if value is not None}
+    return units
+
+
+def to_wire(batch: Batch) -> pa.Table:
+    """The batch as a table for the next pool, without live columns."""
+    size = len(batch["unit_id"])
+    kept = {name: values for name, values in batch.items() if name not in LIVE_COLUMNS | {"encoder_calls"}}
+    unknown = sorted(set(kept) - set(WIRE.names))
+    if unknown:
+        raise RuntimeError(f"columns {', '.join(unknown)} have no type in the wire schema")
+    arrays = [pa.array(kept.get(field.name, [None] * size), type=field.type) for field in WIRE]
+    return pa.Table.from_arrays(arrays, schema=WIRE)
+
+
+def encode_schema(schema: pa.Schema) -> str:
+    """An Arrow schema as text, the inverse of what `UnitWorker` reads."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()

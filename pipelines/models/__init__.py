@@ -1,0 +1,1 @@
+"""Model files: finding, converting and publishing bundles."""

@@ -1,0 +1,160 @@
+"""`vrshq publish`: from a bundle to a folder in the layout of the published weights.
+
+bundle -> two shards as torch saves them, with their index -> the MLLM's config.json and tokenizer files -> the pre-sampling
+CLIP as transformers saves it -> bundle.json, where that layout does not tell all sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
+from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.weights import DERIVED, Checkpoint, load_clip, map_file, open_checkpoint
+from vrshq.pipelines.models.convert import (
+    CLIP_TOKENIZER,
+    DTYPES,
+    Converted,
+    appearing_whole,
+    checked_dtype,
+    derive_sizes,
+    new_folder,
+    verified,
+)
+from vrshq.pipelines.models.locate import local_model
+
+_LLAMA = ("model.embed_tokens.", "model.layers.", "model.norm.")
+_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def publish(source: str, output: str, *, adapter: str | None = None, dtype: str | None = None) -> Converted:
+    """Writes weights in the published layout, which `convert` and `--model` read. The reference's code was not tried on it.
+
+    Holds one of the two shards in memory. An adapter is merged. A bundle without the LM head, which masks do not need, gives
+    a folder without it.
+
+    Args:
+        source: local folder, bucket uri or hub id of a bundle, or of weights in the published layout.
+        output: local folder that does not exist yet, or is empty.
+        adapter: folder, uri or hub id of a LoRA adapter; default: the source's own, if it has one.
+        dtype: of all tensors: float32, float16 or bfloat16; default: as stored.
+
+    Raises:
+        CheckpointError: the source is no whole model, or an argument cannot be used.
+        StorageError: a bucket cannot be read.
+    """
+    target = new_folder(output)
+    kind = checked_dtype(dtype)
+    opened = open_bundle(
+        local_model(source, "SOURCE"), adapter=Path(local_model(adapter, "--adapter")) if adapter else None
+    )
+    checkpoint, model = verified(opened, source)
+    opened = replace(opened, model=model)
+    stored = str(next(iter(checkpoint.tensors.values())).dtype).removeprefix("torch.")
+    with appearing_whole(target) as folder:
+        _write_shards(checkpoint, folder, kind)
+        _write_json(folder / "config.json", _config(model, dtype or stored))
+        _write_tokenizer(opened, model, folder)
+        _write_clip(opened, folder / "clip", kind or DTYPES.get(stored, torch.float32))
+        presence = {"presence": opened.presence} if opened.presence else {}
+        if presence or not _is_told(folder, model):
+            description = {"format": FORMAT, "name": target.name, **presence, "model": model.to_dict()}
+            _write_json(folder / DESCRIPTION, description)
+        open_checkpoint(open_bundle(str(folder))).check(model)
+    bundle = open_bundle(str(target))
+    tensors = open_checkpoint(bundle).tensors.values()
+    return Converted(bundle, len(tensors), sum(tensor.nbytes for tensor in tensors))
+
+
+def _write_shards(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+    """The LLaMA in the first file, all else but the pre-sampling CLIP in the second."""
+    names = [name for name in checkpoint.tensors if not name.startswith("clip.") and not name.endswith(tuple(DERIVED))]
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, first in ((1, True), (2, False)):
+        file = f"pytorch_model-{number:05d}-of-00002.bin"
+        shard = {name: checkpoint.read(name, dtype=dtype) for name in names if name.startswith(_LLAMA) == first}
+        torch.save(shard, folder / file)
+        weight_map |= dict.fromkeys(shard, file)
+        total += sum(tensor.nbytes for tensor in shard.values())
+    _write_json(folder / "pytorch_model.bin.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _config(model: ModelConfig, dtype: str) -> dict[str, Any]:
+    """The MLLM's settings under the names that Chat-UniVi's and the reference's code read."""
+    language, clusters = model.language, model.clustering.clusters
+    return {
+        "architectures": ["VrshqForCausalLM"],
+        "model_type": "ChatUniVi",
+        "hidden_act": "silu",
+        "hidden_size": language.hidden_size,
+        "intermediate_size": language.intermediate_size,
+        "num_hidden_layers": language.num_layers,
+        "num_attention_heads": language.num_heads,
+        "num_key_value_heads": language.num_key_value_heads,
+        "rms_norm_eps": language.rms_norm_eps,
+        "rope_theta": language.rope_theta,
+        "rope_scaling": None,
+        "max_position_embeddings": language.max_positions,
+        "vocab_size": language.vocab_size,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": False,
+        "config": {
+            "use_cluster": True,
+            **{f"spatial_cluster_rate{level}": number for level, number in enumerate(clusters)},
+        },
+        "mm_hidden_size": model.tower.hidden_size,
+        "mm_use_im_start_end": True,
+        "mm_use_im_patch_token": False,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -2,
+        "use_mm_proj": True,
+        "out_dim": model.out_dim,
+        "train_mask_decoder": True,
+        "torch_dtype": dtype,
+    }
+
+
+def _write_tokenizer(opened: Bundle, model: ModelConfig, folder: Path) -> None:
+    shutil.copyfile(opened.folder / "tokenizer.model", folder / "tokenizer.model")
+    language = model.language
+    _write_json(folder / "added_tokens.json", {"[SEG]": language.seg_token_id, "[TAK]": language.tak_token_id})
+    _write_json(folder / "special_tokens_map.json", {**_TOKENS, "pad_token": "<unk>"})
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": False}
+    _write_json(folder / "tokenizer_config.json", {**settings, **_TOKENS, "model_max_length": 2048})
+
+
+def _write_clip(opened: Bundle, folder: Path, dtype: torch.dtype) -> None:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one shard, and the command says itself what it writes
+    try:
+        load_clip(opened, "cpu", dtype).save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    for name in CLIP_TOKENIZER:
+        if (opened.clip / name).exists():
+            shutil.copyfile(opened.clip / name, folder / name)
+
+
+def _is_told(folder: Path, model: ModelConfig) -> bool:
+    """Whether names, shapes and config.json alone give these sizes."""
+    shards = [*folder.glob("*.bin"), *(folder / "clip").glob("*.safetensors")]
+    shapes = {name: tuple(tensor.shape) for file in shards for name, tensor in map_file(file).items()}
+    try:
+        return derive_sizes(folder, folder / "clip", shapes) == model
+    except CheckpointError:
+        return False
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

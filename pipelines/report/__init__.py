@@ -1,0 +1,1 @@
+"""Contact sheets and the HTML page of a run."""

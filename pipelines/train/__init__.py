@@ -1,0 +1,1 @@
+"""Training: settings, data sources, checkpoints, and stages in one process or on Ray."""

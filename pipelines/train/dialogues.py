@@ -1,0 +1,173 @@
+"""Readers of the training mixture's dialogues: LLaVA-Instruct and the three lists of Chat-UniVi-Instruct.
+
+Layouts as the public loader of VRS-HQ reads them; every path is inside the given root. It draws one of the three lists with
+equal weights, asks an item's last question alone, and never uses items without a picture or a video. Apart from that
+loader: what holds a conversation is known by its list, not by letters in the file's name; a question keeps its own answer;
+a question that does not mention the picture is asked with it all the same; frames are not numbered.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from vrshq.cluster.storage.folder import Folder, StorageNotFoundError, fetch_to_local
+from vrshq.operators.decode import open_video
+from vrshq.operators.models.preprocess import CLIP_MEAN
+from vrshq.operators.training.clip import Clip, choose_frames
+from vrshq.pipelines.evaluate.datasets.base import DatasetError
+from vrshq.pipelines.train.images import read_image, read_json
+
+logger = logging.getLogger(__name__)
+
+MIMIC = "Fine-tuning/MIMIC_imageonly"
+MIMIC_PARTS = ("CGD", "LA", "SD")
+VIDEO = "Fine-tuning/VIDEO"
+SCIENCE = "ScienceQA_tuning"
+# How many of Chat-UniVi's items may be drawn until one can be read, as in its loader: copies of it lack files.
+TRIES = 10
+PADDING = tuple(int(255 * mean) for mean in CLIP_MEAN)
+LONGEST = 2048  # pixels; without it, padding makes gigabytes of a picture one pixel high
+
+Place = Callable[[str], str | None]
+Read = Callable[[Folder, Sequence[str], np.random.Generator], np.ndarray]
+
+
+class Dialogues:
+    """A list of items, each with the names of what it is about and a conversation.
+
+    Args:
+        listing: JSON, a list of {`key`: a name or several, "conversations": [{"from", "value"}]}; others are left out.
+        place: from an item's name to a path inside the folder; None where it lies in no known one: the item is left out.
+        read: from an item's paths to frames (n, H, W, 3) uint8 RGB.
+        key: "image" or "video".
+        last: keep the last question and answer only.
+        most: items with more pictures than this are left out: the prompt would have no room for the answer.
+        tries: how many items may be drawn until one can be read. Those passed over are logged; what the last one raises,
+            and any other failure of the storage, is raised.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        folder: Folder,
+        listing: str,
+        place: Place,
+        read: Read,
+        *,
+        key: str = "image",
+        last: bool = True,
+        most: int = 1,
+        tries: int = TRIES,
+    ) -> None:
+        self.source, self.folder, self.read, self.key, self.tries = source, folder, read, key, tries
+        self.items: list[tuple[list[str], tuple[tuple[str, str], ...]]] = []
+        for item in read_json(folder, listing):
+            named = item.get(key) or []
+            places = [place(str(name)) for name in (named if isinstance(named, list) else [named])]
+            names = [name for name in places if name is not None]
+            turns = pairs(item.get("conversations") or [])
+            if turns and 0 < len(places) <= most and len(names) == len(places):
+                self.items.append((names, tuple(turns[-1:] if last else turns)))
+        if not self.items:
+            raise DatasetError(f"{folder.uri_of(listing)}: no conversations about a picture or a video")
+
+    def draw(self, random: np.random.Generator) -> Clip:
+        for left in reversed(range(self.tries)):
+            names, turns = self.items[random.integers(len(self.items))]
+            try:
+                frames = self.read(self.folder, names, random)
+            except (
+                ValueError,
+                StorageNotFoundError,
+            ) as error:  # not a picture or a video, a name that leaves the folder
+                if not left:
+                    raise
+                logger.warning("%s: passed over: %s", self.source, error)
+            else:
+                return Clip(self.source, frames, is_video=self.key == "video", turns=turns)
+        raise AssertionError("tries: expected at least 1")
+
+
+def pairs(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
+    """(question, answer) of each "human" turn that a "gpt" turn follows."""
+    found = []
+    for asked, said in itertools.pairwise(conversation):
+        if asked.get("from") == "human" and said.get("from") == "gpt":
+            found.append((str(asked["value"]), str(said["value"])))
+    return found
+
+
+def whole_picture(folder: Folder, names: Sequence[str], _: np.random.Generator) -> np.ndarray:
+    return read_image(folder, names[0])[None]
+
+
+def padded_pictures(folder: Folder, names: Sequence[str], _: np.random.Generator) -> np.ndarray:
+    return squares([read_image(folder, name) for name in names])
+
+
+def sampled_video(
+    folder: Folder, names: Sequence[str], random: np.random.Generator, frames: tuple[int, int]
+) -> np.ndarray:
+    """A random frame of each of `frames` (least, most) segments of a video file; all of a shorter one."""
+    scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
+    with fetch_to_local(folder.uri_of(names[0]), scratch) as path, open_video(path) as video:
+        return video.frames(choose_frames(random, video.num_frames, *frames).tolist())
+
+
+def squares(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, S, S, 3) uint8: pictures (H, W, 3) in the middle of squares of CLIP's mean colour; S is the longest side of all.
+
+    What is longer than `LONGEST` is shrunk to it first.
+    """
+    padded = []
+    for pixels in images:
+        image = Image.fromarray(pixels)
+        image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), PADDING)
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        padded.append(square)
+    side = max(square.width for square in padded)
+    return np.stack([np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)) for square in padded])
+
+
+def llava_instruct(folder: Folder) -> Dialogues:
+    """Whole conversations about pictures of COCO, which are not padded."""
+    listing = "llava_dataset/llava_instruct_150k.json"
+    return Dialogues("llava-instruct", folder, listing, "coco/train2017/{}".format, whole_picture, last=False, tries=1)
+
+
+def mimic(folder: Folder, most: int) -> Dialogues:
+    """MIMIC-IT's pictures, often two that are compared; the first of CGD, LA and SD in a file's name is its folder."""
+
+    def place(name: str) -> str | None:
+        part = next((part for part in MIMIC_PARTS if part in name), None)
+        return part and f"{MIMIC}/{part}/images/{name}"
+
+    listing = f"{MIMIC}/MIMIC-IT-imageonly.json"
+    return Dialogues("chat-univi-mimic", folder, listing, place, padded_pictures, most=most)
+
+
+def science_qa(folder: Folder, most: int) -> Dialogues:
+    """ScienceQA's questions that have a picture; its names are written with backslashes."""
+
+    def place(name: str) -> str:
+        return f"{SCIENCE}/train/" + name.replace("\\", "/")
+
+    listing = f"{SCIENCE}/llava_train_QCM-LEA.json"
+    return Dialogues("chat-univi-sqa", folder, listing, place, padded_pictures, most=most)
+
+
+def video_chat(folder: Folder, frames: tuple[int, int]) -> Dialogues:
+    """Questions about ActivityNet's videos; `frames`: (least, most) of a clip."""
+    listing, place = f"{VIDEO}/video_chat.json", f"{VIDEO}/Activity_Videos/{{}}".format
+    read = functools.partial(sampled_video, frames=frames)
+    return Dialogues("chat-univi-video", folder, listing, place, read, key="video")

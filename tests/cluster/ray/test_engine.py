@@ -1,0 +1,232 @@
+"""Promises of `vrshq.cluster.ray.engine`, on a real local Ray."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.support.engine_workers import CannotLoad, DiesLoading, Doubles, LoadsOnce, Step
+from tests.support.s3_server import S3_BUCKET
+from vrshq.cluster.ray.engine import Lost, NotEnoughResources, Pool, WorkerError, stream_receipts
+from vrshq.cluster.ray.resources import cluster_resources
+from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.storage.run_directory import RunDirectory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    with ray_session(num_cpus=4, object_store_memory=200_000_000):
+        yield
+
+
+def units(count: int) -> pa.Table:
+    return pa.table({"unit_id": [f"{number:04x}" for number in range(count)], "number": pa.array(range(count))})
+
+
+def pool(
+    name: str,
+    worker: type = Step,
+    *,
+    actors: int = 1,
+    batch_size: int = 1,
+    deadline_s: float | None = None,
+    **arguments: Any,
+) -> Pool:
+    if issubclass(worker, Step):
+        arguments["name"] = name
+    return Pool(
+        name=name,
+        worker=worker,
+        arguments=arguments,
+        actors=actors,
+        num_cpus=0.5,
+        batch_size=batch_size,
+        deadline_s=deadline_s,
+    )
+
+
+def sent(manifest: pa.Table | str, pools: list[Pool], attempts: int = 1) -> tuple[list[dict[str, Any]], list[Lost]]:
+    """The rows that came, and the units that are lost."""
+    answers = list(stream_receipts(manifest, pools, attempts=attempts))
+    return [one for one in answers if isinstance(one, dict)], [one for one in answers if isinstance(one, Lost)]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("vrshq.cluster")]
+
+
+def test_every_unit_goes_through_every_pool_once_and_alone() -> None:
+    pools = [pool("a", actors=2), pool("b", batch_size=4), pool("c")]
+    rows, lost = sent(units(20), pools)
+    assert sorted(row["number"] for row in rows) == list(range(20))
+    assert {row["trail"] for row in rows} == {"abc"}
+    # The pool of batches must not make later units share a call, and so a fate.
+    assert {(row["rows"], row["attempt"]) for row in rows} == {(1, 1)}
+    assert lost == []
+
+
+def test_a_unit_that_kills_its_worker_costs_only_itself_and_a_bounded_number_of_tries(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = str(tmp_path / "log")
+    pools = [pool("a", deadly=[3], log=log, actors=2), pool("b", deadly=[7], log=log)]
+    with caplog.at_level(logging.WARNING, "vrshq.cluster.ray.engine"):
+        rows, lost = sent(units(12), pools, attempts=2)
+    assert sorted(row["number"] for row in rows) == [number for number in range(12) if number not in (3, 7)]
+    assert {row["attempt"] for row in rows} == {1}
+    assert Counter(line for line in Path(log).read_text().splitlines() if "dies" in line) == {"dies 3": 2, "dies 7": 2}
+    assert sorted((one.row["number"], one.attempts, one.reason) for one in lost) == [
+        (3, 2, "its worker process died"),
+        (7, 2, "its worker process died"),
+    ]
+    assert said(caplog)[-1].endswith("is lost after 2 attempts: its worker process died")
+
+
+def test_the_last_try_of_a_unit_is_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    rows, lost = sent(units(6), [pool("a", deadly=[1, 2, 4], log=str(log), seconds=0.5, actors=3)], attempts=3)
+    assert (len(rows), len(lost)) == (3, 3)
+    last = log.read_text().splitlines()[-6:]
+    assert [line.split()[0] for line in last] == ["begin", "dies"] * 3
+    assert [line.split()[1] for line in last[::2]] == [line.split()[1] for line in last[1::2]]
+
+
+def test_a_unit_that_hangs_is_given_up_at_its_deadline_and_the_reason_says_where(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "vrshq.cluster.ray.guard"):
+        rows, lost = sent(units(6), [pool("a", hangs=[2], actors=2, deadline_s=6)], attempts=2)
+    assert sorted(row["number"] for row in rows) == [0, 1, 3, 4, 5]
+    assert [(one.row["number"], one.attempts) for one in lost] == [(2, 2)]
+    assert re.fullmatch(
+        r"took longer than [67] s \(it was in __call__ of tests.support.engine_workers, line \d+\)", lost[0].reason
+    ), lost[0].reason
+    stalls = [line for line in said(caplog) if "has been in pool a for" in line]
+    assert len(stalls) == 2
+    assert all(re.match(r"unit 0002 .* \(process \d+ on node [0-9a-f]{8}\); it will be given up in", s) for s in stalls)
+
+
+def test_a_hang_that_holds_pythons_lock_is_ended_too() -> None:
+    rows, lost = sent(units(3), [pool("a", hangs_in_c=[1], deadline_s=2)])
+    assert sorted(row["number"] for row in rows) == [0, 2]
+    assert [(one.row["number"], one.reason) for one in lost] == [(1, "took longer than 2 s")]
+
+
+def test_a_worker_that_asks_for_more_time_gets_it() -> None:
+    rows, lost = sent(units(2), [pool("a", seconds=3, asks_for=60, deadline_s=1)])
+    assert (len(rows), lost) == (2, [])
+
+
+def test_a_process_that_can_do_no_more_is_replaced_and_its_unit_tried_again() -> None:
+    rows, lost = sent(units(6), [pool("a", unusable_once=[2])], attempts=2)
+    assert sorted((row["number"], row["attempt"]) for row in rows) == [(n, 2 if n == 2 else 1) for n in range(6)]
+    assert lost == []
+    assert len({row["pid"] for row in rows if row["attempt"] == 1}) == 2
+
+
+def test_a_worker_that_raises_loses_its_unit_and_says_why() -> None:
+    rows, lost = sent(units(4), [pool("a", wrong=[1])], attempts=2)
+    assert sorted(row["number"] for row in rows) == [0, 2, 3]
+    assert [(one.attempts, one.reason) for one in lost] == [(2, "pool a: TypeError: a bug in two lines")]
+
+
+def test_a_unit_that_is_done_although_no_row_came_is_not_sent_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pools = [pool("a", deadly=[1, 3], log=str(log))]
+    answers = list(stream_receipts(units(4), pools, attempts=3, finished=lambda: {"0001", "0003"}))
+    assert sorted(answer["number"] for answer in answers if isinstance(answer, dict)) == [0, 2]
+    assert len(answers) == 2
+    assert Counter(line for line in log.read_text().splitlines() if "dies" in line) == {"dies 1": 1, "dies 3": 1}
+
+
+def test_a_pool_grows_to_its_limit_while_there_is_work() -> None:
+    growing = Pool(name="a", worker=Step, arguments={"name": "a", "seconds": 1.0}, actors=1, max_actors=3, num_cpus=1)
+    receipts = stream_receipts(units(300), [growing], attempts=1)
+    pids: set[int] = set()
+    while len(pids) < 3:  # on a busy machine actors take their time to start, but there is work until they have
+        row = next(receipts)
+        assert isinstance(row, dict)
+        pids.add(row["pid"])
+    receipts.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="max_actors 1 is less than actors 2"):
+        Pool(name="a", worker=Step, actors=2, max_actors=1)
+
+
+def test_receipts_come_as_soon_as_they_are_there_and_a_run_can_be_left() -> None:
+    receipts = stream_receipts(units(200), [pool("a", seconds=0.5)], attempts=1)
+    begin = time.monotonic()
+    first = next(receipts)
+    assert isinstance(first, dict)
+    assert first["trail"] == "a"
+    assert time.monotonic() - begin < 60
+    receipts.close()  # type: ignore[attr-defined]
+    # Its actors are gone: four CPUs hold these pools only if nothing else runs.
+    pools = [Pool(name="a", worker=Step, arguments={"name": "a"}, actors=3, num_cpus=1)]
+    assert len(list(stream_receipts(units(6), pools, attempts=2))) == 6
+
+
+def test_a_worker_may_answer_with_more_rows_and_no_row() -> None:
+    assert len(list(stream_receipts(units(3), [pool("a", Doubles)], attempts=1))) == 6
+    assert list(stream_receipts(units(0), [pool("a")], attempts=1)) == []
+
+
+def test_a_manifest_is_read_from_where_it_lies(s3_server: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    for uri in (str(tmp_path), f"s3://{S3_BUCKET}/engine"):
+        run = RunDirectory(uri)
+        run.write_manifest(units(5))
+        rows, _ = sent(run.manifest_uri, [pool("a")])
+        assert sorted(row["number"] for row in rows) == list(range(5))
+    with pytest.raises(OSError, match=r"nothing\.parquet: cannot read: no such file"):
+        next(stream_receipts(str(tmp_path / "nothing.parquet"), [pool("a")], attempts=1))
+
+
+def test_a_worker_that_cannot_start_ends_the_run_with_its_reason() -> None:
+    expected = r"^pool a cannot start: FileNotFoundError: no weights at s3://bucket/weights$"
+    with pytest.raises(WorkerError, match=expected):
+        list(stream_receipts(units(4), [pool("a", CannotLoad)], attempts=2))
+
+
+def test_a_worker_whose_process_dies_while_it_starts_ends_the_run() -> None:
+    with pytest.raises(WorkerError, match=r"^pool a: the worker's process died 3 times while it started"):
+        list(stream_receipts(units(4), [pool("a", DiesLoading)], attempts=2))
+
+
+def test_a_pool_that_has_lost_all_its_actors_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"^pool a cannot start: RuntimeError: the GPU has fallen off the bus$"):
+        list(stream_receipts(units(6), [pool("a", LoadsOnce, deadly=[2], mark=str(tmp_path / "mark"))], attempts=2))
+
+
+def test_asking_for_more_than_the_cluster_has_is_one_line() -> None:
+    assert cluster_resources().cpus == 4
+    wanted = {
+        "needs 2 GPUs, the cluster has 0": Pool(name="a", worker=Step, actors=2, num_gpus=1),
+        "needs 5 CPUs, the cluster has 4": Pool(name="a", worker=Step, actors=5, num_cpus=1),
+    }
+    for message, asked in wanted.items():
+        with pytest.raises(NotEnoughResources) as caught:
+            next(stream_receipts(units(8), [asked], attempts=2))
+        assert str(caught.value) == message
+    with pytest.raises(NotEnoughResources, match=r"^needs 1024\.0 GiB of memory, the cluster has \d"):
+        next(stream_receipts(units(8), [Pool(name="a", worker=Step, memory=2**40)], attempts=2))
+
+
+def test_mistaken_pools_are_refused() -> None:
+    class Local:
+        pass
+
+    with pytest.raises(ValueError, match="top of an importable module"):
+        Pool(name="a", worker=Local)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Pool(name="a", worker=Step, actors=0)
+    with pytest.raises(ValueError, match="same name"):
+        next(stream_receipts(units(1), [pool("a"), pool("a")], attempts=1))
+    with pytest.raises(ValueError, match="no pools"):
+        next(stream_receipts(units(1), [], attempts=1))

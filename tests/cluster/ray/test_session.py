@@ -1,0 +1,60 @@
+"""Promises of `vrshq.cluster.ray.session`: what a user sees of Ray, and what is left of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.s3_server import free_port
+from vrshq.cluster.ray.session import ray_session
+
+SCRIPT = """
+import pyarrow as pa
+from vrshq.cluster.ray.engine import Pool, stream_receipts
+from vrshq.cluster.ray.session import ray_session
+from tests.support.engine_workers import Step
+
+with ray_session(num_cpus=3, num_gpus=1, object_store_memory=100_000_000):
+    for deadly in [], [2]:
+        arguments = {"name": "a", "deadly": deadly}
+        pools = [Pool(name="a", worker=Step, arguments=arguments, actors=2, num_cpus=0.5, num_gpus=0.5)]
+        units = pa.table({"unit_id": ["0", "1", "2", "3"], "number": range(4)})
+        answers = stream_receipts(units, pools, attempts=2)
+        print(sorted(answer["number"] for answer in answers if isinstance(answer, dict)))
+"""
+
+
+def test_a_run_prints_only_its_own_words_and_a_line_for_each_lost_unit() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout == "[0, 1, 2, 3]\n[0, 1, 3]\n"
+    assert done.stderr == (
+        "attempt 1 of unit 2 failed: its worker process died\n"
+        "attempt 2 of unit 2 failed: its worker process died\n"
+        "unit 2 is lost after 2 attempts: its worker process died\n"
+    )
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", nowhere)
+    with pytest.raises(ConnectionError, match=f"^no Ray cluster answers at {nowhere}") as caught, ray_session():
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_servers_address_is_refused_with_the_way_to_go() -> None:
+    for address in ("http://127.0.0.1:8265", "ray://127.0.0.1:10001"):
+        with pytest.raises(ConnectionError, match="vrshq submit"), ray_session(address):
+            pass
+
+
+def test_a_connection_that_was_there_before_is_left_alone() -> None:
+    import ray
+
+    with ray_session(num_cpus=2, object_store_memory=100_000_000):
+        with ray_session():
+            assert ray.cluster_resources()["CPU"] == 2
+        assert ray.is_initialized()
+    assert not ray.is_initialized()

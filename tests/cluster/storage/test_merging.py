@@ -1,0 +1,150 @@
+"""Promises of compaction: the same rows in fewer files, whatever kills it and whenever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vrshq.cluster.storage import merging
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.run_directory import RunDirectory
+
+MASKS = pa.schema([("video", pa.string()), ("frame", pa.int32()), ("rle", pa.binary())])
+TRACKS = pa.schema([("video", pa.string()), ("status", pa.string())])
+UNITS = [f"{number * 7919 % 257:04x}" for number in range(23)]  # no order of names
+FAILED = {UNITS[3], UNITS[11]}
+
+
+def fill(run: RunDirectory, units: list[str]) -> None:
+    for number, unit in enumerate(UNITS):
+        if unit in units:
+            video = f"video {number:02d}"
+            frames = [{"video": video, "frame": frame, "rle": bytes([frame]) * number} for frame in range(number % 5)]
+            status = "error" if unit in FAILED else "ok"
+            tables = {
+                "masks": pa.Table.from_pylist(frames, schema=MASKS),
+                "tracks": pa.table({"video": [video], "status": [status]}, schema=TRACKS),
+            }
+            if unit in FAILED:
+                tables["errors"] = pa.table({"video": [video], "status": ["why"]}, schema=TRACKS)
+            run.commit_unit(unit, tables)
+
+
+def content(run: RunDirectory) -> tuple[list[object], list[object]]:
+    masks = run.read("masks", MASKS).sort_by([("video", "ascending"), ("frame", "ascending")])
+    return masks.to_pylist(), run.read("tracks", TRACKS).sort_by("video").to_pylist()
+
+
+def by_pattern(folder: str, table: str) -> list[str]:
+    """The videos that a query engine sees which reads all Parquet files of the table's folder."""
+    files = sorted(Path(folder, table).glob("*.parquet"))
+    return [row["video"] for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def test_a_complete_run_becomes_one_file_a_table_in_the_order_of_the_manifest(place: str) -> None:
+    run = RunDirectory(place)
+    fill(run, UNITS)
+    before = content(run)
+    assert run.compact(UNITS, to_the_end=True) == {"masks": (16, 1), "tracks": (21, 1), "tokens": (0, 0)}
+    assert content(run) == before
+    names = run.folder.list("tracks")
+    assert len(names) == 3  # the merged one, and those of the two units that failed
+    merged = next(name for name in names if "merged" in name)
+    with run.folder.open_read(merged) as file:
+        videos = pq.read_table(file)["video"].to_pylist()
+    assert videos == sorted(videos)
+    assert len(videos) == 21
+    assert run.finished_units() == set(UNITS)
+    assert run.errored_units() == FAILED
+    assert run.compact(UNITS, to_the_end=True) == {"masks": (0, 0), "tracks": (0, 0), "tokens": (0, 0)}
+    assert content(run) == before
+
+
+def test_while_units_are_missing_small_remainders_stay_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(str(tmp_path))
+    fill(run, UNITS[:20])
+    assert run.compact(UNITS, to_the_end=False) == {"masks": (0, 0), "tracks": (0, 0), "tokens": (0, 0)}
+    size = run.folder.sizes("tracks")[f"tracks/part-{UNITS[0]}.parquet"]
+    monkeypatch.setattr(merging, "TARGET_BYTES", 4 * size)
+    parts, files = run.compact(UNITS, to_the_end=False)["tracks"]
+    assert (parts, files) == (16, 4)
+    fill(run, UNITS[20:])
+    before = content(run)
+    run.compact(UNITS, to_the_end=True)
+    assert content(run) == before
+    assert sorted(by_pattern(str(tmp_path), "tracks")) == [f"video {number:02d}" for number in range(23)]
+
+
+def test_rows_of_single_units_come_from_their_row_groups_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(str(tmp_path))
+    fill(run, UNITS)
+    wanted = [[UNITS[4]], [UNITS[9], UNITS[22]], [UNITS[3], UNITS[5]], ["ffff"], []]
+    before = [run.read("masks", MASKS, unit_ids=units).sort_by("video").to_pylist() for units in wanted]
+    assert [len(rows) for rows in before] == [4, 6, 3, 0, 0]
+    monkeypatch.setattr(merging, "_ROW_GROUP_BYTES", 100)
+    run.compact(UNITS, to_the_end=True)
+    merged = next(Path(tmp_path, "masks").glob("merged*"))
+    assert pq.ParquetFile(merged).num_row_groups > 3
+    after = [run.read("masks", MASKS, unit_ids=units).sort_by("video").to_pylist() for units in wanted]
+    assert after == before
+
+
+class Killed(BaseException):
+    """As a SIGKILL: nobody catches it."""
+
+
+def test_killed_at_any_point_nothing_is_lost_or_twice_and_the_next_call_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_READERS", 1)
+    original = RunDirectory(str(tmp_path / "original"))
+    fill(original, UNITS)
+    size = original.folder.sizes("tracks")[f"tracks/part-{UNITS[0]}.parquet"]
+    monkeypatch.setattr(merging, "TARGET_BYTES", 9 * size)
+    before = content(original)
+    kills = 0
+    while True:
+        run = RunDirectory(str(tmp_path / str(kills)))
+        fill(run, UNITS)
+        left = [kills]
+        with monkeypatch.context() as patch:
+            for act in ("write_bytes", "write_file", "remove"):
+                done = getattr(Folder, act)
+
+                def counted(self: Folder, *given: object, done: object = done, left: list[int] = left) -> None:
+                    if left[0] == 0:
+                        raise Killed
+                    left[0] -= 1
+                    done(self, *given)  # type: ignore[operator]
+
+                patch.setattr(Folder, act, counted)
+            try:
+                run.compact(UNITS, to_the_end=True)
+                break
+            except Killed:
+                pass
+        assert content(run) == before
+        assert (run.finished_units(), run.errored_units()) == (set(UNITS), FAILED)
+        run.compact(UNITS, to_the_end=True)
+        assert content(run) == before
+        for table in ("masks", "tracks"):
+            videos = by_pattern(str(tmp_path / str(kills)), table)
+            assert sorted(videos) == sorted(by_pattern(str(tmp_path / "original"), table))
+        kills += 1
+    assert kills > 40
+
+
+def test_a_failed_unit_of_a_compacted_run_can_be_done_again(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    fill(run, UNITS)
+    run.compact(UNITS, to_the_end=True)
+    unit = UNITS[3]
+    run.forget_unit(unit)
+    assert run.finished_units() == set(UNITS) - {unit}
+    run.commit_unit(unit, {"tracks": pa.table({"video": ["video 03"], "status": ["ok"]}, schema=TRACKS)})
+    tracks = run.read("tracks", TRACKS).sort_by("video").to_pylist()
+    assert [row["status"] for row in tracks].count("error") == 1
+    assert len(tracks) == 23

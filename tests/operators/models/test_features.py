@@ -1,0 +1,104 @@
+"""Promise 4 for image features: what is held of a video does not grow with its length, and frames are still encoded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.array_video import ArrayVideo
+from tests.support.clips import h264
+from vrshq.operators.decode import DecodeConfig, Video, open_video
+from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.sam2.features import Frames, VideoFeatures
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.propagate import condition_all, propagate_all
+
+WINDOW = 32  # the most frames that a sweep encodes ahead
+
+
+def segmenter() -> Segmenter:
+    return shared_network("untrained-tiny", "segmenter", "cpu", "float32")
+
+
+@cache
+def frame_bytes() -> int:
+    size = segmenter().image_size
+    with torch.inference_mode():
+        return segmenter().encode(torch.zeros(1, 3, size, size)).nbytes
+
+
+@dataclass
+class Swept:
+    """`most` and `left`: frames whose features were held at the fullest moment and after the sweeps."""
+
+    most: int
+    left: int
+    encoded: int
+    outputs: list[tuple[int, int]]
+
+
+def sweep(video: Frames, keyframes: list[int], budget_frames: int = 10_000) -> Swept:
+    """Tracks one instruction from each keyframe through the video, with room for so many frames' features."""
+    features = VideoFeatures(segmenter(), video, budget_bytes=budget_frames * frame_bytes(), batch_size=4)
+    starts = dict(enumerate(keyframes))
+    size = segmenter().image_size // 4
+    mask = torch.full((size, size), -1.0)
+    mask[: size // 2] = 1.0
+    conditioned = condition_all(segmenter(), features, starts, dict.fromkeys(starts, mask), 0)
+    memories = {position: memory for position, (_, memory) in conditioned.items()}
+    most, outputs = 0, []
+    for step in propagate_all(segmenter(), features, starts, memories, video.num_frames, 16):
+        most = max(most, features.kept_bytes // frame_bytes())
+        outputs += [(item.position, item.frame) for item in step]
+    return Swept(most, features.kept_bytes // frame_bytes(), features.encoder_calls, outputs)
+
+
+@pytest.mark.parametrize("total", [50, 150])
+def test_for_one_instruction_a_video_of_any_length_holds_one_window_of_frames(total: int) -> None:
+    swept = sweep(ArrayVideo(total), [total // 2])
+    assert swept.encoded == total
+    assert swept.most <= WINDOW + 1
+    assert swept.left <= 1
+    assert sorted(swept.outputs) == [(0, frame) for frame in range(total) if frame != total // 2]
+
+
+@pytest.mark.parametrize("total", [60, 120])
+def test_for_several_instructions_only_what_lies_between_their_keyframes_is_kept_for_the_way_back(total: int) -> None:
+    swept = sweep(ArrayVideo(total), [20, 30, 26])
+    assert swept.encoded == total
+    assert swept.most <= WINDOW + 11
+    assert swept.left <= 1
+    assert len(set(swept.outputs)) == len(swept.outputs) == 3 * (total - 1)
+
+
+def test_what_does_not_fit_into_the_budget_is_encoded_again_within_it() -> None:
+    swept = sweep(ArrayVideo(60), [5, 55], budget_frames=12)
+    assert swept.most <= 12
+    assert 60 < swept.encoded <= 2 * 60
+    assert len(set(swept.outputs)) == 2 * 59
+
+
+def test_a_frame_that_was_forgotten_can_be_asked_for_again() -> None:
+    features = VideoFeatures(segmenter(), ArrayVideo(3), budget_bytes=1 << 30, batch_size=1)
+    before = features.get([1])
+    features.forget(1)
+    features.forget(1)
+    assert features.kept_bytes == 0
+    assert torch.equal(features.get([1]).s16, before.s16)
+    assert features.encoder_calls == 2
+
+
+@pytest.mark.parametrize("decord", [True, False])
+def test_a_sweep_back_begins_to_decode_once_for_each_window(decord: bool, tmp_path: Path) -> None:
+    path = h264(tmp_path / "clip.mp4", frames=100)
+    with open_video(str(path), DecodeConfig(frame_cache_bytes=0, decord=decord)) as video:
+        assert isinstance(video, Video)
+        before = video.decode_passes
+        swept = sweep(video, [99])
+        assert swept.encoded == 100
+        # one for the keyframe; a window may lie in two runs of decord's
+        assert video.decode_passes - before <= 1 + 2 * -(-99 // WINDOW)

@@ -1,0 +1,211 @@
+"""The quality report of `vrshq evaluate`: break-downs by what is asked, tracking, calibration, figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from tests.support import dataset_fixtures as fixtures
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.synth import SynthConfig
+from vrshq.pipelines.evaluate.breakdowns import calibration
+from vrshq.pipelines.evaluate.datasets import Video, open_benchmark
+from vrshq.pipelines.evaluate.report import Bar, bar_figure, published_rows
+from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.evaluate.scores import keyframe_distances
+from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.synth.run import synth
+
+# Few and small, so that a video is labelled in seconds; long enough for frames 8 and more from any keyframe at an end.
+CONFIG = SynthConfig(frames=(10, 12), short_sides=(64,), expressions=1)
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("quality") / "set"
+    synth(str(root), videos=2, seed=3, split="test", form="jpeg", config=CONFIG, use_ray=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def labelled(synthetic: Path) -> Path:
+    """An evaluation of the untrained model, with its run."""
+    output = synthetic.parent / "labelled"
+    evaluate("revos", str(synthetic), str(output), Settings(), split="test", use_ray=False)
+    return output
+
+
+def read(output: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return json.loads((output / "scores.json").read_text()), pq.read_table(output / "scores.parquet").to_pylist()
+
+
+def write_truth(root: Path, folder: Path, split: str) -> Path:
+    """The truth of a data set as predictions: VIDEO/EXPRESSION/FRAME.png."""
+    benchmark = open_benchmark("revos", str(root), split=split)
+    for video in benchmark.videos:
+        for expression in video.expressions:
+            for name, codes in zip(video.frames, benchmark.masks(video, expression), strict=True):
+                mask = (
+                    coco.decode(coco.merge(codes))
+                    if codes
+                    else np.zeros((video.height or 0, video.width or 0), np.uint8)
+                )
+                path = folder / video.video_id / expression.expression_id / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask * 255).save(path)
+    return folder
+
+
+def test_expressions_are_broken_down_by_the_words_of_the_data_set(synthetic: Path, tmp_path: Path) -> None:
+    predictions = write_truth(synthetic, tmp_path / "pred", "test")
+    evaluate("revos", str(synthetic), str(tmp_path / "out"), predictions=str(predictions), split="test", use_ray=False)
+    scores, rows = read(tmp_path / "out")
+    listed = json.loads((synthetic / "meta_expressions_test_.json").read_text())["videos"]
+    entries = [entry for video in listed.values() for entry in video["expressions"].values()]
+    assert [(row["asks"], row["subtype"]) for row in rows] == [(entry["asks"], entry["subtype"]) for entry in entries]
+    for name, key in (("asks", "{asks}"), ("subtype", "{asks}: {subtype}")):
+        for found, absent in ((scores["breakdowns"], False), (scores["no_target_breakdowns"], True)):
+            names = [key.format(**entry) for entry in entries if (entry["kind"] == "absent") == absent]
+            assert {value: part["expressions"] for value, part in found[name].items()} == {
+                value: names.count(value) for value in names
+            }
+            assert all((part["J"], part["F"], part["JF"]) == (100, 100, 100) for part in found[name].values())
+    assert scores["breakdowns"]["kind"].keys() == {"referring", "reasoning"}
+    absent = scores["no_target_breakdowns"]["asks"].values()
+    assert all((part["false_positive_rate"], part["presence"]) == (0, 0) for part in absent)
+    assert scores["no_target"]["false_positive_rate"] == 0
+    # predictions in files tell neither of keyframes nor how sure they are
+    assert scores["tracking"] is None
+    assert scores["calibration"] is None
+
+
+def test_tracking_is_measured_from_the_keyframe_that_tracks_names(labelled: Path) -> None:
+    scores, rows = read(labelled)
+    tracks = RunDirectory(str(labelled)).read("tracks", TRACKS, ["video_id", "instruction_id", "keyframe_index"])
+    keyframes = {(one["video_id"], one["instruction_id"]): one["keyframe_index"] for one in tracks.to_pylist()}
+    on_keyframe, shares = [], []
+    for row in rows:
+        keyframe = keyframes[row["video_id"], row["expression_id"]]
+        assert row["frame_distance"] == [abs(frame - keyframe) for frame in range(row["frames"])]
+        assert sum(row["frame_shown"]) == row["truth_frames"]
+        assert 100 * np.mean(row["frame_J"]) == pytest.approx(row["J_fixed"], abs=1e-4)
+        if row["kind"] != "no-target":
+            shares.append(row["frame_shown"][keyframe])
+            on_keyframe += [row["frame_J"][keyframe]] if row["frame_shown"][keyframe] else []
+    tracking = scores["tracking"]
+    assert tracking["expressions"] == len(shares)
+    assert tracking["keyframes_with_object"] == pytest.approx(np.mean(shares))
+    assert tracking["distances"]["0"]["J"] == pytest.approx(100 * np.mean(on_keyframe), rel=1e-6)
+    assert list(tracking["distances"]) == ["0", "1-3", "4-7", "8-15", "16+"]
+    assert tracking["far"]["8+"]["frames"] == tracking["distances"]["8-15"]["frames"] > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "keyframe", "want"),
+    [
+        (["00000", "00005", "00010"], (1, 3), [1, 0, 1]),
+        (["00010", "00000", "00005"], (2, 3), [0, 2, 1]),  # a run counts by the numbers, whatever the metadata's order
+        (["9", "10", "11"], (0, 3), [0, 1, 2]),
+        (["00000", "00005"], (1, 3), None),  # other frames than were labelled
+        (["00000", "00005"], None, None),
+    ],
+)
+def test_distances_count_frames_of_the_labelled_video(
+    names: list[str], keyframe: tuple[int, int] | None, want: list[int] | None
+) -> None:
+    assert keyframe_distances(Video("v", tuple(names), (), "v"), keyframe) == want
+
+
+def answers(presence: list[float], target: list[bool], masked: list[bool]) -> dict[str, np.ndarray]:
+    return {
+        "status": np.array(["ok"] * len(presence), object),
+        "kind": np.array(["referring" if one else "no-target" for one in target], object),
+        "presence": np.array(presence),
+        "frames": np.full(len(presence), 4),
+        "empty_frames": np.array([2 if one else 4 for one in masked]),
+    }
+
+
+def test_calibration_counts_answered_expressions_and_finds_the_threshold() -> None:
+    found = calibration(answers([0.9, 0.8, 0.6, 0.1], [True, True, False, False], [True, True, True, False]))
+    assert found is not None
+    assert found["expressions"] == sum(one["count"] for one in found["bins"]) == 4
+    assert found["brier_score"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.01) / 4)
+    assert found["brier_score_of_base_rate"] == 0.25
+    assert found["threshold"] == {"allowed": 0.05, "presence": 0.6, "no_target": 0.0, "target": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("presence", "target"),
+    [([0.9, 0.8], [True, True]), ([0.9, 0.8], [False, False]), ([1.0, 0.0], [True, False])],
+)
+def test_calibration_is_left_out_where_it_says_nothing(presence: list[float], target: list[bool]) -> None:
+    assert calibration(answers(presence, target, [True, True])) is None
+
+
+def test_the_report_shows_each_part_as_a_table_and_three_of_them_as_figures(labelled: Path) -> None:
+    page, text = (labelled / "scores.html").read_text(), (labelled / "scores.md").read_text()
+    for heading in (
+        *("By kind of question", "By subtype", "Far from the keyframe", "Calibration of presence"),
+        *("Nothing is there, by kind of question", "Nothing is there, by subtype"),
+    ):
+        assert f"<h2>{heading}</h2>" in page
+        assert f"## {heading}" in text
+    captions = [part.partition("</figcaption>")[0] for part in page.split("<figcaption>")[1:]]
+    assert captions == [
+        *("J&amp;F, %", "J&amp;F, %"),  # by ReVOS's kinds, and by the data set's own
+        "J by frames from the keyframe, %",
+        "Share with a target, %, by presence",
+    ]
+    assert page.count("<svg") == len(captions)
+    assert "<script" not in page
+    assert "<svg" not in text
+    scores, _ = read(labelled)
+    assert f"{scores['tracking']['far']['8+']['relative']:.2f}" in text
+
+
+def test_synthetic_sets_are_not_put_beside_published_numbers(labelled: Path, tmp_path: Path) -> None:
+    system = published_rows("revos")[0]["system"]
+    assert system not in (labelled / "scores.md").read_text()
+    fixtures.write_revos(tmp_path / "ReVOS")
+    (tmp_path / "none.json").write_text("{}")
+    evaluate(
+        "revos", str(tmp_path / "ReVOS"), str(tmp_path / "out"), predictions=str(tmp_path / "none.json"), use_ray=False
+    )
+    assert system in (tmp_path / "out" / "scores.md").read_text()
+
+
+def test_words_of_the_data_set_are_never_markup_in_tables_and_figures(tmp_path: Path) -> None:
+    evil = "</text></svg><script>alert(1)</script>"
+    root = tmp_path / "ReVOS"
+    fixtures.write_revos(root)
+    path = root / "meta_expressions_valid_.json"
+    metadata = json.loads(path.read_text())
+    for video in metadata["videos"].values():
+        for expression in video["expressions"].values():
+            expression |= {"asks": evil, "subtype": ["not", "a text"]}
+    path.write_text(json.dumps(metadata))
+    predictions = write_truth(root, tmp_path / "pred", "valid")
+    evaluate("revos", str(root), str(tmp_path / "out"), predictions=str(predictions), use_ray=False)
+    scores, _ = read(tmp_path / "out")
+    assert list(scores["breakdowns"]["asks"]) == [evil]
+    assert "subtype" not in scores["breakdowns"]
+    page = (tmp_path / "out" / "scores.html").read_text()
+    assert "<script" not in page
+    assert page.count("</svg>") == page.count("<svg ")
+    assert "&lt;script" in page
+
+
+def test_a_bar_without_a_value_is_an_empty_place() -> None:
+    figure = bar_figure("x", [Bar("a", "", 50.0, (40.0, 60.0)), Bar("b", "", None)])
+    assert figure.count('class="bar"') == figure.count('class="error"') == 1
+    assert 'height="100.0"' in figure
+    assert ">b</text>" in figure

@@ -1,0 +1,73 @@
+"""Promises of `tiny`, the model inside the package: small, made by its own config, and it sees."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter
+
+from tests.support.paths import CONFIGS, DEMO
+from vrshq.operators.masks import rle
+from vrshq.operators.models.bundle import BUNDLED, open_bundle
+from vrshq.operators.synth import SynthConfig
+from vrshq.pipelines.demo.draw_clips import CLIPS, draw
+from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.synth.run import synth
+from vrshq.pipelines.train.run import _FREE
+from vrshq.pipelines.train.settings import TrainSettings, load_train_settings
+
+TINY = BUNDLED / "tiny"
+CONFIG = CONFIGS / "tiny.yaml"
+
+
+def test_it_is_small_and_the_default() -> None:
+    assert sum(path.stat().st_size for path in TINY.rglob("*")) <= 15 * 10**6
+    assert Settings().model == "tiny"
+    assert open_bundle("tiny").seed is None  # weights, not random ones
+
+
+def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> None:
+    settings = load_train_settings(str(CONFIG), [])
+    made_with = TypeAdapter(TrainSettings).validate_python(
+        json.loads((TINY / "bundle.json").read_text())["provenance"]["settings"]
+    )
+    for item in fields(TrainSettings):
+        if item.name not in _FREE:
+            assert getattr(made_with, item.name) == getattr(settings, item.name), item.name
+    rows = [json.loads(line) for line in (TINY / "training.jsonl").read_text().splitlines()]
+    reached = {row["stage"]: row["step"] for row in rows}
+    assert reached == {stage.name: stage.steps for stage in settings.stages}
+    assert open_bundle("tiny").presence == settings.presence
+
+
+@pytest.mark.timeout(900)
+def test_it_finds_what_is_named_in_videos_it_has_not_seen(tmp_path: Path) -> None:
+    config = SynthConfig(frames=(8, 12), short_sides=(128,), aspects=(1.0,), expressions=2)
+    synth(str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, use_ray=False)
+    evaluate("revos", str(tmp_path / "set"), str(tmp_path / "run"), split="test", use_ray=False)
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["breakdowns"]["asks"]["referring"]["JF"] > 50
+
+
+def test_it_finds_a_red_ball_in_the_demo(tmp_path: Path) -> None:
+    label(str(DEMO / "instructions.jsonl"), str(tmp_path / "run"), use_ray=False)
+    masks = [
+        row
+        for row in pq.read_table(tmp_path / "run/masks").to_pylist()
+        if (row["video_id"], row["instruction_id"]) == ("hide.mp4", "0")
+    ]
+    found = np.stack(
+        [
+            rle.decode(row["rle"], row["height"], row["width"])
+            for row in sorted(masks, key=lambda row: row["frame_index"])
+        ]
+    ).astype(bool)
+    truth = draw(next(clip for clip in CLIPS if clip.name == "hide"))[1]["red ball"]
+    assert (found & truth).sum() / (found | truth).sum() > 0.5

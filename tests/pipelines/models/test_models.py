@@ -1,0 +1,172 @@
+"""Promises of the node's cache of models, against a real S3 server whose requests are counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.s3_server import S3_BUCKET, S3Server
+from vrshq.cluster.storage.folder import Folder
+from vrshq.operators.models.bundle import CheckpointError
+from vrshq.pipelines.models.locate import local_model
+
+MODEL = f"s3://{S3_BUCKET}/model"
+FILES = {"model.safetensors": os.urandom(3_000_000), "clip/vocab.json": b"{}", "tokenizer.model": os.urandom(1000)}
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A counting proxy before a server, the environment that leads to it, and an empty cache."""
+    monkeypatch.setenv("VRSHQ_CACHE", str(tmp_path / "cache"))
+    with S3Server(tmp_path / "s3") as server, FaultyProxy(server.port) as proxy:
+        for name, value in server.environment(proxy.port).items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # they are kept by their arguments, which do not name the address
+        yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def put(files: dict[str, bytes], checksums: dict[str, str] | None = None) -> None:
+    """Writes a model into the bucket; with `checksums`, also a description that lists them."""
+    for name, content in files.items():
+        Folder(MODEL).write_bytes(name, content)
+    if checksums is not None:
+        Folder(MODEL).write_bytes("bundle.json", json.dumps({"sha256": checksums}).encode())
+
+
+def sums(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def content(folder: str) -> dict[str, bytes]:
+    """The files of a cached model, without the lock and the description."""
+    found = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name not in (".lock", "bundle.json")}
+
+
+def downloads(proxy: FaultyProxy) -> dict[str, int]:
+    """How often each file of the model was asked for, by name."""
+    prefix = f"/{S3_BUCKET}/model/"
+    return {
+        path.removeprefix(prefix): count
+        for (method, path), count in proxy.counts.items()
+        if method == "GET" and path.startswith(prefix) and path != f"{prefix}bundle.json"
+    }
+
+
+FETCHER = """
+import sys
+from vrshq.pipelines.models.locate import local_model
+print("ready", flush=True)
+sys.stdin.readline()
+print(local_model(sys.argv[1]), flush=True)
+"""
+
+
+def fetcher() -> subprocess.Popen[str]:
+    """A process that fetches the model when it is told to, and prints where it lies."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FETCHER, MODEL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_four_processes_that_start_together_fetch_each_file_once(proxy: FaultyProxy) -> None:
+    put(FILES, sums(FILES))
+    processes = [fetcher() for _ in range(4)]
+    proxy.counts.clear()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = {process.communicate(timeout=120)[0].strip() for process in processes}
+    assert len(answers) == 1
+    assert content(answers.pop()) == FILES
+    assert downloads(proxy) == dict.fromkeys(FILES, 1)
+
+
+def test_a_killed_downloader_leaves_nothing_that_looks_complete_and_blocks_nobody(
+    proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    put(FILES, sums(FILES))
+    asked: list[str] = []
+
+    def hold(method: str, path: str) -> str | None:
+        if method == "GET" and path.endswith("model.safetensors"):
+            asked.append(path)
+            while len(asked) == 1:
+                time.sleep(0.01)  # until the test has killed who asked
+        return None
+
+    proxy.script = hold
+    process = fetcher()
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    while not asked:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    asked.append("released")
+    cached = {path.name: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert "model.safetensors" not in cached
+    proxy.counts.clear()
+    assert content(local_model(MODEL)) == FILES
+    # What was whole is not fetched again: clip/vocab.json comes first by name.
+    assert downloads(proxy) == {"model.safetensors": 1, "tokenizer.model": 1}
+    assert list((tmp_path / "cache" / "incoming").iterdir()) == []
+
+
+def test_a_file_that_is_not_what_the_bundle_lists_is_refused_by_name(proxy: FaultyProxy, tmp_path: Path) -> None:
+    put(FILES, sums(FILES) | {"tokenizer.model": "0" * 64})
+    for _ in range(2):  # it is not in the cache the second time either
+        with pytest.raises(
+            CheckpointError, match=rf"^--model {MODEL}/tokenizer.model: sha256 \w+, bundle.json lists 0+"
+        ):
+            local_model(MODEL)
+    assert not list((tmp_path / "cache").rglob("tokenizer.model"))
+    assert downloads(proxy) == {"clip/vocab.json": 1, "model.safetensors": 1, "tokenizer.model": 2}
+
+
+def test_a_model_is_fetched_again_when_a_file_in_the_bucket_changes(proxy: FaultyProxy) -> None:
+    put(FILES)
+    first = local_model(MODEL)
+    assert local_model(MODEL) == first
+    assert downloads(proxy) == dict.fromkeys(FILES, 1)
+    changed = FILES | {"tokenizer.model": FILES["tokenizer.model"][::-1]}  # of the same size
+    put(changed)
+    second = local_model(MODEL)
+    assert second != first
+    assert content(second) == changed
+    assert content(first) == FILES
+
+
+def test_a_listed_checksum_says_which_file_is_meant_whatever_its_etag(proxy: FaultyProxy) -> None:
+    put(FILES, sums(FILES))
+    first = local_model(MODEL)
+    etag = Folder(MODEL).stamps()["tokenizer.model"]
+    put({"tokenizer.model": b"another"})
+    assert Folder(MODEL).stamps()["tokenizer.model"] != etag
+    assert local_model(MODEL) == first
+    assert content(first) == FILES
+    assert downloads(proxy) == dict.fromkeys(FILES, 1)
+
+
+def test_a_model_comes_whole_through_bad_weather(proxy: FaultyProxy) -> None:
+    put(FILES, sums(FILES))
+    proxy.rate_503, proxy.rate_cut_in_body = 0.2, 0.3
+    assert content(local_model(MODEL)) == FILES
+    assert sum(proxy.faults.values()) > 0

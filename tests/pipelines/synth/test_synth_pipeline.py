@@ -1,0 +1,336 @@
+"""`vrshq synth`: the same bytes however it is run, in a layout that every reader takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vrshq.cluster.storage.folder import Folder
+from vrshq.operators.decode import open_video
+from vrshq.operators.masks.rle import decode
+from vrshq.operators.synth import SPLITS, SynthConfig, make_video
+from vrshq.operators.video.files import DecodeConfig
+from vrshq.pipelines.evaluate.datasets import Folders, check_benchmark, open_benchmark
+from vrshq.pipelines.label.instructions import build_manifest, read_instructions
+from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.synth.run import Synthesised, content_checksums, encode_mp4, load_config, synth
+
+CONFIG = SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=2)
+VIDEOS = 12
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Synthesised]:
+    """Videos of every split, made by the for-loop."""
+    folder = tmp_path_factory.mktemp("synth") / "loop"
+    return folder, synth(str(folder), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_writes_the_same_bytes_as_the_loop(made: tuple[Path, Synthesised], tmp_path: Path, workers: int) -> None:
+    seen: list[str] = []
+    output = tmp_path / "ray"
+    done = synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, workers=workers, on_video=seen.append)
+    assert done == made[1]
+    assert digests(output) == digests(made[0])
+    assert len(seen) == VIDEOS
+
+
+def test_another_seed_gives_another_checksum(made: tuple[Path, Synthesised], tmp_path: Path) -> None:
+    one = synth(str(tmp_path / "a"), videos=1, seed=5, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    again = synth(str(tmp_path / "b"), videos=1, seed=5, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    other = synth(str(tmp_path / "c"), videos=1, seed=6, split="train", config=CONFIG, use_ray=False, form="jpeg")
+    assert one.checksum == again.checksum
+    assert len({one.checksum, other.checksum, made[1].checksum}) == 3
+
+
+def test_more_videos_continue_what_fewer_began(made: tuple[Path, Synthesised], tmp_path: Path) -> None:
+    synth(str(tmp_path / "few"), videos=2, seed=4, split="train", config=CONFIG, use_ray=False)
+    few, many = (read(folder / "synth.json")["checksums"] for folder in (tmp_path / "few", made[0]))
+    assert set(few) == {"train_000000", "train_000001"}
+    assert all(many[name] == checksums for name, checksums in few.items())
+
+
+def test_the_splits_share_the_videos(made: tuple[Path, Synthesised]) -> None:
+    assert made[1].videos == {"train": 9, "valid": 1, "test": 1, "test_unseen": 1}
+    about = read(made[0] / "synth.json")
+    assert about["videos"] == made[1].videos
+    assert about["checksum"] == made[1].checksum
+    assert about["seed"] == 4
+    assert SynthConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}) == CONFIG
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_revos_reader_gives_back_the_masks_that_were_made(made: tuple[Path, Synthesised], split: str) -> None:
+    folders = Folders(metadata=f"meta_expressions_{split}_.json")
+    benchmark = open_benchmark("revos", str(made[0]), folders=folders)
+    assert benchmark.has_masks
+    assert len(benchmark.videos) == made[1].videos[split]
+    for index, listed in enumerate(benchmark.videos):
+        video = make_video(4, index, split, CONFIG)
+        assert listed.video_id == video.video_id
+        assert (len(listed.frames), listed.height, listed.width) == video.frames.shape[:3]
+        for expression, truth in zip(listed.expressions, video.expressions, strict=True):
+            assert expression.text == truth.text
+            assert (expression.kind == "no-target") == (truth.kind == "absent")
+            got = np.zeros(video.frames.shape[:3], bool)
+            for frame, codes in enumerate(benchmark.masks(listed, expression)):
+                for code in codes:
+                    got[frame] |= decode(code["counts"], *code["size"]).astype(bool)
+            assert np.array_equal(got, video.truth(truth))
+        foreground = benchmark.foreground(listed)
+        assert foreground is not None
+        union = np.stack([decode(codes[0]["counts"], *codes[0]["size"]) for codes in foreground])
+        assert np.array_equal(union.astype(bool), video.masks.any(axis=0))
+
+
+def test_the_validator_finds_no_error(made: tuple[Path, Synthesised]) -> None:
+    for split in ("train", "valid"):
+        report = check_benchmark("revos", str(made[0]), split=split)
+        assert [problem for problem in report.problems if problem.severity != "note"] == []
+
+
+def test_frames_on_disk_are_the_frames_that_were_made(made: tuple[Path, Synthesised]) -> None:
+    video = make_video(4, 0, "train", CONFIG)
+    folder = made[0] / "JPEGImages" / video.video_id
+    assert sorted(path.name for path in folder.iterdir()) == [f"{n:05d}.jpg" for n in range(len(video.frames))]
+    stored = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+    assert stored.shape == video.frames.shape
+    assert np.abs(stored.astype(int) - video.frames).mean() < 3
+    with open_video(str(made[0] / "videos" / f"{video.video_id}.mp4"), DecodeConfig()) as opened:
+        assert opened.num_frames == len(video.frames)
+        shown = np.stack(opened.frames(list(range(opened.num_frames))))
+    assert shown.shape == video.frames.shape
+    assert np.abs(shown.astype(int) - video.frames).mean() < 6
+    checksums = read(made[0] / "synth.json")["checksums"][video.video_id]
+    assert content_checksums(video).items() <= checksums.items()
+
+
+def test_the_instruction_tables_are_ready_for_labelling(made: tuple[Path, Synthesised]) -> None:
+    for split, count in made[1].videos.items():
+        table = read_instructions(str(made[0] / f"instructions_{split}.jsonl"))
+        manifest = build_manifest(table, videos_root=None, base=str(made[0]), max_instructions_per_unit=64)
+        assert manifest.num_rows == count
+        assert all(Path(uri).is_file() for uri in manifest["video_uri"].to_pylist())
+        metadata = read(made[0] / f"meta_expressions_{split}_.json")["videos"]
+        for row in table.to_pylist():
+            assert metadata[row["video_id"]]["expressions"][row["instruction_id"]]["exp"] == row["text"]
+
+
+def test_annotation_and_object_numbers_agree_across_the_tables(made: tuple[Path, Synthesised]) -> None:
+    masks, objects = read(made[0] / "mask_dict.json"), read(made[0] / "objects.json")
+    assert len(masks) == sum(len(entry["objects"]) for entry in objects.values())
+    owners: dict[int, tuple[str, int]] = {}
+    for split in SPLITS:
+        for name, entry in read(made[0] / f"meta_expressions_{split}_.json")["videos"].items():
+            for e in entry["expressions"].values():
+                assert len(e["obj_id"]) == len(e["anno_id"])
+                assert (e["type_id"] == 2) == (e["kind"] == "absent") == (e["obj_id"] == [])
+                for number, annotation in zip(e["obj_id"], e["anno_id"], strict=True):
+                    assert owners.setdefault(annotation, (name, number)) == (name, number)
+                    codes = masks[str(annotation)]
+                    areas = [decode(c["counts"].encode(), *c["size"]).sum() if c else 0 for c in codes]
+                    assert areas == objects[name]["objects"][number]["mask_area"]
+
+
+@pytest.mark.parametrize(
+    ("form", "there", "missing"), [("jpeg", "JPEGImages", "videos"), ("mp4", "videos", "JPEGImages")]
+)
+def test_only_the_asked_form_is_written(tmp_path: Path, form: str, there: str, missing: str) -> None:
+    synth(str(tmp_path / "out"), videos=1, seed=0, split="test", config=CONFIG, use_ray=False, form=form)
+    assert (tmp_path / "out" / there).is_dir()
+    assert not (tmp_path / "out" / missing).exists()
+    row = json.loads((tmp_path / "out" / "instructions_test.jsonl").read_text().splitlines()[0])
+    assert (tmp_path / "out" / row["video_uri"]).exists()
+
+
+def test_an_mp4_has_the_same_bytes_whatever_lay_in_memory_before() -> None:
+    random = np.random.default_rng(0)
+    for index in range(8):
+        frames = make_video(4, index, "train", CONFIG).frames
+        seen = set()
+        for _ in range(10):
+            # freed at once, so that the encoder's own buffers hold noise
+            blocks = [random.integers(0, 256, size, dtype=np.uint8) for size in random.integers(64, 200_000, 60)]
+            del blocks
+            seen.add(hashlib.sha256(encode_mp4(frames)).hexdigest())
+        assert len(seen) == 1, frames.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"videos": 0}, "--videos 0: expected 1 or more"),
+        ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"split": "dev"}, "--split dev: expected one of train, valid, test, test_unseen"),
+        ({"form": "png"}, "--format png: expected jpeg, mp4 or both"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        synth(str(tmp_path / "out"), **{"videos": 1, "seed": 0, "use_ray": False, **arguments})
+    assert str(caught.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+class StoppedError(Exception):
+    """Ends a run from within."""
+
+
+def stop_after(count: int) -> Callable[[str], None]:
+    """What `on_video` gets, to end a run after so many videos."""
+    seen: list[str] = []
+
+    def on_video(name: str) -> None:
+        seen.append(name)
+        if len(seen) == count:
+            raise StoppedError
+
+    return on_video
+
+
+@pytest.mark.parametrize("count", [1, 7, VIDEOS])
+def test_a_run_that_was_stopped_continues_to_the_same_bytes(
+    made: tuple[Path, Synthesised], tmp_path: Path, count: int
+) -> None:
+    output, again = tmp_path / "out", list[str]()
+    with pytest.raises(StoppedError):
+        synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False, on_video=stop_after(count))
+    partial = output / "JPEGImages/test_unseen_000000/00000.jpg"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(b"of a video that is not whole, unless all were")
+    if count == VIDEOS:
+        partial.write_bytes((made[0] / "JPEGImages/test_unseen_000000/00000.jpg").read_bytes())
+    done = synth(str(output), videos=VIDEOS, seed=4, config=CONFIG, use_ray=False, on_video=again.append)
+    assert done == made[1]
+    assert digests(output) == digests(made[0])
+    assert len(again) == VIDEOS - count
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in made[0].iterdir())
+
+
+def test_a_run_into_a_bucket_continues_too(made: tuple[Path, Synthesised]) -> None:
+    bucket = Folder("memory://synth-continued")
+    arguments = {"videos": VIDEOS, "seed": 4, "config": CONFIG, "use_ray": False}
+    with pytest.raises(StoppedError):
+        synth(bucket.uri, **arguments, on_video=stop_after(5))
+    assert bucket.exists("making/settings.json")
+    assert synth(bucket.uri, **arguments) == made[1]
+    local = Folder(str(made[0]))
+    assert bucket.list() == local.list()
+    for name in ("synth.json", "mask_dict.json", "videos/train_000000.mp4"):
+        assert bucket.read_bytes(name) == local.read_bytes(name)
+
+
+def test_a_whole_folder_is_only_looked_at(made: tuple[Path, Synthesised]) -> None:
+    before, seen = digests(made[0]), list[str]()
+    (made[0] / "making/videos").mkdir(parents=True)
+    (made[0] / "making/videos/train_000000.json").write_text("{}")  # stopped after synth.json, before tidying up
+    assert synth(str(made[0]), videos=VIDEOS, seed=4, config=CONFIG, on_video=seen.append) == made[1]
+    assert digests(made[0]) == before
+    assert seen == []
+
+
+def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    large = SynthConfig(frames=(24, 32), short_sides=(240,), expressions=2)
+    calm = synth(str(tmp_path / "calm"), videos=10, seed=9, config=large, use_ray=False)
+    line = ["synth", str(tmp_path / "killed"), "--videos", "10", "--seed", "9", "--set", "frames=[24, 32]"]
+    line += ["--set", "short_sides=[240]", "--set", "expressions=2"]
+    command = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", *line]
+    finished = tmp_path / "killed/making/videos"
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and len(list(finished.glob("train*.json"))) < 2:
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert running.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed/synth.json").exists(), "the process was to be killed in the middle"
+    whole = [tmp_path / "killed/videos" / f"{path.stem}.mp4" for path in finished.glob("train*.json")]
+    written = [path.stat().st_mtime_ns for path in whole]
+    assert len(whole) >= 2
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert calm.checksum in again.stdout.replace("\n", "")
+    assert [path.stat().st_mtime_ns for path in whole] == written  # not made again
+    kept = {name: digest for name, digest in digests(tmp_path / "killed").items() if not name.endswith(".partial")}
+    assert kept == digests(tmp_path / "calm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "seed is 4, not 5"),
+        ({"form": "mp4"}, "format is both, not mp4"),
+        ({"videos": 13}, "videos is {'train': 9, 'valid': 1, 'test': 1, 'test_unseen': 1}, not {'train': 10, "),
+        ({"config": SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=3)}, "expressions is 2, not 3"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_of_other_settings_is_refused_with_the_difference(
+    made: tuple[Path, Synthesised], tmp_path: Path, changes: dict[str, Any], message: str, whole: bool
+) -> None:
+    output = made[0] if whole else tmp_path / "out"
+    same = {"videos": VIDEOS, "seed": 4, "config": CONFIG, "use_ray": False}
+    if not whole:
+        with pytest.raises(StoppedError):
+            synth(str(output), **same, on_video=stop_after(1))
+    before = digests(output)
+    with pytest.raises(SettingsError) as caught:
+        synth(str(output), **{**same, **changes})
+    assert f"holds videos of other settings ({message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert digests(output) == before
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        synth(str(tmp_path), videos=1, seed=0, use_ray=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_settings_come_from_a_file_and_from_assignments(tmp_path: Path) -> None:
+    (tmp_path / "synth.yaml").write_text("frames: [8, 16]\nshort_sides: [128]\neffects: 0.5\n")
+    config = load_config(str(tmp_path / "synth.yaml"), ["objects=[2, 3]", "effects=0"])
+    assert config == SynthConfig(frames=(8, 16), short_sides=(128,), effects=0.0, objects=(2, 3))
+    assert load_config(None, []) == SynthConfig()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("frame=[8, 16]", "setting frame: no such setting; expected one of objects, frames"),
+        ("frames=[1, 2]", "setting frames = "),
+        ("frames=few", "setting frames: "),
+        ("frames", "--set frames: expected key=value"),
+        ("frames=[", "--set frames=[: the value is not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config(None, [assignment])
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

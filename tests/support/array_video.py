@@ -1,0 +1,41 @@
+"""An in-memory video for operator tests, and the batch of one unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vrshq.operators.batch import Batch, new_batch
+
+
+class ArrayVideo:
+    """Smooth random frames (T, H, W, 3) behind the face of `decode.Video`; `read` lists the frames that were asked for."""
+
+    def __init__(self, num_frames: int, height: int = 40, width: int = 64, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        coarse = random.integers(0, 256, (num_frames, height // 8, width // 8, 3), dtype=np.uint8)
+        self.array = coarse.repeat(8, axis=1).repeat(8, axis=2)
+        self.num_frames, self.height, self.width = num_frames, height, width
+        self.read: list[int] = []
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        self.read += indices
+        return self.array[list(indices)]
+
+    def stream(self) -> Iterator[np.ndarray]:
+        self.read += range(self.num_frames)
+        return iter(self.array)
+
+
+def unit_batch(video: ArrayVideo, texts: Sequence[str], **columns: object) -> Batch:
+    """A batch of one unit; instruction ids are the texts, so that they follow a change of order."""
+    unit = {
+        "unit_id": "u",
+        "video_id": "v",
+        "video_uri": "v.mp4",
+        "instruction_ids": list(texts),
+        "texts": list(texts),
+        "video": video,
+    }
+    return new_batch([unit | columns])

@@ -1,0 +1,120 @@
+"""Workers of the engine's tests. In a module, because workers travel by reference."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from vrshq.cluster.ray import guard
+
+
+class Step:
+    """Appends `{name}` to each row's trail; at given rows ends its process, raises, hangs, or can do no more.
+
+    `log` is a file that gets a line for each event: "begin 3", "end 3", "dies 3".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deadly: Sequence[int] = (),
+        wrong: Sequence[int] = (),
+        hangs: Sequence[int] = (),
+        hangs_in_c: Sequence[int] = (),
+        unusable_once: Sequence[int] = (),
+        asks_for: float | None = None,
+        seconds: float = 0.0,
+        log: str | None = None,
+    ) -> None:
+        self.name, self.seconds, self.asks_for, self.log_file = name, seconds, asks_for, log
+        self.deadly, self.wrong, self.unusable_once = set(deadly), set(wrong), set(unusable_once)
+        self.hangs, self.hangs_in_c = set(hangs), set(hangs_in_c)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        numbers = {row["number"] for row in rows}
+        self.log("begin", numbers)
+        if self.asks_for is not None:
+            guard.allow(self.asks_for)
+        time.sleep(self.seconds)
+        if numbers & self.deadly:
+            self.log("dies", numbers)
+            os._exit(1)
+        if numbers & self.wrong:
+            raise TypeError("a bug\nin two lines")
+        if numbers & self.unusable_once and rows[0]["attempt"] == 1:
+            raise guard.ProcessUnusable("CUDA error: device-side assert triggered")
+        while numbers & self.hangs:
+            time.sleep(0.1)
+        if numbers & self.hangs_in_c:
+            re.match(r"(a+)+$", "a" * 60 + "b")  # takes years, and holds Python's lock
+        self.log("end", numbers)
+        return pa.Table.from_pylist(
+            [
+                {
+                    "unit_id": row["unit_id"],
+                    "number": row["number"],
+                    "attempt": row["attempt"],
+                    "trail": row.get("trail", "") + self.name,
+                    "rows": len(rows),
+                    "pid": os.getpid(),
+                }
+                for row in rows
+            ]
+        )
+
+    def log(self, event: str, numbers: set[int]) -> None:
+        if self.log_file:
+            with Path(self.log_file).open("a") as file:
+                file.write(f"{event} {' '.join(map(str, sorted(numbers)))}\n")
+
+
+class CannotLoad:
+    def __init__(self) -> None:
+        raise FileNotFoundError("no weights at s3://bucket/weights")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table
+
+
+class DiesLoading:
+    def __init__(self) -> None:
+        os._exit(9)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table
+
+
+class LoadsOnce(Step):
+    """Cannot be loaded again after its process has died."""
+
+    def __init__(self, name: str, deadly: Sequence[int], mark: str) -> None:
+        super().__init__(name, deadly)
+        if Path(mark).exists():
+            raise RuntimeError("the GPU has fallen off the bus")
+        Path(mark).touch()
+
+
+class Doubles:
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.concat_tables([table, table])
+
+
+class Greedy:
+    """Takes 6 GB of memory, 100 MB at a time, for the unit with the number 1."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if table["number"][0].as_py() == 1:
+            taken = []
+            for _ in range(60):
+                taken.append(bytearray(os.urandom(1 << 20)) * 100)
+                time.sleep(0.05)
+        return table.select(["unit_id"])

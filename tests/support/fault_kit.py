@@ -1,0 +1,179 @@
+"""What the fault tests share: a corpus, a real cluster of several raylets, the command as a process, and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+from ray.cluster_utils import Cluster
+
+from tests.support import clips
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
+
+SCHEMAS = {"masks": MASKS, "tracks": TRACKS, "errors": ERRORS}
+# what tells how a run went rather than what it found
+COURSE = ("seconds", "attempts", "attempt", "at")
+
+
+def write_corpus(folder: Path, videos: int, instructions: int = 1, frames: int = 8) -> Path:
+    """`videos` small H.264 clips of different lengths, and the table of their instructions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(videos):
+        name = f"video-{number:03d}.mp4"
+        clips.h264(folder / name, frames=frames + number % 5)
+        rows += [
+            {"video_uri": name, "instruction_id": str(one), "text": f"block {one} of clip {number}"}
+            for one in range(instructions)
+        ]
+    table = folder / "instructions.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return table
+
+
+def checksums(run_uri: str) -> dict[str, str]:
+    """SHA-256 of all rows of each table in the order of their keys, without what tells only how the run went."""
+    run = RunDirectory(run_uri)
+    result = {}
+    for name, schema in SCHEMAS.items():
+        columns = [column for column in schema.names if column not in COURSE]
+        keys = [(key, "ascending") for key in ("video_id", "instruction_id", "frame_index") if key in columns]
+        rows = run.read(name, schema, columns).sort_by(keys).combine_chunks()
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        result[name] = hashlib.sha256(sink.getvalue()).hexdigest()
+    return result
+
+
+def accounted(run_uri: str) -> Counter[tuple[str, str]]:
+    """How many rows of `tracks/` each instruction has."""
+    tracks = RunDirectory(run_uri).read("tracks", TRACKS, ["video_id", "instruction_id"]).to_pylist()
+    return Counter((row["video_id"], row["instruction_id"]) for row in tracks)
+
+
+class Command:
+    """`vrshq ...` as a process of its own, whose output is read as it comes."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        code = "from vrshq.pipelines.cli.main import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def kill(self) -> bool:
+        """SIGKILL; whether it was still running."""
+        alive = self.process.poll() is None
+        self.process.send_signal(signal.SIGKILL)
+        self.end(60)
+        return alive
+
+    def end(self, timeout: float) -> int:
+        """Waits for its end; the exit code."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"not ended after {timeout} s:\n{self.output}") from None
+        self._reader.join(10)
+        return code
+
+
+class Nodes:
+    """A Ray cluster of a head and further raylets on this machine, of one CPU each."""
+
+    def __init__(self, workers: int) -> None:
+        self._cluster = Cluster(initialize_head=True, head_node_args=self._size())
+        self._workers = [self._cluster.add_node(**self._size()) for _ in range(workers)]
+
+    @staticmethod
+    def _size() -> dict[str, int]:
+        return {"num_cpus": 1, "object_store_memory": 100 << 20}
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    @property
+    def logs(self) -> Path:
+        """The folder with the log files of all processes."""
+        return Path(self._cluster.head_node.get_logs_dir_path())
+
+    def units_begun(self) -> list[str]:
+        """Ids of the units that any actor has begun since the cluster started, once for each time."""
+        found = []
+        for file in self.logs.glob("worker-*.err"):
+            for line in file.read_text(errors="replace").splitlines():
+                if line.startswith('{"event": "begin"'):
+                    found.append(json.loads(line)["unit_id"])
+        return found
+
+    def actors(self) -> list[psutil.Process]:
+        """The processes of the pools' actors, on all nodes."""
+        found = []
+        for node in (self._cluster.head_node, *self._workers):
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            for process in raylet.children(recursive=True):
+                try:
+                    if "MapWorker" in " ".join(process.cmdline()):
+                        found.append(process)
+                except psutil.NoSuchProcess:
+                    pass
+        return found
+
+    def kill_worker_node(self) -> None:
+        """SIGKILL of a raylet: its actors and its share of the object store go with it. Another one takes its place."""
+        node = self._workers.pop()
+        os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        time.sleep(1)
+        self._cluster.remove_node(node, allow_graceful=False)
+        self._workers.append(self._cluster.add_node(**self._size()))
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def nodes(workers: int) -> Iterator[Nodes]:
+    cluster = Nodes(workers)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def wait_until(condition: object, timeout: float, what: str) -> None:
+    """Polls until the callable `condition` is true."""
+    assert callable(condition)
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout} s for {what}"
+        time.sleep(0.05)

@@ -1,0 +1,54 @@
+"""Video reasoning segmentation at corpus scale: videos and instructions in, mask tables out.
+
+The three rooms `operators`, `cluster` and `pipelines` are subpackages. The names below are loaded when they are first used,
+so that `import vrshq` starts neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vrshq.cluster.storage.run_directory import RunDirectory
+    from vrshq.operators.batch import new_batch, run_operators
+    from vrshq.pipelines.evaluate.run import evaluate
+    from vrshq.pipelines.label.run import label
+    from vrshq.pipelines.label.settings import Settings, load_settings
+    from vrshq.pipelines.synth.run import synth
+    from vrshq.pipelines.train.run import train
+
+__version__ = version("vrshq")
+__all__ = [
+    "RunDirectory",
+    "Settings",
+    "__version__",
+    "evaluate",
+    "label",
+    "load_settings",
+    "new_batch",
+    "run_operators",
+    "synth",
+    "train",
+]
+
+_HOMES = {
+    "RunDirectory": "vrshq.cluster.storage.run_directory",
+    "Settings": "vrshq.pipelines.label.settings",
+    "evaluate": "vrshq.pipelines.evaluate.run",
+    "label": "vrshq.pipelines.label.run",
+    "load_settings": "vrshq.pipelines.label.settings",
+    "new_batch": "vrshq.operators.batch",
+    "run_operators": "vrshq.operators.batch",
+    "synth": "vrshq.pipelines.synth.run",
+    "train": "vrshq.pipelines.train.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from the module that defines it; an unknown one is an AttributeError."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'vrshq' has no attribute {name!r}")
+    return getattr(import_module(home), name)

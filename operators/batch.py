@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypedDict
 
+from vrshq.errors import UserError
+
 Batch = dict[str, list[Any]]
 Unit = dict[str, Any]
 
@@ -46,7 +48,7 @@ class Operator(Protocol):
     def __call__(self, batch: Batch) -> Batch: ...
 
 
-class InputError(ValueError):
+class InputError(UserError, ValueError):
     """The given video or instruction cannot be used; the message names it, and says what was expected."""
 
 

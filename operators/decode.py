@@ -164,7 +164,7 @@ class Video:
         return frame
 
     def _read_with_pyav(self, index: int, error: ReaderError) -> np.ndarray:
-        """decord failed in the middle: PyAV takes over, or says where the stream breaks."""
+        """Decord failed in the middle: PyAV takes over, or says where the stream breaks."""
         assert self._packets is not None
         self._reader.close()
         self._reader = PyavReader(self._path, self._info, self._packets, self._config, self._cache)

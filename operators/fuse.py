@@ -24,7 +24,7 @@ def similarities(seg: Tensor, tak: Tensor) -> Tensor:
 
 
 def fuse(seg: Tensor, tak: Tensor, alpha: float) -> Tensor:
-    """tak + alpha * sum_i softmax(cos)_i seg_i, without temperature or renormalisation (the reference's TDA)."""
+    """Tak + alpha * sum_i softmax(cos)_i seg_i, without temperature or renormalisation (the reference's TDA)."""
     return tak + alpha * (similarities(seg, tak).softmax(0) @ seg)
 
 

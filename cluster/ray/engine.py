@@ -30,6 +30,7 @@ from vrshq.cluster.ray.guard import WorkerError
 from vrshq.cluster.ray.resources import Resources, cluster_machines, largest, may_grow, total
 from vrshq.cluster.ray.session import configure_data_context
 from vrshq.cluster.storage.folder import Folder
+from vrshq.errors import UserError
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -44,7 +45,7 @@ _LOOK_EVERY_SECONDS = 2.0
 _ROUNDING = 1e-6
 
 
-class NotEnoughResources(ValueError):  # noqa: N818 - reads as the sentence that it is
+class NotEnoughResources(UserError, ValueError):  # noqa: N818 - reads as the sentence that it is
     """The pools ask for more than the cluster has or brings; the one-line message says for how much."""
 
 

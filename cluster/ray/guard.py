@@ -30,6 +30,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from vrshq.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 # How many times in a row one actor may fail to bring up its worker.
@@ -43,7 +45,7 @@ DIED = "its worker process died"
 FOR_MEMORY = "its worker process was killed for memory"
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError, RuntimeError):
     """A worker cannot be started, or raised; the one-line message names its pool and the error."""
 
 

@@ -38,6 +38,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
+from vrshq.errors import UserError
+
 T = TypeVar("T")
 
 # What a uri may begin with, and the extra that brings its backend. Anything else is refused before fsspec sees it: its
@@ -102,7 +104,7 @@ _PASSING_TYPES = {
 }
 
 
-class StorageError(OSError):
+class StorageError(UserError, OSError):
     """A place cannot be read or written; the one-line message names its uri and says why."""
 
 

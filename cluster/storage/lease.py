@@ -20,12 +20,13 @@ from types import TracebackType
 from typing import Any
 
 from vrshq.cluster.storage.folder import Folder, StorageError, StorageNotFoundError
+from vrshq.errors import UserError
 
 LOCK = "run.lock"
 BEAT_SECONDS = 10.0
 
 
-class InUseError(ValueError):
+class InUseError(UserError, ValueError):
     """Another command works on the folder; the one-line message says which."""
 
 

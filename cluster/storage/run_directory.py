@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.folder import PATIENCE_S, Folder, StorageNotFoundError
+from vrshq.errors import UserError
 
 TABLES = ("masks", "tracks", "tokens", "errors")
 _RUN = "run.json"
@@ -41,7 +42,7 @@ _UNIT_ID = re.compile(r"[0-9a-f]+")
 _PART = re.compile(r"part-([0-9a-f]+)\.parquet")
 
 
-class RunDirectoryError(ValueError):
+class RunDirectoryError(UserError, ValueError):
     """The folder cannot be used as this run's directory; the message says why."""
 
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from vrshq.errors import UserError
 from vrshq.operators.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 BUNDLED = Path(__file__).parent / "bundles"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """The weights do not fit the model; the message names the tensor or the file, and what was expected."""
 
 

@@ -94,7 +94,8 @@ class AdapterConfig:
 
     def targets(self, weight: str) -> bool:
         """Whether the adapter must have factors for this weight. Only asked of the LLaMA: bare names such as `q_proj` fit
-        layers of the other networks too, which training leaves alone."""
+        layers of the other networks too, which training leaves alone.
+        """
         module = f".{weight.removesuffix('.weight')}"
         return weight.startswith("model.layers.") and any(module.endswith(f".{name}") for name in self.target_modules)
 

@@ -360,7 +360,7 @@ def parameters_on_meta() -> Iterator[None]:
 
 
 def clip_config(config: ClipConfig) -> HfClipConfig:
-    """transformers' configuration of the pre-sampling CLIP."""
+    """Transformers' configuration of the pre-sampling CLIP."""
     text = config.text
     return HfClipConfig(
         projection_dim=config.projection_dim,

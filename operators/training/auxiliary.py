@@ -118,7 +118,8 @@ def padded_view(height: int, width: int, side: int) -> View:
 
 def _ways_meant(objects: Objects, view: View) -> tuple[Tensor, Tensor]:
     """Of the first object that each instruction means: x, y as the tower sees them and radius (E, n, 3) float32, and whether it
-    shows (E, n) bool."""
+    shows (E, n) bool.
+    """
     first = objects.meant.argmax(1)
     places = np.concatenate([seen_places(objects, view), objects.places[..., 2:]], axis=2)
     return torch.from_numpy(places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
@@ -361,7 +362,8 @@ class Auxiliary(nn.Module):
 
     def tak_presence_loss(self, tak: Tensor, objects: Objects) -> Tensor:
         """Whether [TAK] (E, d) says that anything is meant; those that mean something and those that mean nothing count the
-        same."""
+        same.
+        """
         present = torch.from_numpy(objects.meant.any(1)).to(tak.device)
         each = F.binary_cross_entropy_with_logits(self.on_tak(tak).float()[:, -1], present.float(), reduction="none")
         return torch.stack([each[part].mean() for part in (present, ~present) if part.any()]).mean()
@@ -399,7 +401,8 @@ class Auxiliary(nn.Module):
 @dataclass(frozen=True, eq=False)
 class NamedPlaces:
     """`loss`: mean cross entropy of colours and shapes; `right`: share of the places of objects (each object counts the
-    same) whose shape is named right, NaN where there are none. Both ()."""
+    same) whose shape is named right, NaN where there are none. Both ().
+    """
 
     loss: Tensor
     right: Tensor

@@ -349,7 +349,7 @@ class ImageReader:
 def open_reader(
     path: Path, info: VideoInfo, packets: Packets, config: DecodeConfig, cache: FrameCache
 ) -> tuple[Reader, str]:
-    """decord where it is known to be right, else PyAV; and the reason in a few words."""
+    """Decord where it is known to be right, else PyAV; and the reason in a few words."""
     reason = distrust(info, packets, config)
     if reason is None:
         try:

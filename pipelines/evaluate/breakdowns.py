@@ -124,7 +124,8 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
     """J, F and JF (not rounded, a missing answer as 0) of the expressions with a target, by kind, what they ask by, source,
-    length, motion."""
+    length, motion.
+    """
     target = (columns["kind"] != "no-target") & (columns["status"] != "no-truth")
     keys: dict[str, Callable[[int], str | None]] = {
         "kind": lambda row: columns["kind"][row],

@@ -24,6 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from vrshq.cluster.storage.folder import Folder, StorageError, join_uri
+from vrshq.errors import UserError
 from vrshq.pipelines.label.schema import MANIFEST, TRACKS
 
 KNOWN_COLUMNS = ("video_id", "video_uri", "instruction_id", "text")
@@ -36,7 +37,7 @@ SLICE_ROWS = 50_000
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-class InstructionTableError(ValueError):
+class InstructionTableError(UserError, ValueError):
     """The instruction table cannot be used; one line that names the file, the column or the rows."""
 
 
@@ -177,7 +178,8 @@ _READERS: dict[str, Callable[[bytes], pa.Table]] = {
 
 def _json_array(values: list[Any]) -> pa.Array:
     """Values of one simple type as that type; others as strings (JSON of what is not a string): objects, because Arrow
-    would give them all each other's keys, values of several types, and numbers too big for Arrow."""
+    would give them all each other's keys, values of several types, and numbers too big for Arrow.
+    """
     try:
         array = pa.array(values)
         if pa.types.is_null(array.type) or _carried_type(array.type) == array.type:

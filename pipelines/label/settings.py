@@ -13,12 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vrshq.cluster.storage.folder import Folder
+from vrshq.errors import UserError
 from vrshq.operators.video.files import DecodeConfig
 
 MIB = 1 << 20
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """A setting cannot be used; the message names it, and says what was given and expected."""
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from vrshq.errors import UserError
 from vrshq.operators.masks.rle import Rle
 
 Kind = Literal["referring", "reasoning", "no-target"]
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError, ValueError):
     """The data set cannot be read; the one-line message names the file, and says what was expected."""
 
 

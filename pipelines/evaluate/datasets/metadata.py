@@ -131,7 +131,8 @@ def ids_of(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def plain_rule(expression_id: str, found: Mapping[str, Any]) -> Expression:
     """An expression of the common schema; its kind where there is a `type_id` as in ReVOS, and what it asks by where there
-    are `asks` and `subtype` as in `vrshq synth`'s."""
+    are `asks` and `subtype` as in `vrshq synth`'s.
+    """
     asks, subtype = (text_of(found, key) or None for key in ("asks", "subtype"))
     return Expression(expression_id, text_of(found, "exp"), kind_of(found), ids_of(found, "obj_id"), asks, subtype)
 

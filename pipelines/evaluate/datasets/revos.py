@@ -53,7 +53,8 @@ class Revos(FileBenchmark):
 
     def foreground(self, video: Video) -> list[list[Rle]] | None:
         """`masks_rle` of the video. None where the data set has no foreground file. Raises DatasetError where the video is
-        not in it, has fewer masks than frames, or one that is no mask: the public evaluator scores such a video 0."""
+        not in it, has fewer masks than frames, or one that is no mask: the public evaluator scores such a video 0.
+        """
         if not self.has_foreground:
             return None
         if self._last is not None and self._last[0] == video.video_id:

@@ -395,7 +395,7 @@ def test_a_mask_reads_the_same_in_each_form_of_counts(mask: np.ndarray) -> None:
 def test_counts_that_do_not_fill_the_image_never_reach_the_decoder(
     counts: bytes | str, height: int, width: int
 ) -> None:
-    """pycocotools leaves pixels undefined where counts end too early: two decodes of one code may then differ."""
+    """Pycocotools leaves pixels undefined where counts end too early: two decodes of one code may then differ."""
     try:
         [found] = as_rles({"size": [height, width], "counts": counts})
     except MaskError:

@@ -51,7 +51,8 @@ def write_run(
     scores: dict[tuple[str, str], list[float]] | None = None,
 ) -> RunDirectory:
     """A run directory. `answers`: (video_id, instruction_id) -> masks (T, H, W), or "error" with the size known,
-    "lost" without, or None for an instruction whose unit was not finished."""
+    "lost" without, or None for an instruction whose unit was not finished.
+    """
     run = RunDirectory(uri)
     rows = [
         {"video_id": video, "video_uri": uris[video], "instruction_id": key, "text": f"text {key} <&>"}

@@ -1,5 +1,6 @@
 """Promises of `vrshq.pipelines.label.placement` and `vrshq.pipelines.label.costs`: pools fit the machines, wait for each other least, and cost what was
-measured."""
+measured.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vrshq.pipelines.cli.progress import RunProgress
 from vrshq.pipelines.cli.summary import print_plan, print_summary
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.ablate import Variant, ablate
 from vrshq.pipelines.evaluate.ablate import sections as ablation_sections
 from vrshq.pipelines.evaluate.compare import compare, write_comparison
@@ -19,7 +20,7 @@ from vrshq.pipelines.evaluate.datasets import check_benchmark
 from vrshq.pipelines.evaluate.datasets.base import Folders
 from vrshq.pipelines.evaluate.report import Section, headline
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.label.settings import Settings, SettingsError
+from vrshq.pipelines.label.settings import Settings
 
 
 def run_check(console: Console, dataset: str, root: str, split: str | None, names: list[str]) -> bool:

@@ -15,10 +15,11 @@ from vrshq.cluster.storage.lease import InUseError
 from vrshq.cluster.storage.run_directory import RunDirectoryError
 from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import CheckpointError
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.export import ExportError
 from vrshq.pipelines.label.instructions import InstructionTableError
-from vrshq.pipelines.label.settings import SettingsError, load_settings
+from vrshq.pipelines.label.settings import load_settings
 
 USER_ERRORS = (
     InstructionTableError,

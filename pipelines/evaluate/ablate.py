@@ -29,6 +29,7 @@ from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder, join_uri
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.compare import LEVEL, compare
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
@@ -37,7 +38,7 @@ from vrshq.pipelines.evaluate.run import evaluate, write_instructions
 from vrshq.pipelines.label.placement import place
 from vrshq.pipelines.label.run import Plan, make_plan, worker_arguments
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
-from vrshq.pipelines.label.settings import OperatorName, Settings, SettingsError, load_settings
+from vrshq.pipelines.label.settings import OperatorName, Settings, load_settings
 from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
 
 BASE = "base"

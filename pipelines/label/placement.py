@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import floor
 
 from vrshq.cluster.ray.resources import Resources, total
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.costs import Estimate
-from vrshq.pipelines.label.settings import MIB, OperatorName, Pool, Settings, SettingsError
+from vrshq.pipelines.label.settings import MIB, OperatorName, Pool, Settings
 from vrshq.pipelines.label.worker import NEED_PIXELS
 
 STAGES: tuple[OperatorName, ...] = ("presample", "tokens", "fuse", "keyframe", "propagate")

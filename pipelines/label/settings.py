@@ -6,21 +6,14 @@ fast and where the work is done.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from vrshq.cluster.storage.folder import Folder
-from vrshq.errors import UserError
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.pipelines.config.assignments import assign, read_yaml, validated
 
 MIB = 1 << 20
-
-
-class SettingsError(UserError, ValueError):
-    """A setting cannot be used; the message names it, and says what was given and expected."""
 
 
 class _Section(BaseModel):
@@ -181,42 +174,7 @@ def load_settings(config: str | None, assignments: list[str], **overrides: Any) 
     Raises:
         SettingsError: one line that names the file or the setting, what was given, and what was expected.
     """
-    values: dict[str, Any] = _read_yaml(config) if config else {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set {assignment}: expected key=value, for example keyframe.method=first")
-        target = values
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise SettingsError(f"--set {assignment}: {parent} is not a group of settings")
-        try:
-            target[leaf] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(
-                f"--set {assignment}: the value is not YAML ({' '.join(str(error).split())})"
-            ) from error
+    values: dict[str, Any] = read_yaml(config) if config else {}
+    assign(values, assignments, "keyframe.method=first")
     values |= {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] in ("missing", "extra_forbidden") else f" (given: {first['input']!r})"
-        reason = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise SettingsError(f"setting {name}: {reason}{given}") from error
-
-
-def _read_yaml(uri: str) -> dict[str, Any]:
-    parent, _, name = uri.rpartition("/")
-    try:
-        values = yaml.safe_load(Folder(parent or str(Path.cwd())).read_bytes(name))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {uri}: not a YAML file ({' '.join(str(error).split())})") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise SettingsError(f"--config {uri}: expected a mapping of settings, got {type(values).__name__}")
-    return values
+    return validated(Settings, values)

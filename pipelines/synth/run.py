@@ -39,7 +39,7 @@ from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder, is_remote
 from vrshq.operators.masks.rle import encode
 from vrshq.operators.synth import SPLITS, VERSION, SynthConfig, SynthVideo, make_video
-from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError
 
 FORMATS = ("jpeg", "mp4", "both")
 # Shares of the videos when no split is named; what does not divide goes to train.

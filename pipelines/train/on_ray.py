@@ -22,7 +22,7 @@ from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder, is_remote
 from vrshq.operators.training.clip import Clip
 from vrshq.operators.training.forward import TrainingModel
-from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.mixture import Mixture
 from vrshq.pipelines.train.sets import open_mixture
 from vrshq.pipelines.train.settings import Stage, TrainSettings

@@ -35,7 +35,7 @@ from vrshq.operators.training.clip import Clip
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.start import build, prepare_start, write_adapter, write_bundle
 from vrshq.operators.training.step import StageTrainer, sample_seed
-from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.log import TrainingLog
 from vrshq.pipelines.train.mixture import Mixture
 from vrshq.pipelines.train.sets import open_mixture

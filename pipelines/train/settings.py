@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.training.start import StartConfig
 from vrshq.operators.training.step import StageConfig
-from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.mixture import SynthData
 
 

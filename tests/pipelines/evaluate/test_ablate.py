@@ -15,6 +15,7 @@ import pytest
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.synth import SynthConfig
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.ablate import (
     BASE,
     Variant,
@@ -30,7 +31,7 @@ from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.report import markdown
 from vrshq.pipelines.evaluate.run import evaluate, write_instructions
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
-from vrshq.pipelines.label.settings import Settings, SettingsError, load_settings
+from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.synth.run import synth
 
 CONFIG = SynthConfig(frames=(5, 6), short_sides=(64,), expressions=1)

@@ -22,9 +22,9 @@ from vrshq.operators.decode import open_video
 from vrshq.operators.masks.rle import decode
 from vrshq.operators.synth import SPLITS, SynthConfig, make_video
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.datasets import Folders, check_benchmark, open_benchmark
 from vrshq.pipelines.label.instructions import build_manifest, read_instructions
-from vrshq.pipelines.label.settings import SettingsError
 from vrshq.pipelines.synth.run import Synthesised, content_checksums, encode_mp4, load_config, synth
 
 CONFIG = SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=2)

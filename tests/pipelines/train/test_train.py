@@ -24,7 +24,7 @@ from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.synth import KINDS, SynthConfig, make_video
 from vrshq.operators.training.clip import Clip
-from vrshq.pipelines.label.settings import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.mixture import Mixture, SynthData, balanced
 from vrshq.pipelines.train.run import train
 from vrshq.pipelines.train.settings import TrainSettings, load_train_settings

@@ -1,0 +1,1 @@
+"""Reading of settings, shared by all commands: YAML files, `--set` assignments, validation."""

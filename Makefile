@@ -5,27 +5,37 @@ STAMP := $(VENV)/.installed
 DEMO := demo-run
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-long check clean
 
 demo: $(STAMP)
 	@$(BIN)/vrshq label pipelines/demo/instructions.jsonl --output $(DEMO)
 	@$(BIN)/vrshq report $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+test-long: $(STAMP)
+	$(BIN)/pytest -m long $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+# the counts of model calls and the times of the shared schedule, at tiny sizes: about two minutes on two cores
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.bench_schedule --quick --dims tiny
+
 # torch comes first, because sam2 is built against it: pip's own isolated build would fetch a second copy
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt torch torchvision setuptools wheel
 	$(PIP) --constraint constraints.txt --no-build-isolation sam2
-	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev,jobs]"
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev,docs,jobs]"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site

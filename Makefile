@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo-run
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-long check clean
+.PHONY: demo test test-long check docs bench clean
 
 demo: $(STAMP)
 	@$(BIN)/vrshq label pipelines/demo/instructions.jsonl --output $(DEMO)
@@ -25,7 +25,7 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
-# the counts of model calls and the times of the shared schedule, at tiny sizes: about two minutes on two cores
+# the counts of model calls and the times of the shared schedule, at tiny sizes: half a minute on two cores
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.bench_schedule --quick --dims tiny
 

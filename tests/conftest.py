@@ -1,4 +1,4 @@
-"""Hooks of the whole test run: the repository on the path, the parity table in the summary."""
+"""Hooks of the whole test run: Ray's folder and token, the groups of parallel runs, the parity table in the summary."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 
-# Small networks do not gain from threads, and tests with several processes lose by them.
+# Small networks gain nothing from threads, and the threads of parallel processes would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Name under which an xdist worker hands its parity scores to the controller.
+_PARITY = "parity_scores"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ray_environment() -> Iterator[None]:
-    """Ray keeps to a folder of its own, and leaves no access token in the home folder.
+    """Gives Ray a folder of its own and a token that is not stored in the home folder.
 
-    For all tests at once: a process reads its token once, so a second one would lock it out of the clusters it starts.
+    The token is the same for all tests of a process, because Ray reads it only once. An xdist worker is one process
+    with its own folder and token, so two workers never share a cluster.
     """
-    folder = tempfile.mkdtemp(prefix="vr-")  # short: Ray puts sockets in it, and their paths have a limit
+    folder = tempfile.mkdtemp(prefix="vr-")  # short: Ray creates sockets in it, whose paths have a length limit
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
@@ -31,7 +36,44 @@ def ray_environment() -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups the tests for `--dist loadgroup`: all tests marked `ray` together, all others by file.
+
+    One worker runs a whole group in order. Two Ray clusters at the same time would compete for the cores until start-up
+    deadlines expire; the tests of a file share module fixtures.
+    """
+    for item in items:
+        name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares xdist's marker where xdist is not installed, because `--strict-markers` rejects unknown ones."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        config.addinivalue_line("markers", "xdist_group(name): tests that one worker of a parallel run executes")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In an xdist worker: hands the parity scores to the controller."""
+    parity = sys.modules.get("tests.support.parity")
+    output = getattr(session.config, "workeroutput", None)
+    if parity and output is not None:
+        output[_PARITY] = [astuple(score) for score in parity.SCORES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In xdist's controller: takes over the parity scores of a worker that has ended."""
+    scores = getattr(node, "workeroutput", {}).get(_PARITY)
+    if scores:
+        from tests.support import parity
+
+        parity.SCORES.extend(parity.Score(*score) for score in scores)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the parity table after the tests' results."""
     parity = sys.modules.get("tests.support.parity")
     lines = parity.score_table() if parity else []
     if lines:

@@ -19,6 +19,8 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 
+pytestmark = pytest.mark.ray
+
 VIDEOS, DRIVER_KILLS = 56, 20
 MODEL = ["--model", "untrained-tiny"]
 
@@ -69,7 +71,6 @@ def wait_for_units(run: str, number: int, command: Command) -> None:
     wait_until(lambda: finished(run) >= number or command.process.poll() is not None, 240, f"{number} units")
 
 
-@pytest.mark.slow
 def test_four_actors_on_two_nodes_and_a_shuffled_table_give_identical_tables(
     corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
 ) -> None:
@@ -88,7 +89,6 @@ def test_four_actors_on_two_nodes_and_a_shuffled_table_give_identical_tables(
     assert stats["commands"][0]["counts"]["encoder_calls"] == stats["commands"][0]["counts"]["frames"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_identical_tables(
     corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
@@ -140,7 +140,6 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
     assert begun <= units + 2 * (kills + actors + machines)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
     corpus: Path, undisturbed: dict[str, str], cluster: Nodes, server: S3Server, proxy: FaultyProxy

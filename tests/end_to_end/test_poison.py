@@ -17,6 +17,8 @@ from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
 from vrshq.pipelines.label.settings import Settings
 
+pytestmark = pytest.mark.ray
+
 # What native code does to its process, done by the opening of videos of these names, in the actors alone.
 FAULTS = """
 import ctypes, os, signal, sys, time
@@ -86,7 +88,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()

@@ -19,6 +19,8 @@ from tests.support.fault_kit import Command, accounted, write_corpus
 from tests.support.s3_server import S3_BUCKET, S3Server, free_port
 from vrshq.cluster.storage.run_directory import RunDirectory
 
+pytestmark = pytest.mark.ray
+
 VIDEOS = 3
 
 
@@ -69,7 +71,6 @@ def job_server(server: S3Server) -> Iterator[str]:  # noqa: ARG001 - the cluster
             head.communicate()
 
 
-@pytest.mark.slow
 def test_a_job_labels_a_bucket_into_a_bucket_and_its_log_and_exit_code_come_back(job_server: str) -> None:
     run = f"s3://{S3_BUCKET}/jobs/run"
     line = ["label", f"s3://{S3_BUCKET}/videos/instructions.jsonl", "--output", run, "--model", "untrained-tiny"]

@@ -451,6 +451,7 @@ for name, labels in found:
 """
 
 
+@pytest.mark.ray
 def test_ray_exports_the_names_and_labels_that_the_dashboard_queries() -> None:
     said = subprocess.run(
         [sys.executable, "-c", EXPORTER, str(free_port()), *queried_names()],

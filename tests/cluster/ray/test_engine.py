@@ -20,6 +20,8 @@ from vrshq.cluster.ray.resources import cluster_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:

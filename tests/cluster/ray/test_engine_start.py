@@ -26,6 +26,8 @@ from vrshq.cluster.ray.engine import NotEnoughResources, Pool, lacking, stream_r
 from vrshq.cluster.ray.resources import Resources, cluster_machines, largest, may_grow, total
 from vrshq.cluster.ray.session import ray_session
 
+pytestmark = pytest.mark.ray
+
 GIB = 1 << 30
 FRACTIONS = [0.25, 1 / 3, 0.5, 1.0, 2.0]
 
@@ -258,7 +260,6 @@ def growing(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
                     process.kill()
 
 
-@pytest.mark.slow
 def test_an_autoscaler_is_waited_for_and_what_it_does_not_bring_is_said(growing: str) -> None:
     with ray_session(growing):
         for _ in range(240):

@@ -17,6 +17,8 @@ import pytest
 from tests.support.s3_server import free_port
 from vrshq.cluster.ray.jobs import submit
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def job_server() -> Iterator[str]:

@@ -10,6 +10,8 @@ import sys
 import psutil
 import pytest
 
+pytestmark = pytest.mark.ray
+
 CODE = """
 import json
 import pyarrow as pa

@@ -10,6 +10,8 @@ import pytest
 from tests.support.s3_server import free_port
 from vrshq.cluster.ray.session import ray_session
 
+pytestmark = pytest.mark.ray
+
 SCRIPT = """
 import pyarrow as pa
 from vrshq.cluster.ray.engine import Pool, stream_receipts

@@ -273,6 +273,7 @@ def test_official_davis_gives_a_pixel_to_one_object_when_masks_overlap(tmp_path:
     assert found["ref-davis17-official"] == 100.0
 
 
+@pytest.mark.ray
 def test_scores_on_ray_are_those_of_this_process(revos: tuple[Path, Truth], tmp_path: Path) -> None:
     root, truth = revos
     predictions = write_pngs(

@@ -15,6 +15,8 @@ from ray.cluster_utils import Cluster
 
 from vrshq.pipelines.label.schema import STAGES
 
+pytestmark = pytest.mark.ray
+
 TWO_GPUS = (
     "resources.pools=[{operators: [presample, tokens, fuse], actors: 2, cpus: 0.1, gpus: 1}, "
     "{operators: [keyframe, propagate], cpus: 0.1}]"

@@ -51,6 +51,7 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.ray
 def test_ray_writes_the_same_bytes_as_the_loop(made: tuple[Path, Synthesised], tmp_path: Path, workers: int) -> None:
     seen: list[str] = []
     output = tmp_path / "ray"
@@ -254,6 +255,7 @@ def test_a_whole_folder_is_only_looked_at(made: tuple[Path, Synthesised]) -> Non
     assert seen == []
 
 
+@pytest.mark.ray
 def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
     large = SynthConfig(frames=(24, 32), short_sides=(240,), expressions=2)
     calm = synth(str(tmp_path / "calm"), videos=10, seed=9, config=large, use_ray=False)

@@ -266,7 +266,7 @@ def assert_same_training(plain: Path, ray: Path) -> None:
     assert last_state(ray)["sampler"] == last_state(plain)["sampler"]
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_of_ray_train_take_the_step_of_the_plain_loop(tmp_path: Path, workers: int) -> None:
@@ -276,7 +276,7 @@ def test_workers_of_ray_train_take_the_step_of_the_plain_loop(tmp_path: Path, wo
     assert_same_training(tmp_path / "plain", tmp_path / "ray")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_weights_shared_out_over_workers_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
     chosen = [

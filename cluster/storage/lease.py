@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vrshq.cluster.storage.folder import Folder, StorageError, StorageNotFoundError
+from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.errors import UserError
 
 LOCK = "run.lock"

@@ -27,7 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage import merging
-from vrshq.cluster.storage.folder import PATIENCE_S, Folder, StorageNotFoundError
+from vrshq.cluster.storage.errors import StorageNotFoundError
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.retry import PATIENCE_S
 from vrshq.errors import UserError
 
 TABLES = ("masks", "tracks", "tokens", "errors")

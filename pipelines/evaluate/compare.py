@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vrshq.cluster.storage.folder import Folder, StorageNotFoundError
+from vrshq.cluster.storage.errors import StorageNotFoundError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.protocols import bootstrap, summarize
 from vrshq.pipelines.evaluate.report import Section, markdown, page

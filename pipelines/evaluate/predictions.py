@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from vrshq.cluster.storage.folder import Folder, join_uri
+from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.uris import join_uri
 from vrshq.operators.masks.rle import Rle, encode
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles

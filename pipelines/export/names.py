@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.video.files import IMAGE_SUFFIXES
 
 # "%" itself, control characters, and what Windows and zip readers take for something else

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vrshq.cluster.storage.folder import is_remote
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.pipelines.export import ExportError
 from vrshq.pipelines.export.answers import Answers, Summary, read_answers
 from vrshq.pipelines.export.coco_json import write_coco, write_revos, write_ytvis

@@ -23,7 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from vrshq.cluster.storage.folder import Folder, StorageError, join_uri
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import join_uri
 from vrshq.errors import UserError
 from vrshq.pipelines.label.schema import MANIFEST, TRACKS
 

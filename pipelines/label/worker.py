@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.cluster.ray import guard
-from vrshq.cluster.storage.folder import fetch_to_local
+from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
 from vrshq.pipelines.label.rows import unit_tables

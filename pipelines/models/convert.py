@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import CLIPConfig as HfClipConfig
 
-from vrshq.cluster.storage.folder import is_remote
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle, read_json
 from vrshq.operators.models.config import (
     ClipConfig,

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vrshq.cluster.storage.folder import Folder, fetch_to_local, is_remote
+from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError, bundled_names, open_bundle
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -36,7 +36,8 @@ from pydantic import TypeAdapter, ValidationError
 from vrshq.cluster.ray.engine import Lost, Pool, WorkerError, stream_receipts
 from vrshq.cluster.ray.resources import cluster_resources, local_resources
 from vrshq.cluster.ray.session import ray_session
-from vrshq.cluster.storage.folder import Folder, is_remote
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.operators.masks.rle import encode
 from vrshq.operators.synth import SPLITS, VERSION, SynthConfig, SynthVideo, make_video
 from vrshq.pipelines.config.assignments import SettingsError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import Benchmark, DatasetError, Expression, Folders, Kind, Video
 from vrshq.pipelines.evaluate.datasets.check import check_files
 from vrshq.pipelines.evaluate.datasets.mevis import Lvvis, Mevis

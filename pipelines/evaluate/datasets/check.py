@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import Rle
 from vrshq.operators.video.files import IMAGE_SUFFIXES
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video

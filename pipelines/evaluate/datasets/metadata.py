@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Kind, Video
 from vrshq.pipelines.evaluate.datasets.problems import Report
 

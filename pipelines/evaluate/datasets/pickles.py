@@ -6,7 +6,8 @@ import io
 import pickle
 from typing import Any
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vrshq.cluster.storage.folder import Folder, StorageError, StorageNotFoundError
+from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import Rle, encode
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video
 from vrshq.pipelines.evaluate.datasets.codes import MAX_PIXELS

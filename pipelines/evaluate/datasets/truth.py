@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import Rle
 from vrshq.pipelines.evaluate.datasets.base import Benchmark, DatasetError, Expression, Folders, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles, frames_of

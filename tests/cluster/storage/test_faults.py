@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.s3_server import S3_BUCKET, S3Server
-from vrshq.cluster.storage import folder as storage
-from vrshq.cluster.storage.folder import Folder, StorageError, StorageNotFoundError, fetch_to_local
+from vrshq.cluster.storage import fetch as fetching
+from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
+from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.folder import Folder
 
 MIB = 2**20
 CONTENT = bytes(range(256)) * 40
@@ -179,7 +181,7 @@ def test_wrong_credentials_are_refused_at_once(uri: str, proxy: FaultyProxy, mon
 
 FULL_DISK = """
 import resource, sys
-from vrshq.cluster.storage.folder import fetch_to_local
+from vrshq.cluster.storage.fetch import fetch_to_local
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     with fetch_to_local(sys.argv[1], sys.argv[2]): pass
@@ -288,7 +290,7 @@ def test_an_answer_that_is_always_cut_is_an_error_and_never_short_data(
 ) -> None:
     proxy.rate_cut_in_body = 1.0
     if act == "fetch in ranges":
-        monkeypatch.setattr(storage, "_RANGE_BYTES", 1000)
+        monkeypatch.setattr(fetching, "_RANGE_BYTES", 1000)
     with pytest.raises(StorageError, match="tried for"):  # noqa: PT012 - which of the lines fails depends on the act
         if act == "read":
             Folder(uri, 0.5).read_bytes("there")
@@ -348,7 +350,7 @@ def test_a_multipart_upload_survives_lost_parts_and_a_lost_completion(uri: str, 
 def test_a_large_file_is_fetched_whole_through_bad_weather(
     uri: str, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_RANGE_BYTES", MIB)
+    monkeypatch.setattr(fetching, "_RANGE_BYTES", MIB)
     data = os.urandom(10 * MIB + 17)
     Folder(uri).write_bytes("large", data)
     proxy.rate_503, proxy.rate_cut_before_answer, proxy.rate_cut_in_body = 0.2, 0.1, 0.3
@@ -361,7 +363,7 @@ def test_a_large_file_is_fetched_whole_through_bad_weather(
 def test_a_file_that_is_replaced_while_it_is_fetched_is_not_mixed(
     uri: str, server: S3Server, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_RANGE_BYTES", MIB)
+    monkeypatch.setattr(fetching, "_RANGE_BYTES", MIB)
     old, new = b"o" * 8 * MIB, b"n" * 8 * MIB
     Folder(uri).write_bytes("large", old)
     direct = s3fs.S3FileSystem(endpoint_url=server.environment()["AWS_ENDPOINT_URL"])
@@ -523,7 +525,7 @@ def test_a_video_of_a_web_server_comes_whole_through_bad_weather(fault: str, web
 
 HOLDER = """
 import sys, time
-from vrshq.cluster.storage.folder import fetch_to_local
+from vrshq.cluster.storage.fetch import fetch_to_local
 with fetch_to_local(sys.argv[1], sys.argv[2]) as path:
     print(path, flush=True)
     time.sleep(600)

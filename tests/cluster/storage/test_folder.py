@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.s3_server import S3_BUCKET, free_port
-from vrshq.cluster.storage.folder import Folder, StorageError, StorageNotFoundError, fetch_to_local, is_remote, join_uri
+from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
+from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote, join_uri
 
 
 def test_what_is_written_is_read_listed_and_removed(place: str) -> None:

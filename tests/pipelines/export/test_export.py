@@ -26,7 +26,8 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from tests.support import dataset_fixtures as fixtures
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.cli import main as cli

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from vrshq.cluster.storage.folder import Folder, StorageError
+from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.label.instructions import build_manifest

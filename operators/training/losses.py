@@ -13,16 +13,25 @@ DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Factors of the losses in their sum. The first three are the paper's; the others are ours, and 0 in its recipe.
+    """Factors of the losses in their sum. The first three are the paper's; the others are this project's, and 0 in its recipe.
 
-    `presence`: of SAM2's object score. `auxiliary`: of the training-only heads. `place`: of where each patch of the
-    vision tower lies and how large the object on it is; `centre`: of where the whole of that object lies. `pointing`: of where
-    [SEG] and [TAK] look, which needs `forward.share_prefix`. `tak_place`: of where [TAK] says that what is meant lies;
-    `tak_presence`: of whether it says that anything is meant, beyond its part of `auxiliary`.
-    `travel`: of where each token of a frame lies and how far its object has come, as the LLaMA's later layers find them;
-    `pace`: of how much it has moved, how large it is and how much of it shows; `deeds`: of what its object does in the video;
-    all told there, which needs `forward.share_prefix`. `oracle`: of the distance
-    of [TAK] and [SEG] from the embedding of what is meant.
+    Attributes:
+        ce: cross entropy of the answer's next token.
+        bce: binary cross entropy of mask logits.
+        dice: dice loss of masks.
+        presence: SAM2's object score.
+        auxiliary: the training-only heads.
+        place: where each patch of the vision tower lies, and how large the object on it is.
+        centre: where the whole of the object on each patch lies.
+        pointing: where [SEG] and [TAK] attend; needs `forward.share_prefix`.
+        tak_place: where [TAK] says that the object lies.
+        tak_presence: whether [TAK] says that an object is meant, beyond its part of `auxiliary`.
+        travel: where each token of a frame lies and how far its object has come, read in the LLaMA's later layers;
+            needs `forward.share_prefix`.
+        pace: how much the object of a token has moved, how large it is and how much of it shows; needs
+            `forward.share_prefix`.
+        deeds: what the object of a token does in the video; needs `forward.share_prefix`.
+        oracle: distance of [TAK] and [SEG] from the embedding of the object that is meant.
     """
 
     ce: float = 1.0

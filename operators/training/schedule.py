@@ -17,7 +17,14 @@ from vrshq.operators.models.weights import published_name
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters on the LLaMA's linear layers of these names; `rank` 0: none. Defaults: the paper's."""
+    """Low-rank adapters on linear layers of the LLaMA. The defaults are the paper's.
+
+    Attributes:
+        rank: rank of an adapter; 0: no adapters.
+        alpha: scale of an adapter; its product is multiplied by alpha / rank.
+        dropout: dropout before an adapter, 0 to 1.
+        targets: names of the layers that get an adapter.
+    """
 
     rank: int = 8
     alpha: float = 16.0
@@ -27,11 +34,19 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """AdamW, with linear warm-up over `warmup` steps and then `decay` to `final` of the rate. Defaults: the paper's.
+    """AdamW with a linear warm-up and then a decay of the learning rate. The defaults are the paper's.
 
-    `muon`: the rate at which the matrices of linear layers learn by Muon instead (see `optimisers`), with the same warm-up,
-    decay and weight decay; 0: by AdamW, like all else. `clip`: largest norm of the gradient. `average`: decay of the moving
-    average of weights, which evaluation and the bundle then have; 0: none.
+    Attributes:
+        rate: highest learning rate.
+        muon: learning rate at which Muon trains the matrices of linear layers, with the same warm-up, decay and weight
+            decay; 0: AdamW trains them too.
+        betas: AdamW's decay rates of the first and second moment.
+        weight_decay: AdamW's and Muon's weight decay.
+        warmup: steps over which the rate rises linearly from 0.
+        decay: how the rate falls after the warm-up.
+        final: share of the highest rate at the last step.
+        clip: largest norm of the gradient.
+        average: decay of the moving average of the weights, which evaluation and the bundle take; 0: no average.
     """
 
     rate: float = 3e-4

@@ -20,14 +20,17 @@ from vrshq.operators.models.sam2.segmenter import Decoded, Features, Memory, Seg
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig:
-    """What SAM2 is asked in training. Defaults: the paper's recipe.
+    """How SAM2 is trained on a clip. The defaults are the paper's recipe.
 
-    `window`: sampled frames around the keyframe that are segmented (1: the keyframe alone). `memory`: what tracking starts
-    from, `prompt`: the keyframe's own decoding with its soft mask, or `mask`: that mask as a new prompt, as inference does,
-    and then with chance `truth_in_memory` the true one. `candidates`: how many further random frames are decoded by the
-    prompt alone, as TKS does. `mask_size`: whether masks are compared at the `frame`'s size or as `low` resolution logits.
-    `empty_masks`: which losses are taken of masks whose truth is empty, `all`, `bce` alone, or `none`: the object score, which
-    then says it, needs no mask that is empty too.
+    Attributes:
+        window: sampled frames around the keyframe that are segmented; 1: the keyframe alone.
+        memory: where tracking starts: `prompt`, the keyframe's own decoding with its soft mask; `mask`, that mask as a
+            new prompt, as in inference.
+        truth_in_memory: with `memory: mask`, the chance that the true mask replaces the predicted one, 0 to 1.
+        candidates: further random frames that are decoded from the prompt alone, as TKS does.
+        mask_size: size at which masks are compared: the `frame`'s own, or that of SAM2's `low`-resolution logits.
+        empty_masks: losses taken of masks whose truth is empty: `all`, `bce` alone, or `none`, which leaves absence to
+            the object score.
     """
 
     window: int = 3

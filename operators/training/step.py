@@ -29,8 +29,16 @@ from vrshq.operators.training.schedule import Average, OptimiserConfig, choose_t
 class StageConfig:
     """One stage of training.
 
-    `steps` optimiser steps of `batch` samples each, over all workers and accumulated where there are fewer workers.
-    `trained`: see `schedule.choose_trained`. `bf16`: products are computed in bfloat16, weights stay float32.
+    Attributes:
+        name: name of the stage, unique within the run.
+        steps: optimiser steps.
+        batch: samples of a step, over all workers; accumulated where there are fewer workers.
+        trained: beginnings of the names of the parameters that are trained; all others are frozen. `lora`: all
+            adapters.
+        bf16: whether products are computed in bfloat16; weights stay float32.
+        forward: how a clip goes through the model.
+        losses: factors of the losses.
+        optimiser: how the weights learn.
     """
 
     name: str = "stage"

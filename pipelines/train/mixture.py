@@ -29,11 +29,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SynthData:
-    """Synthetic videos, made when they are asked for.
+    """Synthetic videos, made when they are drawn.
 
-    `seed`: of the generator, apart from the run's. `frames`: (least, most) sampled frames of a clip. `expressions`: the most
-    instructions of a clip. `kinds`: of `vrshq.operators.synth.KINDS`, those that are learned from: a single frame, say, answers none
-    of motion. `split`: of `vrshq.operators.synth.SPLITS`. `videos`: how many different ones there are.
+    Attributes:
+        seed: seed of the generator, apart from the run's.
+        split: a split of `vrshq synth`.
+        videos: number of different videos.
+        frames: (least, most) sampled frames of a clip.
+        expressions: the most instructions of a clip.
+        kinds: the kinds of instructions that are learned from. A single frame, say, answers none of motion.
+        config: ranges of the videos' content.
     """
 
     seed: int = 0

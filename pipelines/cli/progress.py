@@ -6,21 +6,19 @@ import time
 from collections import Counter
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from vrshq.pipelines.cli.terminal import console
 
 PLAIN_EVERY_SECONDS = 30.0
 
 
 class RunProgress:
-    """Counts receipts and shows units, frames/s, ETA and errors. A context manager."""
+    """Counts receipts, and shows units, frames per second, remaining time and errors between `start` and `stop`."""
 
-    def __init__(self, console: Console, total_units: int) -> None:
-        self.console = console
+    def __init__(self, total_units: int) -> None:
         self.total_units = total_units
         self.counts: Counter[str] = Counter()
-        self.error_types: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
         self.begin = time.monotonic()
         self._last_line = self.begin
         self._live: Progress | None = None
@@ -37,12 +35,13 @@ class RunProgress:
             )
             self._task = self._live.add_task("label", total=total_units, rate="")
 
-    def __enter__(self) -> RunProgress:
+    def start(self) -> None:
+        """Shows the display, on a terminal."""
         if self._live:
             self._live.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Removes the display."""
         if self._live:
             self._live.stop()
 
@@ -52,18 +51,16 @@ class RunProgress:
         return max(1e-3, time.monotonic() - self.begin)
 
     def add(self, receipt: dict[str, Any]) -> None:
-        """Takes one unit's receipt into account and refreshes the display."""
+        """Counts one unit's receipt and refreshes the display."""
         self.counts["units"] += 1
-        for name in ("frames", "ok", "empty", "errors", "masks"):
+        for name in ("frames", "errors"):
             self.counts[name] += receipt[name]
-        self.error_types.update(receipt["error_types"])
-        self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})
         if self._live:
             self._live.update(self._task, completed=self.counts["units"], rate=self._rate())
         elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
             self._last_line = time.monotonic()
             left = (self.total_units - self.counts["units"]) * self.elapsed / self.counts["units"]
-            self.console.print(
+            console.print(
                 f"{self.counts['units']}/{self.total_units} units, {self._rate()}, about {left:.0f} s left",
                 highlight=False,
             )

@@ -26,17 +26,18 @@ from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.engine import Pool as EnginePool
 from vrshq.cluster.ray.resources import cluster_machines, local_resources
 from vrshq.cluster.ray.session import ray_session
-from vrshq.cluster.storage.folder import Folder, join_uri
+from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.uris import join_uri
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.compare import LEVEL, compare
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.report import HEADINGS, Bar, Section, bar_figure, markdown, page
 from vrshq.pipelines.evaluate.run import evaluate, write_instructions
-from vrshq.pipelines.label.placement import place
-from vrshq.pipelines.label.run import Plan, make_plan, worker_arguments
+from vrshq.pipelines.label.placement import choose_pools
+from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
 from vrshq.pipelines.label.settings import OperatorName, Settings, load_settings
 from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
@@ -359,7 +360,7 @@ def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Ite
 
 
 def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
-    pool = place(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the one that propagates
+    pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the one that propagates
     engine_pool = EnginePool(
         name="+".join(REST),
         worker=RestWorker,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from vrshq.pipelines.evaluate.predictions import open_predictions
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS, Protocol
 from vrshq.pipelines.evaluate.report import write_scores_report
 from vrshq.pipelines.evaluate.scores import SCORES, read_keyframes, score_video, unscored
-from vrshq.pipelines.label.run import Plan, Summary, label
+from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.watcher import Watcher
 
 ATTEMPTS = 3
 _UNITS = pa.schema([pa.field("unit_id", pa.string(), nullable=False)])
@@ -46,7 +48,7 @@ class Evaluation:
         note: why there are no scores.
     """
 
-    labelled: Summary | None
+    labelled: RunSummary | None
     scores: dict[str, Any] | None
     written: list[str]
     note: str | None = None
@@ -63,9 +65,7 @@ def evaluate(
     folders: Folders = Folders(),  # noqa: B008 - frozen
     address: str | None = None,
     use_ray: bool = True,
-    on_plan: Callable[[Plan], None] = lambda _: None,
-    on_receipt: Callable[[dict[str, Any]], None] = lambda _: None,
-    on_labelled: Callable[[], None] = lambda: None,
+    watcher: Watcher | None = None,
 ) -> Evaluation:
     """Scores predictions for a benchmark; without `predictions`, labels it into the run directory `output` first.
 
@@ -79,7 +79,7 @@ def evaluate(
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
         use_ray: False labels and scores in this process, one video after the other; the scores are the same.
-        on_plan, on_receipt: of the labelling. on_labelled: called when it is over, before the scoring.
+        watcher: follows the labelling.
 
     Raises:
         DatasetError, PredictionsError, StorageError, and what `label` raises; one line each.
@@ -99,10 +99,8 @@ def evaluate(
                 videos=root,
                 address=address,
                 use_ray=use_ray,
-                on_plan=on_plan,
-                on_receipt=on_receipt,
+                watcher=watcher,
             )
-        on_labelled()
         if summary.incomplete:
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:

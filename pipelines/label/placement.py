@@ -1,4 +1,4 @@
-"""Which operators share an actor, and how many actors: from the settings, or worked out from machines and measured costs."""
+"""Which operators share an actor, and how many actors each pool has: from the settings, or from machines and costs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from vrshq.pipelines.label.costs import Estimate
 from vrshq.pipelines.label.settings import MIB, OperatorName, Pool, Settings
 from vrshq.pipelines.label.worker import NEED_PIXELS
 
-STAGES: tuple[OperatorName, ...] = ("presample", "tokens", "fuse", "keyframe", "propagate")
+# The stages that pools name. Decoding is not placed: each actor that needs pixels decodes for itself.
+PLACED_STAGES: tuple[OperatorName, ...] = ("presample", "tokens", "fuse", "keyframe", "propagate")
 GPU_POOLS: tuple[tuple[OperatorName, ...], ...] = (("presample",), ("tokens", "fuse"), ("keyframe", "propagate"))
-LIBRARIES_MIB = 1024  # of an actor, and what else it holds beside its caches
+LIBRARIES_MIB = 1024  # memory of an actor beside its caches and weights
 MAX_ACTORS_PER_GPU = 4
-# A pool shape whose throughput is so near to the best one's is as good, if it has fewer copies of the weights.
+# Fewer actors per GPU, hence fewer copies of the weights, are preferred down to this share of the best throughput.
 _NEAR = 0.9
-_SHARES = (0.25, 0.5, 0.25)  # of a GPU, where nothing is known of what the pools cost
+_SHARES = (0.25, 0.5, 0.25)  # shares of a GPU for the pools, where their costs are unknown
 
 
-def wanted_device(settings: Settings, machines: Sequence[Resources]) -> str:
+def network_device(settings: Settings, machines: Sequence[Resources]) -> str:
     """The torch device of the networks: "cuda" or "cpu"."""
     if settings.resources.device != "auto":
         return settings.resources.device
@@ -29,49 +30,54 @@ def wanted_device(settings: Settings, machines: Sequence[Resources]) -> str:
     return "cuda" if any(machine.gpus >= 1 for machine in machines) else "cpu"
 
 
-def place(
+def choose_pools(
     settings: Settings, machines: Sequence[Resources], units: int, expected: Estimate | None = None
 ) -> list[Pool]:
-    """The actor pools of a run, first to last.
+    """The actor pools of a run, first to last: those of the settings, or pools that suit the machines.
 
-    Without a GPU one actor holds all operators, so that a video is decoded once: an actor per CPU, as each machine's memory
-    allows and `units` need; one process per core does more than several threads in one, because the networks' steps are
-    short.
+    Without a GPU, one actor holds all operators, so that a video is decoded once. There is one actor per CPU, as far as
+    each machine's memory and `units` allow. One process per core is faster than several threads in one process, because
+    the networks' steps are short.
 
-    With GPUs there are three pools: pre-sampling, the MLLM, and TKS with propagation (which share SAM2's image features).
-    Where it is known what they cost, every actor has the same share 1/k of a GPU, and their numbers are proportional to
-    the costs as nearly as whole actors can be, so that no pool waits for another; equal shares 1/k fill GPUs of any
-    number of machines without a gap, whatever the order of placing. k is the smallest of 1 to 4 whose throughput is within
-    a tenth of the best: each actor loads its weights, and k of them lie on one GPU. Where costs are not known, each GPU
-    has an actor of each pool.
+    With GPUs, there are three pools: pre-sampling, the MLLM, and TKS with propagation (which share SAM2's image features).
+    If the costs are known, every actor has the same share 1/k of a GPU, and the numbers of actors are proportional to the
+    costs, as nearly as whole actors allow, so that no pool waits for another. Equal shares 1/k fill the GPUs of any number
+    of machines without a gap, in any order of placement. k is the smallest of 1 to 4 whose throughput is within a tenth
+    of the best, because each actor loads its own weights. If the costs are unknown, each GPU gets an actor of each pool.
+
+    Args:
+        settings: of the run.
+        machines: the machines of the cluster.
+        units: number of units to do.
+        expected: the cost of a unit, or None if it is unknown.
 
     Raises:
-        SettingsError: pools of the settings that leave an operator out, name it twice, or have another order.
+        SettingsError: the settings' pools leave an operator out, name it twice, or have another order.
     """
     if settings.resources.pools is not None:
         named = [operator for pool in settings.resources.pools for operator in pool.operators]
-        if tuple(named) != STAGES:
+        if tuple(named) != PLACED_STAGES:
             raise SettingsError(
                 f"setting resources.pools: the pools name {', '.join(named) or 'nothing'}; "
-                f"expected each of {', '.join(STAGES)} once, in this order"
+                f"expected each of {', '.join(PLACED_STAGES)} once, in this order"
             )
         return list(settings.resources.pools)
     units = max(1, units)
-    if wanted_device(settings, machines) == "cuda":
+    if network_device(settings, machines) == "cuda":
         holders = [machine for machine in machines if machine.gpus >= 1]
         if expected is None or not holders:
             return _even_gpu_pools(holders or [_without_its_gpus(machines)], units)
         memory = max(actor_memory(settings, operators) for operators in GPU_POOLS)
         return _balanced_gpu_pools(holders, units, [expected.of_pool(operators) for operators in GPU_POOLS], memory)
-    memory = actor_memory(settings, STAGES)
+    memory = actor_memory(settings, PLACED_STAGES)
     room = sum(min(int(machine.cpus), machine.memory_bytes // memory) for machine in machines)
     actors = max(1, min(room, units))
     most = max((machine.cpus for machine in machines), default=0.0)
-    return [Pool(operators=STAGES, actors=actors, cpus=min(1.0, most) or 1.0)]
+    return [Pool(operators=PLACED_STAGES, actors=actors, cpus=min(1.0, most) or 1.0)]
 
 
 def actor_memory(settings: Settings, operators: Sequence[str]) -> int:
-    """Bytes of main memory that an actor is expected to take with its caches full, its weights not counted."""
+    """Expected main memory of an actor with full caches, without its weights, in bytes."""
     mib = LIBRARIES_MIB
     mib += settings.resources.frame_cache_mib if NEED_PIXELS & set(operators) else 0
     mib += settings.resources.feature_cache_mib if {"keyframe", "propagate"} & set(operators) else 0
@@ -79,21 +85,21 @@ def actor_memory(settings: Settings, operators: Sequence[str]) -> int:
 
 
 def speed(pool: Pool) -> float:
-    """What one actor of a pool does of what it would do alone on its device: GPUs and CPUs are shared by turns."""
+    """Speed of one actor relative to an actor alone on its device, 0 to 1: actors take turns on a GPU or CPU."""
     return min(1.0, pool.gpus or pool.cpus)
 
 
 def wall_seconds(pools: Sequence[Pool], expected: Estimate, units: int) -> float:
-    """Seconds that the slowest of the pools needs for so many units, once its actors have started."""
+    """Seconds that the slowest pool needs for the given number of units, once its actors have started."""
     return max(
         units * expected.of_pool(pool.operators) / (min(pool.actors, max(1, units)) * speed(pool)) for pool in pools
     )
 
 
 def balanced(costs: Sequence[float], slots: int, most: int) -> list[int]:
-    """How many of `slots` actors each pool gets, at least 1 and at most `most`: each goes where the wait is the longest.
+    """Divides `slots` actors among pools: at least 1 and at most `most` each, the next one always to the slowest pool.
 
-    No other division of as many actors has a higher throughput, which is the lowest of number / cost.
+    The throughput, which is the lowest number / cost of all pools, is the highest possible for that many actors.
     """
     numbers = [1] * len(costs)
     while sum(numbers) < slots and min(numbers) < most:
@@ -131,12 +137,12 @@ def _even_gpu_pools(machines: Sequence[Resources], units: int) -> list[Pool]:
 
 
 def _cpus_each(machines: Sequence[Resources], actors_per_gpu: int) -> float:
-    """CPUs of an actor, so that the machine with the fewest for its GPUs can hold its share of actors; up to 2."""
+    """CPUs of an actor, at most 2, such that the machine with the fewest CPUs per GPU can hold its share of actors."""
     least = min(machine.cpus / (actors_per_gpu * int(machine.gpus)) for machine in machines)
     return max(0.01, min(2.0, floor(100 * least) / 100))
 
 
 def _without_its_gpus(machines: Sequence[Resources]) -> Resources:
-    """What stands for the one machine with a GPU that is not there."""
+    """A stand-in for a missing GPU machine: the CPUs and memory of all machines, and one GPU."""
     there = total(machines)
     return Resources(cpus=there.cpus, gpus=1, memory_bytes=there.memory_bytes, nodes=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+# All stages, in order; the names under which seconds are counted.
 STAGES = ("decode", "presample", "tokens", "fuse", "keyframe", "propagate")
 
 MANIFEST = pa.schema(

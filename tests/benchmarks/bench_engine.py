@@ -32,6 +32,7 @@ from vrshq.cluster.ray.engine import Pool, stream_receipts
 from vrshq.cluster.ray.session import ray_session
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.watcher import Watcher
 
 
 def corpus(folder: Path, videos: int, frames: int) -> str:
@@ -44,17 +45,25 @@ def corpus(folder: Path, videos: int, frames: int) -> str:
     return str(table)
 
 
+class Clock(Watcher):
+    """Notes the moment of each receipt."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def unit_finished(self, receipt: dict[str, Any]) -> None:  # noqa: ARG002 - the base class gives it
+        self.moments.append(time.perf_counter())
+
+
 def timed(table: str, output: Path, *, use_ray: bool) -> tuple[float, float, float]:
     """Seconds of the whole call, of the units between the first and the last receipt, and the mean of a unit."""
     settings = Settings.model_validate({"resources": {"pools": [{"operators": OPERATORS, "actors": 1, "cpus": 1}]}})
-    moments: list[float] = []
+    watcher = Clock()
     begin = time.perf_counter()
-    summary = label(
-        table, str(output), settings, use_ray=use_ray, on_receipt=lambda _: moments.append(time.perf_counter())
-    )
+    summary = label(table, str(output), settings, use_ray=use_ray, watcher=watcher)
     total = time.perf_counter() - begin
     assert summary.counts["errors"] == summary.incomplete == 0
-    return total, moments[-1] - moments[0], summary.busy / summary.counts["units"]
+    return total, watcher.moments[-1] - watcher.moments[0], summary.busy / summary.counts["units"]
 
 
 OPERATORS = ["presample", "tokens", "fuse", "keyframe", "propagate"]

@@ -16,8 +16,15 @@ from vrshq.cluster.ray.engine import lacking
 from vrshq.cluster.ray.resources import Resources, total
 from vrshq.operators.models.bundle import bundled_names, open_bundle
 from vrshq.pipelines.label.costs import ASSUMED_FRAMES, Estimate, estimate
-from vrshq.pipelines.label.placement import GPU_POOLS, STAGES, actor_memory, balanced, place, wall_seconds
-from vrshq.pipelines.label.schema import STAGES as TIMED
+from vrshq.pipelines.label.placement import (
+    GPU_POOLS,
+    PLACED_STAGES,
+    actor_memory,
+    balanced,
+    choose_pools,
+    wall_seconds,
+)
+from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.settings import Pool, Settings
 from vrshq.pipelines.label.worker import UnitWorker
 
@@ -30,7 +37,7 @@ def machine(cpus: float, gpus: float = 0, gib: float = 64) -> Resources:
 
 
 def costing(presample: float, tokens: float, propagate: float) -> Estimate:
-    seconds = dict.fromkeys(TIMED, 0.0) | {"presample": presample, "tokens": tokens, "propagate": propagate}
+    seconds = dict.fromkeys(STAGES, 0.0) | {"presample": presample, "tokens": tokens, "propagate": propagate}
     return Estimate(seconds, frames=100, known=True, source="a test")
 
 
@@ -57,13 +64,13 @@ gpu_machines = st.builds(machine, st.integers(1, 32), st.integers(1, 8), st.inte
 def test_without_a_gpu_one_pool_has_an_actor_per_cpu_as_memory_and_units_allow(
     machines: list[Resources], units: int
 ) -> None:
-    (pool,) = place(SETTINGS, machines, units)
-    assert pool.operators == STAGES
+    (pool,) = choose_pools(SETTINGS, machines, units)
+    assert pool.operators == PLACED_STAGES
     assert 1 <= pool.actors <= units
     if pool.actors > 1:
         assert lacking(engine_pools([pool]), machines) == []
-        assert pool.actors * actor_memory(SETTINGS, STAGES) <= total(machines).memory_bytes
-    room = [min(int(one.cpus), one.memory_bytes // actor_memory(SETTINGS, STAGES)) for one in machines]
+        assert pool.actors * actor_memory(SETTINGS, PLACED_STAGES) <= total(machines).memory_bytes
+    room = [min(int(one.cpus), one.memory_bytes // actor_memory(SETTINGS, PLACED_STAGES)) for one in machines]
     assert pool.actors == max(1, min(sum(room), units))
 
 
@@ -77,7 +84,7 @@ def test_without_a_gpu_one_pool_has_an_actor_per_cpu_as_memory_and_units_allow(
 def test_with_gpus_three_pools_of_shares_of_a_gpu_fit_the_machines(
     machines: list[Resources], cost: tuple[float, float, float] | None, units: int
 ) -> None:
-    pools = place(SETTINGS, machines, units, costing(*cost) if cost else None)
+    pools = choose_pools(SETTINGS, machines, units, costing(*cost) if cost else None)
     assert tuple(pool.operators for pool in pools) == GPU_POOLS
     assert all(1 <= pool.actors <= units for pool in pools)
     assert all(1 / pool.gpus == pytest.approx(round(1 / pool.gpus)) for pool in pools)
@@ -115,10 +122,10 @@ def test_the_division_is_the_best_of_all(cost: tuple[float, float, float], slots
 
 def test_actors_follow_the_costs_and_no_more_weights_are_loaded_than_that_takes() -> None:
     machines = [machine(32, gpus=8, gib=512)]
-    pools = place(SETTINGS, machines, 1000, costing(1, 6, 1))
+    pools = choose_pools(SETTINGS, machines, 1000, costing(1, 6, 1))
     assert [(pool.actors, pool.gpus) for pool in pools] == [(1, 1), (6, 1), (1, 1)]
     # one GPU for all: a quarter each would leave the MLLM's half of the work with a third
-    pools = place(SETTINGS, [machine(8, gpus=1)], 1000, costing(1, 2, 1))
+    pools = choose_pools(SETTINGS, [machine(8, gpus=1)], 1000, costing(1, 2, 1))
     assert [(pool.actors, pool.gpus) for pool in pools] == [(1, 0.25), (2, 0.25), (1, 0.25)]
     assert wall_seconds(pools, costing(1, 2, 1), 100) == pytest.approx(400)
 
@@ -133,25 +140,25 @@ def test_an_actor_is_expected_to_fill_the_caches_that_its_operators_have() -> No
 def test_memory_bounds_the_actors_on_a_gpu() -> None:
     gib = actor_memory(SETTINGS, GPU_POOLS[2]) / GIB
     roomy, tight = machine(8, gpus=1, gib=4.5 * gib), machine(8, gpus=1, gib=3.5 * gib)
-    assert [pool.gpus for pool in place(SETTINGS, [roomy], 1000, costing(1, 2, 1))] == [1 / 4] * 3
-    assert [pool.gpus for pool in place(SETTINGS, [tight], 1000, costing(1, 2, 1))] == [1 / 3] * 3
+    assert [pool.gpus for pool in choose_pools(SETTINGS, [roomy], 1000, costing(1, 2, 1))] == [1 / 4] * 3
+    assert [pool.gpus for pool in choose_pools(SETTINGS, [tight], 1000, costing(1, 2, 1))] == [1 / 3] * 3
 
 
 def test_pools_without_measured_costs_are_alike_on_every_gpu() -> None:
-    pools = place(SETTINGS, [machine(16, gpus=2), machine(16, gpus=2), machine(4)], 1000)
+    pools = choose_pools(SETTINGS, [machine(16, gpus=2), machine(16, gpus=2), machine(4)], 1000)
     assert [(pool.actors, pool.gpus, pool.cpus) for pool in pools] == [(4, 0.25, 2), (4, 0.5, 2), (4, 0.25, 2)]
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_missing() -> None:
     settings = Settings.model_validate({"resources": {"device": "cuda"}})
-    pools = place(settings, [machine(4)], 10, costing(1, 1, 1))
+    pools = choose_pools(settings, [machine(4)], 10, costing(1, 1, 1))
     assert lacking(engine_pools(pools), [machine(4)]) == ["needs 1 GPU, the cluster has 0"]
 
 
 def test_the_table_has_every_stage_of_what_it_has_and_nothing_of_a_model_that_was_not_measured() -> None:
     found = estimate("untrained-tiny", "cpu", "float32", instructions=4)
     assert found is not None
-    assert set(found.seconds) == set(TIMED)
+    assert set(found.seconds) == set(STAGES)
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert (found.frames, found.known) == (ASSUMED_FRAMES, False)
     assert found.source.startswith("python -m tests.benchmarks.bench_costs")
@@ -166,8 +173,8 @@ def test_the_table_has_every_stage_of_what_it_has_and_nothing_of_a_model_that_wa
 
 
 def command(units: int, frames: int, seconds: float, **more: Any) -> dict[str, Any]:
-    content = {"counts": {"units": units, "frames": frames}, "seconds_by_stage": dict.fromkeys(TIMED, seconds)}
-    return content | {"device": "cpu", "pools": [list(STAGES)]} | more
+    content = {"counts": {"units": units, "frames": frames}, "seconds_by_stage": dict.fromkeys(STAGES, seconds)}
+    return content | {"device": "cpu", "pools": [list(PLACED_STAGES)]} | more
 
 
 def test_what_the_run_has_measured_itself_goes_before_the_table() -> None:
@@ -175,7 +182,7 @@ def test_what_the_run_has_measured_itself_goes_before_the_table() -> None:
     found = estimate("never-measured", "cpu", "float32", 1, commands)
     assert found is not None
     assert (found.frames, found.known, found.source) == (40, True, "measured on 20 units of this run")
-    assert found.seconds == pytest.approx(dict.fromkeys(TIMED, 2.0))
+    assert found.seconds == pytest.approx(dict.fromkeys(STAGES, 2.0))
     # a pool opens each video itself: what is noted in sum is divided among those that do
     three = [command(20, 800, 30.0, pools=[list(pool) for pool in GPU_POOLS])]
     found = estimate("never-measured", "cpu", "float32", 1, three)
@@ -194,5 +201,5 @@ def test_a_few_units_and_other_devices_do_not_count_as_measured() -> None:
 
 
 def test_commands_written_before_devices_were_noted_do_not_count() -> None:
-    old = {"counts": {"units": 100, "frames": 900}, "seconds_by_stage": dict.fromkeys(TIMED, 1.0)}
+    old = {"counts": {"units": 100, "frames": 900}, "seconds_by_stage": dict.fromkeys(STAGES, 1.0)}
     assert estimate("never-measured", "cpu", "float32", 1, [old]) is None

@@ -18,10 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
-from vrshq.cluster.storage import folder as storage
+from vrshq.cluster.storage import fetch as fetching
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
+from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.weights import SAFETENSORS_TYPES, clip_config, open_checkpoint, write_safetensors
+from vrshq.operators.models.weights import SAFETENSORS_TYPES, open_checkpoint, write_safetensors
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.models import locate as models
 from vrshq.pipelines.models.convert import convert, derive_sizes
@@ -161,7 +162,7 @@ def test_a_bundle_in_a_bucket_is_fetched_once_and_again_when_it_changes(
     bucket = fsspec.filesystem("memory")
     bucket.put(str(output), "/models/kit", recursive=True)
     fetched = []
-    real = storage.fetch_to_local
+    real = fetching.fetch_to_local
     monkeypatch.setattr(models, "fetch_to_local", lambda uri, scratch: fetched.append(uri) or real(uri, scratch))
     threads = [threading.Thread(target=models.local_model, args=("memory://models/kit",)) for _ in range(3)]
     for thread in threads:
@@ -281,7 +282,7 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(sys, "argv", ["vrshq", "convert", *given])
     with pytest.raises(SystemExit) as caught:
         cli.main()
-    assert caught.value.code == cli.USER_ERROR
+    assert caught.value.code == 1
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1

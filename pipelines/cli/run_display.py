@@ -1,21 +1,58 @@
-"""What a command prints: its plan before, one screen of results after."""
+"""The screens of a labelling run: the plan before, progress during, one screen of results after."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pyarrow.compute as pc
-from rich.console import Console
 from rich.table import Table
 
 from vrshq.cluster.ray.resources import total
+from vrshq.pipelines.cli.progress import RunProgress
+from vrshq.pipelines.cli.terminal import console, say
 from vrshq.pipelines.label.placement import actor_memory, wall_seconds
-from vrshq.pipelines.label.run import Plan, Summary
+from vrshq.pipelines.label.plan import Plan
 from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.watcher import Watcher
 
 
-def print_plan(console: Console, plan: Plan) -> None:
-    """Units, what is done of them, where the rest runs and what it needs."""
+class RunDisplay(Watcher):
+    """Prints the plan, then shows progress until the labelling ends. A context manager, so that an error ends it too."""
+
+    def __init__(self) -> None:
+        self._progress: RunProgress | None = None
+
+    def planned(self, plan: Plan) -> None:
+        """Prints the plan and starts the progress display."""
+        print_plan(plan)
+        self._progress = RunProgress(plan.todo.num_rows)
+        self._progress.start()
+
+    def unit_finished(self, receipt: dict[str, Any]) -> None:
+        """Counts the unit."""
+        if self._progress:
+            self._progress.add(receipt)
+
+    def finished(self, summary: RunSummary) -> None:  # noqa: ARG002 - the command prints it
+        """Ends the progress display."""
+        self._stop()
+
+    def __enter__(self) -> RunDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+
+def print_plan(plan: Plan) -> None:
+    """The units, the finished ones among them, the actor pools for the rest, and the missing resources."""
     instructions = pc.sum(pc.list_value_length(plan.manifest["instruction_ids"])).as_py() or 0
     videos = pc.count_distinct(plan.manifest["video_id"]).as_py()
     todo = plan.todo.num_rows
@@ -32,7 +69,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
-    """The machines, the pools on them, what the work takes there, and what is missing."""
+    """Adds the machines, the pools on them, the expected cost, and the missing resources."""
     there = total(plan.machines)
     machines = "1 machine" if there.nodes == 1 else f"{there.nodes} machines"
     grows = "; an autoscaler may bring more" if plan.grows else ""
@@ -65,8 +102,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def print_summary(console: Console, summary: Summary, output: str) -> None:
-    """Counts, speed, where the time went, and what failed."""
+def print_summary(summary: RunSummary, output: str) -> None:
+    """Counts, speed, shares of the stages in the time, and error types."""
     counts = summary.counts
     grid = Table.grid(padding=(0, 2))
     grid.add_row("units", f"{counts['units']} done now, {summary.already_finished} before, of {summary.units}")
@@ -88,7 +125,7 @@ def print_summary(console: Console, summary: Summary, output: str) -> None:
     console.print(grid, highlight=False)
     if summary.stopped:
         print(
-            f"stopped: {summary.stopped}. When that is put right, run the same line with --retry-errors",
+            f"stopped: {summary.stopped}. After the cause is fixed, run the same command with --retry-errors",
             file=sys.stderr,
         )
-    console.print(f"tables in {output}", markup=False, highlight=False)
+    say(f"tables in {output}")

@@ -1,0 +1,142 @@
+"""`vrshq evaluate`, `vrshq ablate`, `vrshq compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vrshq.pipelines.cli.options import Address, Config, Dataset, Folder, Model, Root, Set, Split, UseRay
+from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, USER_ERROR, console, say
+from vrshq.pipelines.config.assignments import SettingsError
+
+if TYPE_CHECKING:
+    from vrshq.pipelines.evaluate.datasets.base import Folders
+
+
+def evaluate(
+    dataset: Dataset,
+    root: Root,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Folder for the scores, and the run directory of --model.")
+    ] = None,
+    model: Model = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="Score these masks: a run, a folder of PNG files, or a results.json.")
+    ] = None,
+    split: Split = None,
+    folder: Folder = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Report inconsistencies of the data set, and do nothing else.")
+    ] = False,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    ray: UseRay = True,
+) -> None:
+    """Label a benchmark, or take predictions, and compute the published protocol's numbers."""
+    from vrshq.pipelines.cli.run_display import RunDisplay
+    from vrshq.pipelines.cli.scores_display import print_evaluation
+    from vrshq.pipelines.evaluate.datasets import check_benchmark
+    from vrshq.pipelines.evaluate.run import evaluate as run_evaluate
+    from vrshq.pipelines.label.settings import load_settings
+
+    folders = _folders(folder or [])
+    if check:
+        found = check_benchmark(dataset, root, split=split, folders=folders)
+        console.print(found)
+        raise typer.Exit(DONE if found.consistent else USER_ERROR)
+    if output is None or (model is not None and predictions is not None):
+        raise SettingsError(
+            "vrshq evaluate: expected --output RUN and one of --model and --predictions, or --check alone"
+        )
+    settings = load_settings(config, set_ or [], model=model)
+    with RunDisplay() as display:
+        done = run_evaluate(
+            dataset,
+            root,
+            output,
+            settings,
+            predictions=predictions,
+            split=split,
+            folders=folders,
+            address=address,
+            use_ray=ray,
+            watcher=display,
+        )
+    print_evaluation(done, output)
+    if done.labelled and done.labelled.incomplete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def ablate(
+    dataset: Dataset,
+    root: Root,
+    output: Annotated[str, typer.Option("--output", help="Folder for the runs and the comparison.")],
+    vary: Annotated[
+        list[str], typer.Option("--vary", help="Values of one setting, e.g. keyframe.method=first,middle. Repeatable.")
+    ],
+    model: Model = None,
+    split: Split = None,
+    folder: Folder = None,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    ray: UseRay = True,
+) -> None:
+    """Evaluate a benchmark under several settings, one changed at a time, and compare each with the base."""
+    from vrshq.pipelines.cli.scores_display import print_ablation
+    from vrshq.pipelines.evaluate.ablate import ablate as run_ablate
+    from vrshq.pipelines.evaluate.ablate import read_variants
+
+    def on_run(name: str, taken: int) -> None:
+        reused = f", {taken} units from the base's tokens" if taken else ""
+        say(f"run {name}{reused}")
+
+    variants = read_variants(vary, config, set_ or [], model=model)
+    done = run_ablate(
+        dataset,
+        root,
+        output,
+        variants,
+        split=split,
+        folders=_folders(folder or []),
+        address=address,
+        use_ray=ray,
+        on_run=on_run,
+    )
+    if done.result is None:
+        say(f"run {done.incomplete} is incomplete; the same command again continues")
+        raise typer.Exit(INCOMPLETE)
+    print_ablation(done.result, done.written)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Folder with the scores of one evaluation.")],
+    second: Annotated[str, typer.Argument(help="Folder with the scores of another evaluation of the same data set.")],
+    output: Annotated[
+        str | None, typer.Option(help="Folder for comparison.json, .md and .html; default: none.")
+    ] = None,
+) -> None:
+    """Compare two evaluations: paired differences with intervals, and the expressions that changed most."""
+    from vrshq.pipelines.cli.scores_display import print_comparison
+    from vrshq.pipelines.evaluate.compare import compare as run_compare
+    from vrshq.pipelines.evaluate.compare import write_comparison
+
+    result = run_compare(first, second)
+    print_comparison(result)
+    for uri in write_comparison(output, result) if output is not None else []:
+        say(uri)
+
+
+def _folders(names: list[str]) -> Folders:
+    """`Folders` from texts such as "masks=mask_dict_valid.json"."""
+    from vrshq.pipelines.evaluate.datasets.base import Folders
+
+    given: dict[str, str] = {}
+    for text in names:
+        key, _, value = text.partition("=")
+        if key not in ("frames", "metadata", "masks") or not value:
+            raise SettingsError(f"--folder {text}: expected frames=NAME, metadata=NAME or masks=NAME")
+        given[key] = value
+    return Folders(**given)

@@ -1,0 +1,72 @@
+"""`vrshq label`, `vrshq plan`, `vrshq compact`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vrshq.pipelines.cli.options import Address, Config, Instructions, Model, Output, Run, Set, Videos
+from vrshq.pipelines.cli.terminal import INCOMPLETE, TOO_MANY_ERRORS, say
+
+
+def label(
+    instructions: Instructions,
+    output: Output,
+    videos: Videos = None,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+    max_error_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Stop with exit code 3 when a larger share of instructions fails.")
+    ] = 1.0,
+    retry_errors: Annotated[bool, typer.Option(help="Run units with error rows again.")] = False,
+) -> None:
+    """Answer every instruction with a mask for each frame of its video."""
+    from vrshq.pipelines.cli.run_display import RunDisplay, print_summary
+    from vrshq.pipelines.label.error_policy import ErrorPolicy
+    from vrshq.pipelines.label.run import label as run_label
+    from vrshq.pipelines.label.settings import load_settings
+
+    settings = load_settings(config, set_ or [], model=model)
+    errors = ErrorPolicy(max_error_rate, retry_errors)
+    with RunDisplay() as display:
+        summary = run_label(
+            instructions, output, settings, videos=videos, address=address, errors=errors, watcher=display
+        )
+    print_summary(summary, output)
+    if summary.stopped or summary.error_rate() > max_error_rate:
+        raise typer.Exit(TOO_MANY_ERRORS)
+    if summary.incomplete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def plan(
+    instructions: Instructions,
+    output: Output,
+    videos: Videos = None,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
+    from vrshq.cluster.ray.engine import NotEnoughResources
+    from vrshq.pipelines.cli.run_display import print_plan
+    from vrshq.pipelines.label.plan import make_plan, plan_for
+    from vrshq.pipelines.label.settings import load_settings
+
+    made = make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos)
+    made = plan_for(made, address)
+    print_plan(made)
+    if made.missing and not made.grows:
+        raise NotEnoughResources("; ".join(made.missing))
+
+
+def compact(run: Run) -> None:
+    """Merge a run's parts into larger files. An interrupted command can be run again at any point."""
+    from vrshq.pipelines.label.compact import compact as run_compact
+
+    for table, (parts, files) in run_compact(run).items():
+        say(f"{table}: {parts} parts into {files} files")

@@ -1,0 +1,56 @@
+"""The screens of `vrshq evaluate`, `vrshq ablate` and `vrshq compare`: headline numbers, tables, written files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from vrshq.pipelines.cli.run_display import print_summary
+from vrshq.pipelines.cli.terminal import console, say
+from vrshq.pipelines.evaluate.ablate import sections as ablation_sections
+from vrshq.pipelines.evaluate.compare import sections as comparison_sections
+from vrshq.pipelines.evaluate.report import Section, headline
+from vrshq.pipelines.evaluate.run import Evaluation
+
+
+def print_evaluation(done: Evaluation, output: str) -> None:
+    """The labelling's summary, then the headline scores, or the reason why there are none."""
+    if done.labelled is not None:
+        print_summary(done.labelled, output)
+    if done.scores is None:
+        say(f"no scores: {done.note}")
+        return
+    _print_section(headline(done.scores))
+    for kind, found in done.scores["problems"].items():
+        say(f"{found['count']} x {kind}: {found['cost']}")
+    _print_lines(done.written)
+
+
+def print_ablation(result: dict[str, Any], written: list[str]) -> None:
+    """One table of all runs."""
+    _print_section(ablation_sections(result)[0])
+    _print_lines(written)
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """The differences of two evaluations."""
+    for section in comparison_sections(result):
+        _print_section(section)
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _print_section(section: Section) -> None:
+    console.print(section.title, style="bold", highlight=False)
+    for line in section.lines:
+        console.print(Text(line))
+    if section.rows:
+        table = Table(*section.head)
+        for row in section.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)

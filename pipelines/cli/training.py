@@ -1,0 +1,67 @@
+"""`vrshq synth`, `vrshq train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vrshq.pipelines.cli.options import Address, Config
+from vrshq.pipelines.cli.terminal import say
+
+
+def synth(
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="New or empty folder, local or in a bucket, or the folder of the same command."
+        ),
+    ],
+    videos: Annotated[int, typer.Option("--videos", help="Number of videos.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    split: Annotated[
+        str | None,
+        typer.Option(help="One split for all videos: train, valid, test or test_unseen; default: 70, 10, 10, 10 %."),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="jpeg (folders of frames), mp4, or both.")] = "both",
+    config: Config = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. frames=[8, 16]. Repeatable.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Make synthetic videos with instructions and exact masks, in ReVOS's layout."""
+    from vrshq.pipelines.synth.run import load_config
+    from vrshq.pipelines.synth.run import synth as run_synth
+
+    settings = load_config(config, set_ or [])
+    say(f"{videos} videos of seed {seed} into {output}")
+    done = run_synth(output, videos=videos, seed=seed, split=split, form=form, config=settings, address=address)
+    made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
+    kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
+    say(f"{made}; instructions: {kinds}; checksum {done.checksum}")
+
+
+def train(
+    config: Annotated[str, typer.Option("--config", help="YAML file, such as pipelines/train/configs/tiny.yaml.")],
+    output: Annotated[str, typer.Option("--output", help="Folder of the run, local or in a bucket.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. stages.0.steps=100. Repeatable.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Train a model in stages. The same command again continues an interrupted run."""
+    from vrshq.pipelines.train.run import train as run_train
+    from vrshq.pipelines.train.settings import load_train_settings
+
+    settings = load_train_settings(config, set_ or [])
+    for stage in settings.stages:
+        work = f"{stage.steps} steps of {stage.batch} samples of {', '.join(stage.data)}"
+        say(f"{stage.name}: {work}; trains {', '.join(stage.trained)}")
+
+    def on_log(stage: str, step: int, row: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        say(f"{stage} {step}: {shown}")
+
+    bundle = run_train(settings, output, address=address, on_log=on_log)
+    say(f"{bundle}: use it with --model {bundle}")

@@ -1,0 +1,86 @@
+"""The two ways to work through a plan's units: actor pools on Ray, and the for-loop in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+from vrshq.cluster.ray.engine import Lost, stream_receipts
+from vrshq.cluster.ray.metrics import RunMetrics
+from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
+from vrshq.cluster.ray.session import ray_session
+from vrshq.operators.batch import Failure
+from vrshq.pipelines.label.placement import choose_pools, network_device
+from vrshq.pipelines.label.plan import Plan, actor_pools, on_machines, worker_arguments
+from vrshq.pipelines.label.rows import unit_tables
+from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.watcher import Watcher
+from vrshq.pipelines.label.worker import UnitWorker, receipt
+
+# Words of a `Lost` unit's reason -> error type of its error rows.
+_LOSSES = {"took longer": "DeadlineExceeded", "for memory": "OutOfMemory", "process died": "WorkerDied"}
+
+
+def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watcher) -> Generator[dict[str, Any]]:
+    """Runs the unfinished units in actor pools; yields the receipt of each, lost units included.
+
+    Args:
+        plan: of any machines; it is made again for those of the cluster.
+        address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
+        summary: where the placement is noted.
+        watcher: receives the final plan.
+    """
+    with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
+        plan = on_machines(plan, cluster_machines(), grows=may_grow())
+        watcher.planned(plan)
+        _note_placement(summary, plan)
+        todo = plan.todo
+        # a fresh run streams its manifest from the file; the rest of an interrupted run is a table in memory already
+        source = todo if plan.finished else plan.run.manifest_uri
+        attempts = plan.settings.resources.attempts
+        metrics = RunMetrics(waiting=todo.num_rows)
+        for one in stream_receipts(source, actor_pools(plan), attempts=attempts, finished=plan.run.finished_units):
+            done = _record_lost(plan, one) if isinstance(one, Lost) else one
+            metrics.unit(
+                statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
+                frames=done["frames"],
+                error_types=done["error_types"],
+                attempt=done["attempt"],
+                seconds=done["busy"],
+                stage_seconds=done["seconds"],
+            )
+            yield done
+
+
+def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[dict[str, Any]]:
+    """The for-loop: each pool's worker over one unit after the other, in this process; yields the receipts."""
+    plan = replace(plan, pools=choose_pools(plan.settings, plan.machines, units=1), missing=[])
+    watcher.planned(plan)
+    workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
+    _note_placement(summary, plan)
+    summary.workers = 1
+    todo = plan.todo
+    for row in range(todo.num_rows):
+        table = todo.slice(row, 1)
+        for worker in workers:
+            table = worker(table)
+        yield from table.to_pylist()
+
+
+def _note_placement(summary: RunSummary, plan: Plan) -> None:
+    summary.workers = sum(min(pool.actors, plan.todo.num_rows) for pool in plan.pools)
+    summary.device = network_device(plan.settings, plan.machines)
+    summary.pools = [list(pool.operators) for pool in plan.pools]
+
+
+def _record_lost(plan: Plan, lost: Lost) -> dict[str, Any]:
+    """Writes the error rows of a unit whose attempts are used up, and returns its receipt."""
+    unit = {name: lost.row[name] for name in MANIFEST.names}
+    tries = "1 attempt" if lost.attempts == 1 else f"{lost.attempts} attempts"
+    error_type = next((name for words, name in _LOSSES.items() if words in lost.reason), "WorkerError")
+    failure = Failure(stage="worker", error_type=error_type, message=f"given up after {tries}: {lost.reason}")
+    unit |= {"errors": [failure] * len(unit["texts"]), "seconds": {}}
+    tables = unit_tables(unit, plan.carried, lost.attempts)
+    return receipt(unit, tables, plan.run.commit_unit(unit["unit_id"], tables))

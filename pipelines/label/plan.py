@@ -1,0 +1,182 @@
+"""The plan of a labelling run: its units, the finished ones, and the actor pools for the rest. Nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vrshq.cluster.ray.engine import Pool as ActorPool
+from vrshq.cluster.ray.engine import lacking
+from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources, may_grow
+from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.costs import Estimate, estimate
+from vrshq.pipelines.label.instructions import build_manifest, carried_schema, read_instructions
+from vrshq.pipelines.label.placement import choose_pools, network_device
+from vrshq.pipelines.label.schema import SCHEMA_VERSION
+from vrshq.pipelines.label.settings import Pool, Settings
+from vrshq.pipelines.label.stats import read_commands
+from vrshq.pipelines.label.worker import UnitWorker, encode_schema
+from vrshq.pipelines.models.locate import open_model
+
+_HASHED_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of a run, the finished ones among them, and where the rest would run.
+
+    Attributes:
+        run: the run directory.
+        settings: the settings, with the model's own presence threshold filled in.
+        manifest: the run's units, `vrshq.pipelines.label.schema.MANIFEST`.
+        carried: types of the instruction table's other columns.
+        identity: the content of `run.json` that a later command must match.
+        finished: ids of the manifest's finished units.
+        model_name: name of the model's bundle.
+        commands: the entries of the run's earlier commands in `stats.json`.
+        machines: the machines of the cluster, or this machine.
+        grows: whether an autoscaler may add machines.
+        pools: the actor pools for the unfinished units.
+        expected: the estimated cost of an unfinished unit; None if it was never measured.
+        missing: the resources that the pools need and the machines lack, one line per pool.
+    """
+
+    run: RunDirectory
+    settings: Settings
+    manifest: pa.Table
+    carried: pa.Schema
+    identity: dict[str, Any]
+    finished: set[str]
+    model_name: str
+    commands: list[dict[str, Any]]
+    machines: Sequence[Resources] = ()
+    grows: bool = False
+    pools: list[Pool] = field(default_factory=list)
+    expected: Estimate | None = None
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def todo(self) -> pa.Table:
+        """The manifest's unfinished rows."""
+        if not self.finished:
+            return self.manifest
+        return self.manifest.filter(pc.invert(pc.is_in(self.manifest["unit_id"], pa.array(self.finished, pa.string()))))
+
+
+def make_plan(instructions: str, output: str, settings: Settings, *, videos: str | None = None) -> Plan:
+    """Reads and checks everything that can be checked before work starts, for this machine.
+
+    Args:
+        instructions: uri of the instruction table.
+        output: uri of the run directory.
+        settings: of the run.
+        videos: root of relative `video_uri`s; default: the table's folder.
+
+    Raises:
+        InstructionTableError: the instruction table cannot be used.
+        SettingsError: the settings' pools cannot be used.
+        CheckpointError: the model cannot be opened.
+        StorageError: the run directory cannot be read.
+    """
+    table = read_instructions(instructions)
+    base = instructions.rpartition("/")[0] or "."
+    manifest = build_manifest(
+        table, videos_root=videos, base=base, max_instructions_per_unit=settings.max_instructions_per_unit
+    )
+    bundle = open_model(settings.model)
+    settings = settings.for_bundle(bundle.presence)
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "model": {"name": bundle.name, "fingerprint": bundle.fingerprint},
+        "manifest_sha256": _manifest_hash(manifest),
+        "settings": settings.identity(),
+    }
+    run = RunDirectory(output)
+    plan = Plan(
+        run=run,
+        settings=settings,
+        manifest=manifest,
+        carried=carried_schema(table),
+        identity=identity,
+        finished=finished_units(run, manifest),
+        model_name=bundle.name,
+        commands=read_commands(run),
+    )
+    return on_machines(plan, [local_resources()])
+
+
+def plan_for(plan: Plan, address: str | None = None) -> Plan:
+    """The plan for the cluster that `label` would use: `address`, else RAY_ADDRESS, else this machine (`plan` unchanged).
+
+    Raises:
+        ConnectionError: no cluster answers at the address.
+    """
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        return plan
+    with ray_session(address):
+        return on_machines(plan, cluster_machines(), grows=may_grow())
+
+
+def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = False) -> Plan:
+    """The plan with actor pools for its unfinished units on the given machines."""
+    todo, settings = plan.todo, plan.settings
+    per_unit = (pc.mean(pc.list_value_length(todo["instruction_ids"])).as_py() if todo.num_rows else None) or 1.0
+    device = network_device(settings, machines)
+    expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands)
+    plan = replace(plan, machines=machines, grows=grows, expected=expected)
+    plan = replace(plan, pools=choose_pools(settings, machines, todo.num_rows, expected))
+    missing = lacking(actor_pools(plan), machines) if todo.num_rows else []
+    return replace(plan, missing=missing)
+
+
+def actor_pools(plan: Plan) -> list[ActorPool]:
+    """The plan's pools as the engine takes them; none has more actors than there are units to do."""
+    return [
+        ActorPool(
+            name="+".join(pool.operators),
+            worker=UnitWorker,
+            arguments={**worker_arguments(plan, pool), "log_units": True},
+            actors=min(pool.actors, plan.todo.num_rows),
+            max_actors=pool.max_actors,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            deadline_s=plan.settings.resources.deadline_seconds,
+        )
+        for pool in plan.pools
+    ]
+
+
+def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
+    """The arguments of a pool's `UnitWorker`: some kB that travel to each actor, without the model and the table."""
+    wanted = plan.settings.resources.device
+    device = ("cuda" if pool.gpus > 0 else "cpu") if wanted == "auto" else wanted
+    return {
+        "settings": plan.settings.model_dump_json(),
+        "operators": pool.operators,
+        "run": plan.run.uri,
+        "device": device,
+        "carried": encode_schema(plan.carried),
+    }
+
+
+def finished_units(run: RunDirectory, manifest: pa.Table) -> set[str]:
+    """Ids of the manifest's units that the run directory holds finished."""
+    found = pa.array(run.finished_units(), pa.string())
+    return set(manifest["unit_id"].filter(pc.is_in(manifest["unit_id"], found)).to_pylist())
+
+
+def _manifest_hash(manifest: pa.Table) -> str:
+    """SHA-256 of the unit ids and the carried columns, in manifest order. Video uris do not enter it."""
+    digest = hashlib.sha256()
+    hashed = manifest.select(["unit_id", "carried"])
+    for row in range(0, hashed.num_rows, _HASHED_ROWS):
+        digest.update(json.dumps(hashed.slice(row, _HASHED_ROWS).to_pydict()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""The counts of one labelling command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+# Numeric columns of a receipt that are summed over units.
+COUNTED = ("frames", "ok", "empty", "errors", "masks", "bytes", "decode_passes", "encoder_calls")
+
+
+@dataclass
+class RunSummary:
+    """The counts of one labelling command, over the units that it finished.
+
+    Attributes:
+        units: units of the run.
+        already_finished: units that were finished before this command.
+        elapsed: wall time of the work, in seconds.
+        workers: number of actors in all pools; 1 without Ray.
+        device: torch's name of the device of the networks.
+        pools: the operators of each pool.
+        counts: units, retries (attempts beyond a unit's first), frames, ok, empty, errors and masks (rows), bytes
+            (written), decode_passes, encoder_calls (frames through SAM2's image encoder).
+        busy: seconds that actors spent on units, summed over actors.
+        error_types: number of failed instructions by error type.
+        error_example: message of the first failure.
+        seconds: seconds by stage, summed over actors.
+        incomplete: units that are still not finished.
+        stopped: the reason why the run was stopped early, or None.
+    """
+
+    units: int
+    already_finished: int
+    elapsed: float = 0.0
+    workers: int = 0
+    device: str = "cpu"
+    pools: list[list[str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    busy: float = 0.0
+    error_types: Counter[str] = field(default_factory=Counter)
+    error_example: str | None = None
+    seconds: Counter[str] = field(default_factory=Counter)
+    incomplete: int = 0
+    stopped: str | None = None
+
+    def answered(self) -> int:
+        """Number of instructions that this command brought to an end, with an answer or an error."""
+        return sum(self.counts[status] for status in ("ok", "empty", "errors"))
+
+    def error_rate(self) -> float:
+        """Share of this command's instructions that ended in an error, 0 to 1."""
+        return self.counts["errors"] / self.answered() if self.answered() else 0.0
+
+    def idle_share(self) -> float:
+        """Share of the workers' time without a unit (start-up, loading of weights, waiting), 0 to 1."""
+        return max(0.0, 1 - self.busy / (self.elapsed * self.workers)) if self.elapsed and self.workers else 0.0
+
+    def add(self, receipt: dict[str, Any]) -> None:
+        """Counts one finished unit, given its row of `vrshq.pipelines.label.worker.RECEIPT`."""
+        self.counts["units"] += 1
+        self.counts["retries"] += receipt["attempt"] - 1
+        for name in COUNTED:
+            self.counts[name] += receipt[name]
+        self.busy += receipt["busy"]
+        self.error_types.update(receipt["error_types"])
+        self.error_example = self.error_example or receipt["error_example"]
+        self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})

@@ -1,0 +1,21 @@
+"""What a caller of `label` may follow while it works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.summary import RunSummary
+
+
+class Watcher:
+    """Receives the events of a labelling run. This base class ignores them all; override the ones of interest."""
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is final; work starts next."""
+
+    def unit_finished(self, receipt: dict[str, Any]) -> None:
+        """A unit's tables are written. `receipt` is a row of `vrshq.pipelines.label.worker.RECEIPT`."""
+
+    def finished(self, summary: RunSummary) -> None:
+        """All work of this command has ended, or was stopped early."""

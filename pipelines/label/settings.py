@@ -1,7 +1,7 @@
-"""The settings of a labelling run: what `--config FILE.yaml` and `--set key=value` may say, and what operators make of it.
+"""The settings of a labelling run, from `--config FILE.yaml` and `--set key=value`, and the operators' configs from them.
 
-Everything but `resources` decides what the tables hold and is part of the run's identity; `resources` decides only how
-fast and where the work is done.
+All sections except `resources` decide the content of the tables and are part of the run's identity. `resources` decides
+only the place and the speed of the work.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from vrshq.operators.video.files import DecodeConfig
 from vrshq.pipelines.config.assignments import assign, read_yaml, validated
 
 MIB = 1 << 20
+_DECODE = DecodeConfig()
 
 
 class _Section(BaseModel):
@@ -21,115 +22,174 @@ class _Section(BaseModel):
 
 
 class Sampling(_Section):
-    """Which frames the MLLM sees."""
+    """The choice of the frames that the MLLM sees."""
 
-    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n"] = "grid"
-    max_image_token: int = Field(default=12, ge=2, le=64)
-    seed: int = Field(default=0, ge=0)
-    overlong_text: Literal["truncate", "refuse"] = "truncate"
+    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n"] = Field(
+        default="grid",
+        description="Sampler that picks the frames; grid is the reference's default.",
+    )
+    max_image_token: int = Field(
+        default=12,
+        ge=2,
+        le=64,
+        description="Largest number of sampled frames; true_n takes exactly that many, grid at most one less.",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the samplers that draw random frames, and of keyframe.method random."
+    )
+    overlong_text: Literal["truncate", "refuse"] = Field(
+        default="truncate",
+        description="Treatment of a text beyond CLIP's 77 tokens: CLIP reads its beginning, or the instruction is an error.",
+    )
 
 
 class Fusion(_Section):
-    """TDA."""
+    """TDA, the fusion of the frames' [SEG] tokens with the video's [TAK] token."""
 
-    alpha: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    alpha: float = Field(
+        default=0.1, ge=0, allow_inf_nan=False, description="Weight of the [SEG] mean in the fused embedding."
+    )
 
 
 class Keyframe(_Section):
-    """TKS or one of its baselines."""
+    """The choice of the keyframe: TKS or one of its baselines."""
 
-    method: Literal["tks", "clip", "similarity", "object_score", "random", "first", "middle"] = "tks"
+    method: Literal["tks", "clip", "similarity", "object_score", "random", "first", "middle"] = Field(
+        default="tks", description="Method that chooses the keyframe among the sampled frames."
+    )
 
 
 class Masks(_Section):
-    """`hole_area`: of holes that are filled, in pixels of the low-resolution mask; 0 switches it off.
+    """The treatment of predicted masks."""
 
-    `presence`: instructions whose presence is at most this get empty masks on all frames. Default: what the model's bundle
-    says, 0 (none) where it says nothing, as the published weights do.
-    """
-
-    hole_area: int = Field(default=8, ge=0)
-    presence: float | None = Field(default=None, ge=0, le=1)
+    hole_area: int = Field(
+        default=8,
+        ge=0,
+        description="Largest area of a hole that is filled, in pixels of the low-resolution mask; 0 fills none.",
+    )
+    presence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description=(
+            "Presence, 0 to 1, up to which an instruction gets empty masks on all frames; default: the value of the "
+            "model's bundle, and 0 for a bundle without one, such as the published weights."
+        ),
+    )
 
 
 class Limits(_Section):
-    """What a video may claim in its header before memory is taken for it."""
+    """Limits on a video's header values, checked before memory is allocated for the video."""
 
-    max_frames: int = Field(default=DecodeConfig().max_frames, ge=1)
-    max_pixels: int = Field(default=DecodeConfig().max_pixels, ge=1)
-    max_bytes: int = Field(default=DecodeConfig().max_bytes, ge=1)
+    max_frames: int = Field(default=_DECODE.max_frames, ge=1, description="Largest number of frames of a video.")
+    max_pixels: int = Field(
+        default=_DECODE.max_pixels, ge=1, description="Largest height * width of a frame, in pixels; the default is 8K."
+    )
+    max_bytes: int = Field(
+        default=_DECODE.max_bytes,
+        ge=1,
+        description="Largest size of a video file, or of a folder's frames together, in bytes.",
+    )
 
 
 OperatorName = Literal["presample", "tokens", "fuse", "keyframe", "propagate"]
 
 
 class Pool(_Section):
-    """One stage placement: operators that share an actor, and what each of `actors` (up to `max_actors`) actors holds."""
+    """One stage placement: the operators that share an actor, and the resources of each actor."""
 
-    operators: tuple[OperatorName, ...]
-    actors: int = Field(default=1, ge=1)
-    max_actors: int | None = Field(default=None, ge=1)
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
+    operators: tuple[OperatorName, ...] = Field(description="Operators of each actor, in the order of the stages.")
+    actors: int = Field(default=1, ge=1, description="Number of actors at the start.")
+    max_actors: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of actors up to which the pool grows with the cluster; default: it does not.",
+    )
+    cpus: float = Field(default=1, gt=0, description="CPUs that Ray reserves for each actor.")
+    gpus: float = Field(default=0, ge=0, description="GPUs that Ray reserves for each actor; a fraction shares a GPU.")
 
 
 class Resources(_Section):
-    """Where and how fast: changes no decision, and no bit of a table as long as `threads` and the batches stay.
+    """Place and speed of the work.
 
-    `threads` are torch's in one actor. It is not worked out from the machine, because sums over more threads differ in
-    their last bits, and the number of actors must not change a table.
-
-    A unit that takes longer than its deadline is given up, and tried again like one that killed its process. The
-    deadline is `deadline_seconds` until its video is open, and from then on that plus `deadline_seconds_per_frame` for
-    each frame, for four instructions beside the first once more, and so on.
-
-    `compact` merges the parts into larger files once the run is complete.
+    As long as `threads` and the batch sizes stay, these settings change no bit of the tables. A unit that exceeds its
+    deadline is given up and tried again, like a unit whose process died. `threads` does not depend on the machine, because
+    sums over more threads differ in their last bits, and the number of actors must not change a table.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    pools: tuple[Pool, ...] | None = None
-    threads: int = Field(default=1, ge=1)
-    frame_cache_mib: int = Field(default=512, ge=0)
-    feature_cache_mib: int = Field(default=2048, ge=1)
-    clip_batch: int = Field(default=16, ge=1)
-    encode_batch: int = Field(default=4, ge=1)
-    instruction_batch: int = Field(default=16, ge=1)
-    attempts: int = Field(default=3, ge=1, le=20)
-    deadline_seconds: float = Field(default=600, gt=0)
-    deadline_seconds_per_frame: float = Field(default=5, ge=0)
-    compact: bool = True
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Device of the networks; auto takes GPUs where the cluster has any."
+    )
+    pools: tuple[Pool, ...] | None = Field(
+        default=None, description="Actor pools, first to last; default: chosen from the machines and measured costs."
+    )
+    threads: int = Field(default=1, ge=1, description="Threads of torch and of the decoder in each actor.")
+    frame_cache_mib: int = Field(default=512, ge=0, description="Decoded frames kept in memory per open video, in MiB.")
+    feature_cache_mib: int = Field(
+        default=2048, ge=1, description="SAM2 image features kept in memory per open video, in MiB."
+    )
+    clip_batch: int = Field(default=16, ge=1, description="Frames per batch of the pre-sampling CLIP.")
+    encode_batch: int = Field(default=4, ge=1, description="Frames per batch of SAM2's image encoder.")
+    instruction_batch: int = Field(
+        default=16, ge=1, description="Instructions per batch of the LLaMA, of keyframe choice and of propagation."
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=20, description="Attempts at a unit whose process dies or whose deadline passes."
+    )
+    deadline_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="Time of a unit until its video is open, in seconds; also added to the time after it.",
+    )
+    deadline_seconds_per_frame: float = Field(
+        default=5,
+        ge=0,
+        description="Time of a unit with one instruction per frame, in seconds; each further one adds a quarter of it.",
+    )
+    compact: bool = Field(default=True, description="Merge the parts into larger files once the run is complete.")
 
     def deadline(self, num_frames: int, instructions: int) -> float:
-        """Seconds that a unit may take once its video is open."""
+        """Time of a unit once its video is open, in seconds."""
         return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)
 
 
 class Settings(_Section):
-    """A labelling run. `dtype` is that of weights and activations; float32 is what parity is shown with."""
+    """A labelling run."""
 
-    model: str = "tiny"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    max_instructions_per_unit: int = Field(default=16, ge=1)
-    sampling: Sampling = Sampling()
-    fusion: Fusion = Fusion()
-    keyframe: Keyframe = Keyframe()
-    masks: Masks = Masks()
-    limits: Limits = Limits()
-    resources: Resources = Resources()
+    model: str = Field(
+        default="tiny", description="Model: a name of `vrshq models`, a local folder, a bucket uri or a hub id."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Type of weights and activations; parity with the reference is shown in float32."
+    )
+    max_instructions_per_unit: int = Field(
+        default=16, ge=1, description="Largest number of instructions that are answered together on one video."
+    )
+    sampling: Sampling = Field(default=Sampling(), description="The choice of the frames that the MLLM sees.")
+    fusion: Fusion = Field(default=Fusion(), description="TDA, the fusion of [SEG] and [TAK] tokens.")
+    keyframe: Keyframe = Field(default=Keyframe(), description="The choice of the keyframe.")
+    masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
+    limits: Limits = Field(default=Limits(), description="Limits on a video's header values.")
+    resources: Resources = Field(default=Resources(), description="Place and speed of the work.")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide what the tables hold; the model is named by its fingerprint elsewhere."""
+        """The settings that decide the content of the tables. `run.json` names the model by its fingerprint elsewhere."""
         return self.model_dump(mode="json", exclude={"resources", "model"})
 
     def for_bundle(self, presence: float) -> Settings:
-        """The settings with `presence` of a bundle where they have none of their own."""
+        """The settings with a bundle's `presence` where they have none of their own."""
         if self.masks.presence is not None:
             return self
         return self.model_copy(update={"masks": self.masks.model_copy(update={"presence": presence})})
 
     def operator_configs(self, model: str, device: str) -> dict[str, Any]:
-        """The config of every operator, by operator name, for a model folder and a torch device."""
-        # here, because they load torch, which a command that only plans or refuses does not need
+        """The config of every operator, by operator name.
+
+        Args:
+            model: name or folder of a local bundle.
+            device: torch's name of the device.
+        """
+        # imported here because they load torch, which a command that only plans or refuses does not need
         from vrshq.operators.fuse import FuseConfig
         from vrshq.operators.keyframe import KeyframeConfig
         from vrshq.operators.presample import PreSampleConfig
@@ -169,10 +229,16 @@ class Settings(_Section):
 
 
 def load_settings(config: str | None, assignments: list[str], **overrides: Any) -> Settings:
-    """Settings from a YAML file, then `key.sub=value` assignments, then named overrides that are not None.
+    """Settings from a YAML file, then `key.sub=value` assignments, then named overrides.
+
+    Args:
+        config: uri of the YAML file, or None.
+        assignments: the values of `--set`, for example "keyframe.method=first".
+        **overrides: top-level settings; None leaves a setting alone.
 
     Raises:
-        SettingsError: one line that names the file or the setting, what was given, and what was expected.
+        SettingsError: one line that names the file or the setting, the value given, and the value expected.
+        StorageError: the file cannot be read.
     """
     values: dict[str, Any] = read_yaml(config) if config else {}
     assign(values, assignments, "keyframe.method=first")

@@ -24,7 +24,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads a hook by its path alone
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # mkdocs loads a hook by its path alone
 
 from docs.columns import TABLES, Columns
 
@@ -34,11 +35,12 @@ class UndocumentedError(Exception):
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """The hook: adds the generated pages to the site's files."""
+    """The hook: adds the generated pages, and the picture of the demo, to the site's files."""
     from mkdocs.structure.files import File
 
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
+    files.append(File.generated(config, "sheet.png", abs_src_path=str(ROOT / "pipelines" / "demo" / "sheet.png")))
     return files
 
 

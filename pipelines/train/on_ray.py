@@ -1,7 +1,7 @@
-"""A stage of training on Ray: samples made by Ray Data, one dataset for each worker, and workers of Ray Train.
+"""A stage of training on Ray: Ray Data makes the samples, one dataset per worker, and Ray Train runs the workers.
 
-The global sequence of samples is fixed (`vrshq.pipelines.train.mixture`): of every step's batch, worker r of w takes samples r, r + w, ...
-Each worker has a dataset of its own, in order, so that nothing depends on who is faster.
+The global sequence of samples is fixed (`vrshq.pipelines.train.mixture`). Worker r of w takes samples r, r + w, ... of each
+step's batch. Each worker has its own ordered dataset, so the result does not depend on which worker is faster.
 """
 
 from __future__ import annotations
@@ -15,25 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter
 
 from vrshq.cluster.ray.resources import local_resources
 from vrshq.cluster.ray.session import ray_session
-from vrshq.cluster.storage.folder import Folder, is_remote
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.operators.training.clip import Clip
 from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.sharding import Sharded
 from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.train.checkpoints import latest_step
+from vrshq.pipelines.train.identity import dump_settings, parse_settings
 from vrshq.pipelines.train.mixture import Mixture
 from vrshq.pipelines.train.sets import open_mixture
 from vrshq.pipelines.train.settings import Stage, TrainSettings
+from vrshq.pipelines.train.stage import Rank, run_stage
 
-SAMPLES_A_BLOCK = 8  # what one task of Ray Data makes
-# Workers import torch and read the start before they answer; Ray Train's own minute is too short on a busy machine.
+SAMPLES_A_BLOCK = 8  # samples that one task of Ray Data makes
+# Workers import torch and read the start before they answer. Ray Train's default of one minute is too short on a busy machine.
 _START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
 
 
 def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address: str | None) -> None:
-    """One stage with `settings.workers` workers, from its last checkpoint; workers that die are started again.
+    """Runs one stage with `settings.workers` workers from its last checkpoint; workers that die are restarted.
+
+    Args:
+        settings: of the run.
+        number: the stage's index in `settings.stages`.
+        output: folder of the run, local or in a bucket.
+        address: Ray cluster; None: the default of `ray_session`.
 
     Raises:
         SettingsError: the workers failed more than `settings.attempts` times; names the reason.
@@ -43,7 +55,7 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
         raise SettingsError(f"stage {stage.name}: a batch of {stage.batch} is not shared evenly by {workers} workers")
     os.environ.setdefault(*_START_TIMEOUT)
     feeders = max(1, int(local_resources().cpus) - workers)
-    # on this machine Ray counts places, not cores: with all of them taken by workers nothing could feed them
+    # on this machine Ray counts slots, not cores; feeders need slots that no worker holds
     with ray_session(address, num_cpus=workers + feeders):
         import ray
         from ray.data import ExecutionOptions
@@ -60,7 +72,7 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
                 }
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"settings": _text(settings), "number": number, "output": output},
+            train_loop_config={"settings": dump_settings(settings), "number": number, "output": output},
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu=settings.device == "cuda", resources_per_worker=_resources(settings)
             ),
@@ -70,7 +82,7 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
                 failure_config=FailureConfig(max_failures=settings.attempts),
             ),
             datasets=datasets,
-            # without these options Ray Train would put its own in the place of the datasets'
+            # without these options Ray Train replaces the datasets' own options by its defaults
             dataset_config=DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True)),
         )
         try:
@@ -80,20 +92,11 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
             raise SettingsError(f"stage {stage.name}: its workers failed ({reason})") from error
 
 
-def latest_step(folder: Folder, stage: str) -> int:
-    """The step of a stage's last checkpoint; 0 before the first."""
-    names = [name for name in folder.list(f"checkpoints/{stage}") if name.endswith(".pt")]
-    return max((int(Path(name).stem) for name in names), default=0)
-
-
 def _work(config: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """The function that each worker runs."""
     import ray.train
-    import torch
 
-    from vrshq.pipelines.train.run import run_stage
-
-    settings = TypeAdapter(TrainSettings).validate_json(config["settings"])
+    settings = parse_settings(config["settings"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
 
@@ -101,28 +104,21 @@ def _work(config: dict[str, Any]) -> None:
         if settings.device == "cuda":
             model.to(ray.train.torch.get_device())
         if settings.parallel == "fsdp":
-            from vrshq.operators.training.sharding import Sharded
-
             sharded = Sharded(model, world)
             return sharded, sharded.no_sync
-        # which parts take part depends on the sample: a dialogue has no masks, one frame no tracking
+        # the sample decides which parameters take part: a dialogue has no masks, a single frame no tracking
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
         return parallel, parallel.no_sync
 
-    run_stage(
-        settings,
-        config["number"],
-        config["output"],
-        rank=rank,
-        world=world,
-        wrap=wrap if world > 1 else None,
-        clips=_reader(rank) if settings.feeders else None,
-    )
+    process = Rank(rank, world, wrap if world > 1 else None, _reader(rank) if settings.feeders else None)
+    run_stage(settings, config["number"], config["output"], process)
 
 
 def _reader(rank: int) -> Callable[[Iterable[int]], Iterator[Clip]]:
+    """Reads the dataset of a rank."""
+
     def clips(numbers: Iterable[int]) -> Iterator[Clip]:
-        """Exactly the samples of these numbers; a worker that resumed later than the dataset began skips what is done."""
+        """Exactly the samples of these numbers. A worker that resumed after the dataset's first sample skips earlier ones."""
         import ray.train
 
         shard = ray.train.get_dataset_shard(_name(rank))
@@ -145,7 +141,7 @@ def _name(rank: int) -> str:
 
 
 def _samples(stage: Stage, seed: int, first: int, rank: int, world: int) -> Any:
-    """The samples of one rank from a step on: `number`, and `clip` as a pickle made here and read here."""
+    """The samples of one rank from step `first` on: `number`, and `clip` as a pickle that only this module reads."""
     import ray
 
     start, end = first * stage.batch + rank, stage.steps * stage.batch
@@ -163,12 +159,13 @@ def _samples(stage: Stage, seed: int, first: int, rank: int, world: int) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _mixture(stage: str, seed: int) -> Mixture:
-    """A stage's mixture, opened once in each process that makes samples."""
+    """A stage's mixture; each process that makes samples opens it once."""
     return open_mixture(TypeAdapter(Stage).validate_json(stage), seed)
 
 
 @contextmanager
 def _in_order() -> Iterator[None]:
+    """Datasets that are made inside the `with` keep their order, and show no progress bars."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -182,7 +179,3 @@ def _in_order() -> Iterator[None]:
 
 def _resources(settings: TrainSettings) -> dict[str, float]:
     return {"CPU": 1, "GPU": 1} if settings.device == "cuda" else {"CPU": 1}
-
-
-def _text(settings: TrainSettings) -> str:
-    return TypeAdapter(TrainSettings).dump_json(settings).decode()

@@ -1,25 +1,28 @@
-"""The settings of a training run: what `vrshq train --config FILE.yaml` and `--set key=value` may say."""
+"""The settings of a training run, as `vrshq train --config FILE.yaml` and `--set key=value` give them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
-from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
 from vrshq.operators.training.start import StartConfig
 from vrshq.operators.training.step import StageConfig
-from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 from vrshq.pipelines.train.mixture import SynthData
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileData:
-    """A data set on disk: `reader` names one of `vrshq.pipelines.train.sets.READERS`, `root` its folder.
+    """A data set on disk.
 
-    `frames`: (least, most) sampled frames of a video; `expressions`: the most instructions of a clip (the recipe's 3).
+    Attributes:
+        reader: a name in `vrshq.pipelines.train.sets.READERS`.
+        root: the folder of the data set, local or in a bucket.
+        split: of the data set; None: the reader's default.
+        frames: (least, most) sampled frames of a video.
+        expressions: the largest number of instructions of a clip (recipe: 3).
     """
 
     reader: str
@@ -31,7 +34,14 @@ class FileData:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One place of the mixture: a weight and exactly one of the three. `group`: sources that share the place, by weight."""
+    """A source of the mixture: its weight, and exactly one of `synth`, `files` and `group`.
+
+    Attributes:
+        weight: relative to the other sources, above 0.
+        synth: synthetic videos.
+        files: a data set on disk.
+        group: sources by name that share this weight in the proportion of their own weights.
+    """
 
     weight: float = 1.0
     synth: SynthData | None = None
@@ -46,7 +56,12 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(StageConfig):
-    """A stage and its data: the mixture's sources by name. `balance`: see `mixture.Mixture`."""
+    """A stage and its data.
+
+    Attributes:
+        data: the mixture's sources by name.
+        balance: see `vrshq.pipelines.train.mixture.Mixture`.
+    """
 
     data: dict[str, SourceConfig]
     balance: bool = True
@@ -54,7 +69,15 @@ class Stage(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Evaluation through `vrshq evaluate` every `every` steps (0: never), of the labelling settings `settings`."""
+    """Evaluation during training, as by `vrshq evaluate`.
+
+    Attributes:
+        every: in steps; 0: never.
+        dataset: name of the benchmark.
+        root: folder of the benchmark.
+        split: of the benchmark; None: its default.
+        settings: labelling settings, except for the model.
+    """
 
     every: int = 0
     dataset: str = "revos"
@@ -65,7 +88,12 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateConfig:
-    """Losses and IoU of `clips` clips of the stage's own data that training does not see, every `every` steps (0: never)."""
+    """Validation during training: losses and IoU on samples of the stage's own data that training never draws.
+
+    Attributes:
+        every: in steps; 0: never.
+        clips: the number of samples.
+    """
 
     every: int = 0
     clips: int = 16
@@ -75,10 +103,24 @@ class ValidateConfig:
 class TrainSettings:
     """A training run.
 
-    `workers`: processes of Ray Train; 0: this process alone, without Ray. `parallel`: each worker has all weights (`ddp`), or
-    weights, gradients and the optimiser's state are shared out over them (`fsdp`), which changes no loss. `feeders`:
-    whether Ray Data makes the samples in processes of its own. `checkpoint_every`, `log_every`: in steps. `attempts`: how
-    often Ray restarts workers that died. `bundle_dtype`, `presence`: of the final bundle (see `vrshq.operators.models.bundle.Bundle`).
+    Attributes:
+        seed: of everything random.
+        start: the model that training starts from.
+        stages: run one after the other; each needs its own name.
+        name: of the final bundle.
+        workers: processes of Ray Train; 0: this process alone, without Ray.
+        parallel: `ddp`: each worker holds all weights. `fsdp`: weights, gradients and the optimiser's state are sharded over
+            the workers, which changes no loss.
+        device: of the model.
+        threads: of torch, in each process.
+        feeders: whether processes of Ray Data make the samples.
+        checkpoint_every: in steps.
+        log_every: in steps.
+        attempts: how often Ray restarts workers that died.
+        validate: validation during training.
+        evaluate: evaluation during training.
+        bundle_dtype: of the final bundle's weights.
+        presence: of the final bundle, see `vrshq.operators.models.bundle.Bundle`.
     """
 
     seed: int = 0
@@ -110,67 +152,60 @@ class TrainSettings:
         if self.workers < 0:
             raise ValueError(f"workers {self.workers}: expected 0 or more")
         if self.parallel == "fsdp":
-            self._check_shared_out()
+            self._check_sharding()
 
-    def _check_shared_out(self) -> None:
+    def _check_sharding(self) -> None:
         if self.start.frozen_dtype != "float32":
             raise ValueError(
                 f"parallel fsdp with start.frozen_dtype {self.start.frozen_dtype}: expected float32, as weights that are "
-                "shared out together have one type (bf16: true in a stage computes in bfloat16 all the same)"
+                "sharded together have one type (bf16: true in a stage still computes in bfloat16)"
             )
         for stage in self.stages:
             if stage.forward.share_prefix:
-                # a shared prefix is used through its keys and values alone, for which FSDP does not gather weights again
+                # a shared prefix is used through its keys and values alone; FSDP does not gather the weights again for them
                 raise ValueError(f"parallel fsdp: expected forward.share_prefix false in stage {stage.name}")
-            if stage.optimiser.muon:  # it needs a matrix whole
+            if stage.optimiser.muon:  # Muon needs whole matrices
                 raise ValueError(f"parallel fsdp: expected optimiser.muon 0 in stage {stage.name}")
 
 
+CONFIGS = Path(__file__).parent / "configs"  # the packaged configurations
+
+
 def load_train_settings(config: str, assignments: list[str]) -> TrainSettings:
-    """Settings from a YAML file, then `key.sub=value` assignments; `stages.0.steps=5` reaches into a list.
+    """Settings from a YAML file, then `key.sub=value` assignments; `stages.0.steps=5` indexes a list.
+
+    Args:
+        config: a file, local or in a bucket, or the name of a packaged configuration ("tiny" or "tiny.yaml").
+        assignments: the values of `--set`.
 
     Raises:
-        SettingsError: one line that names the file or the setting, what was given, and what was expected.
+        SettingsError: one line that names the file or the setting, the value given, and the value expected.
     """
-    parent, _, name = config.rpartition("/")
-    try:
-        values = yaml.safe_load(Folder(parent or ".").read_bytes(name))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {config}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"--config {config}: expected a mapping of settings, got {type(values).__name__}")
-    values.pop("shared", None)  # a place for YAML anchors
-    for assignment in assignments:
-        _assign(values, assignment)
+    values = read_yaml(_find(config))
+    values.pop("shared", None)  # holds YAML anchors only
+    assign(values, assignments, "stages.0.steps=100")
     if unknown := _unknown_key(TrainSettings, values, ""):
         raise SettingsError(f"setting {unknown}: no such setting")
-    try:
-        settings: TrainSettings = TypeAdapter(TrainSettings).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        raise SettingsError(f"setting {place}: {first['msg']} (given: {str(first['input'])[:80]})") from error
-    return settings
+    return validated(TrainSettings, values)
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise SettingsError(f"--set {assignment}: expected key=value, for example stages.0.steps=100")
-    *parents, leaf = key.split(".")
-    target: Any = values
-    try:
-        for parent in parents:
-            target = target[int(parent)] if isinstance(target, list) else target.setdefault(parent, {})
-        target[int(leaf) if isinstance(target, list) else leaf] = yaml.safe_load(text)
-    except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise SettingsError(f"--set {assignment}: there is no such place in the settings") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {assignment}: the value is not YAML ({' '.join(str(error).split())})") from error
+def packaged_configs() -> list[str]:
+    """The names of the packaged configurations, without `.yaml`."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def _find(config: str) -> str:
+    """The file that `config` names; a local file goes before a packaged one of the same name."""
+    if is_remote(config) or Path(config).is_file():
+        return config
+    packaged = packaged_configs()
+    if config.removesuffix(".yaml") not in packaged:
+        raise SettingsError(f"--config {config}: no such file; packaged configurations: {', '.join(packaged)}")
+    return str(CONFIGS / f"{config.removesuffix('.yaml')}.yaml")
 
 
 def _unknown_key(kind: Any, values: Any, path: str) -> str | None:
-    """The first name in nested mappings that the dataclasses do not have (pydantic ignores it there)."""
+    """The path of the first unknown name in nested mappings; pydantic ignores unknown names in dataclasses."""
     if isinstance(values, list | tuple):
         inner = next((item for item in get_args(kind) if item is not Ellipsis), None)
         found = (_unknown_key(inner, value, f"{path}{index}.") for index, value in enumerate(values))

@@ -20,7 +20,7 @@ from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.synth.run import synth
-from vrshq.pipelines.train.run import _FREE
+from vrshq.pipelines.train.identity import FREE
 from vrshq.pipelines.train.settings import TrainSettings, load_train_settings
 
 TINY = BUNDLED / "tiny"
@@ -39,7 +39,7 @@ def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> N
         json.loads((TINY / "bundle.json").read_text())["provenance"]["settings"]
     )
     for item in fields(TrainSettings):
-        if item.name not in _FREE:
+        if item.name not in FREE:
             assert getattr(made_with, item.name) == getattr(settings, item.name), item.name
     rows = [json.loads(line) for line in (TINY / "training.jsonl").read_text().splitlines()]
     reached = {row["stage"]: row["step"] for row in rows}

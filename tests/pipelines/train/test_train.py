@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,16 @@ from hypothesis import strategies as st
 
 from tests.support.dataset_fixtures import write_revos
 from tests.support.paths import CONFIGS, ROOT
+from vrshq.cluster.ray.session import ray_session
 from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.load import load_language, load_segmenter
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.synth import KINDS, SynthConfig, make_video
 from vrshq.operators.training.clip import Clip
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.mixture import Mixture, SynthData, balanced
 from vrshq.pipelines.train.run import train
-from vrshq.pipelines.train.settings import TrainSettings, load_train_settings
+from vrshq.pipelines.train.settings import TrainSettings, load_train_settings, packaged_configs
 
 SYNTH = {
     "frames": [3, 4],
@@ -166,85 +171,145 @@ def test_a_wrong_setting_is_refused_by_name_in_one_line(tmp_path: Path, assignme
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tiny", "vrs-hq-7b"])
-def test_the_shipped_configurations_can_be_read(name: str) -> None:
-    assert load_train_settings(str(CONFIGS / f"{name}.yaml"), []).stages
+@pytest.mark.parametrize("name", packaged_configs())
+def test_a_packaged_configuration_is_found_by_its_name(name: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        assert load_train_settings(name, []) == load_train_settings(f"{name}.yaml", [])
+    assert load_train_settings(name, []) == load_train_settings(str(CONFIGS / f"{name}.yaml"), [])
+
+
+def test_a_local_file_goes_before_a_packaged_configuration_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config_of(name="local")))
+    with contextlib.chdir(tmp_path):
+        assert load_train_settings("tiny.yaml", []).name == "local"
+
+
+def test_a_wrong_configuration_name_is_refused_with_the_packaged_ones() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_train_settings("tyni", [])
+    assert str(caught.value) == "--config tyni: no such file; packaged configurations: tiny, vrs-hq-7b"
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------------
 
+AVERAGE = ["stages.0.optimiser.average=0.9"]
 
-def test_a_run_writes_a_bundle_that_opens_with_what_was_trained(tmp_path: Path) -> None:
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run of one process: its folder, and the uri that `train` returned."""
+
+    folder: Path
+    uri: str
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
-    uri = train(settings_of(tmp_path), str(tmp_path / "run"))
-    bundle = open_bundle(uri.removeprefix("file://"))
-    trained = weights(tmp_path / "run")
-    language, segmenter = bundle.load_language(), bundle.load_segmenter()
-    assert torch.equal(language.text_hidden_fcs[0].weight, trained["language.text_hidden_fcs.0.weight"])
+    folder = tmp_path_factory.mktemp("plain")
+    return Run(folder / "run", train(settings_of(folder), str(folder / "run")))
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The plain run with averaged weights and validation after the last step."""
+    folder = tmp_path_factory.mktemp("averaged")
+    settings = settings_of(folder, [*AVERAGE, "validate={every: 1, clips: 2}"])
+    return Run(folder / "run", train(settings, str(folder / "run")))
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One local Ray for all tests that need it."""
+    with ray_session(num_cpus=4):
+        yield
+
+
+def test_a_run_writes_a_bundle_that_opens_with_what_was_trained(plain: Run) -> None:
+    bundle = open_bundle(plain.uri.removeprefix("file://"))
+    trained = weights(plain.folder)
+    language, segmenter = load_language(bundle, "cpu", torch.float32), load_segmenter(bundle, "cpu", torch.float32)
+    assert torch.equal(language.state_dict()["text_hidden_fcs.0.weight"], trained["language.text_hidden_fcs.0.weight"])
     inside = "sam_mask_decoder.output_hypernetworks_mlps.0.layers.0.weight"
     assert torch.equal(segmenter.state_dict()[inside], trained[f"segmenter.{inside}"])
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3]
-    assert {"ce", "bce", "dice", "loss"} <= curve(tmp_path / "run")[0].keys()
-    assert list((tmp_path / "run" / "tensorboard" / "one").glob("events*"))
+    assert [row["step"] for row in curve(plain.folder)] == [1, 2, 3]
+    assert {"ce", "bce", "dice", "loss"} <= curve(plain.folder)[0].keys()
+    assert list((plain.folder / "tensorboard" / "one").glob("events*"))
     log = (bundle.folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in log] == [{"stage": "one", **row} for row in curve(tmp_path / "run")]
+    assert [json.loads(line) for line in log] == [{"stage": "one", **row} for row in curve(plain.folder)]
 
 
-def test_a_later_stage_begins_with_what_an_earlier_one_trained(tmp_path: Path) -> None:
-    first = config_of()["stages"][0] | {"steps": 1}
-    second = first | {"name": "two", "trained": ["lm_head"]}
-    settings = settings_of(tmp_path, stages=[first, second])
-    train(settings, str(tmp_path / "run"))
-    alone = settings_of(tmp_path, stages=[first])
-    train(alone, str(tmp_path / "alone"))
-    found = open_bundle(str(tmp_path / "run" / "bundle")).load_language().state_dict()
-    for name, value in open_bundle(str(tmp_path / "alone" / "bundle")).load_language().state_dict().items():
+def test_a_later_stage_begins_with_what_an_earlier_one_trained(plain: Run, tmp_path: Path) -> None:
+    first = config_of()["stages"][0]
+    second = first | {"name": "two", "steps": 1, "trained": ["lm_head"]}
+    uri = train(settings_of(tmp_path, stages=[first, second]), str(tmp_path / "run"))
+    found = load_language(open_bundle(uri), "cpu", torch.float32).state_dict()
+    for name, value in load_language(open_bundle(plain.uri), "cpu", torch.float32).state_dict().items():
         assert torch.equal(value, found[name]), name
 
 
-def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
-    train(settings_of(tmp_path, ["stages.0.steps=1"]), str(tmp_path / "run"))
+def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"other settings .*stages"):
-        train(settings_of(tmp_path, ["stages.0.steps=2"]), str(tmp_path / "run"))
+        train(settings_of(tmp_path, ["stages.0.steps=2"]), str(plain.folder))
 
 
-def test_validation_and_averaged_weights_leave_the_losses_as_they_are(tmp_path: Path) -> None:
-    plain = [f"stages.0.optimiser.average={value}" for value in (0.0, 0.9)]
-    train(settings_of(tmp_path, plain[:1]), str(tmp_path / "plain"))
-    train(settings_of(tmp_path, [plain[1], "validate.every=1", "validate.clips=2"]), str(tmp_path / "more"))
-    rows = [curve(tmp_path / name) for name in ("plain", "more")]
+def test_validation_and_averaged_weights_leave_the_losses_as_they_are(plain: Run, averaged: Run) -> None:
+    rows = [curve(run.folder) for run in (plain, averaged)]
     assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
     assert all("valid_iou" in row for row in rows[1])
-    one, two = weights(tmp_path / "plain"), weights(tmp_path / "more")
+    one, two = weights(plain.folder), weights(averaged.folder)
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
-def test_evaluation_between_steps_gives_the_protocols_numbers_and_changes_no_loss(tmp_path: Path) -> None:
+def test_evaluation_between_steps_gives_the_protocols_numbers_and_changes_no_loss(plain: Run, tmp_path: Path) -> None:
     write_revos(tmp_path / "ReVOS")
-    train(settings_of(tmp_path, ["stages.0.steps=2"]), str(tmp_path / "plain"))
     evaluate = f"evaluate={{every: 2, dataset: revos, root: {tmp_path / 'ReVOS'}}}"
-    train(settings_of(tmp_path, ["stages.0.steps=2", evaluate]), str(tmp_path / "more"))
-    plain, more = curve(tmp_path / "plain"), curve(tmp_path / "more")
-    assert [row["loss"] for row in plain] == [row["loss"] for row in more]
-    assert "evaluate_published.referring.J" not in more[0]
-    assert 0 <= more[1]["evaluate_published.referring.J"] <= 100
+    with pytest.raises(StoppedError):
+        # an evaluation after the last step would repeat the one after step 2
+        train(settings_of(tmp_path, [evaluate]), str(tmp_path / "more"), on_log=(seen := Stop(2)))
+    assert [row["loss"] for row in seen.rows] == pytest.approx(
+        [row["loss"] for row in curve(plain.folder)[:2]], abs=1e-6
+    )
+    assert "evaluate_published.referring.J" not in seen.rows[0]
+    assert 0 <= seen.rows[1]["evaluate_published.referring.J"] <= 100
+
+
+class StoppedError(Exception):
+    """Ends a run from inside."""
+
+
+class Stop:
+    """Collects the rows that a run reports, and ends the run at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.rows: list[dict[str, float]] = []
+
+    def __call__(self, stage: str, step: int, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if step == self.step:
+            raise StoppedError(stage)
 
 
 def test_killed_anywhere_and_resumed_a_run_has_the_same_losses_and_sampler(tmp_path: Path) -> None:
+    """The first run dies from SIGKILL; the second one ends with an exception; the third one reaches the end."""
     stage = config_of()["stages"][0] | {"steps": 6}
     settings = settings_of(tmp_path, stages=[stage], checkpoint_every=2)
     train(settings, str(tmp_path / "whole"))
     command = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", "train"]
     command += ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    for kill_at in ("one 3:", "one 5:", None):
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if kill_at and line.startswith(kill_at):
-                process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        assert code == (-signal.SIGKILL if kill_at else 0)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("one 3:"):
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    stop = Stop(5)
+    with pytest.raises(StoppedError):
+        train(settings, str(tmp_path / "killed"), on_log=stop)
+    assert len(stop.rows) < 5  # it did not begin again
+    train(settings, str(tmp_path / "killed"))
     whole, killed = curve(tmp_path / "whole"), curve(tmp_path / "killed")
     assert [row["step"] for row in killed] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "ce", "bce", "dice"):
@@ -259,36 +324,32 @@ def assert_same_training(plain: Path, ray: Path) -> None:
     for one, two in zip(curve(plain), curve(ray), strict=True):
         assert two["gradient"] == pytest.approx(one["gradient"], rel=1e-5)
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
-    for one, two in ((weights(plain), weights(ray)), (last_state(plain)["average"], last_state(ray)["average"])):
-        assert one.keys() == two.keys()
-        for name, value in one.items():
-            assert torch.allclose(value, two[name], atol=1e-6), name
+    for first, second in ((weights(plain), weights(ray)), (last_state(plain)["average"], last_state(ray)["average"])):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert torch.allclose(value, second[name], atol=1e-6), name
     assert last_state(ray)["sampler"] == last_state(plain)["sampler"]
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_of_ray_train_take_the_step_of_the_plain_loop(tmp_path: Path, workers: int) -> None:
-    average = ["stages.0.optimiser.average=0.9"]
-    train(settings_of(tmp_path, average), str(tmp_path / "plain"))
-    train(settings_of(tmp_path, average, workers=workers, feeders=True), str(tmp_path / "ray"))
-    assert_same_training(tmp_path / "plain", tmp_path / "ray")
+def test_workers_of_ray_train_take_the_step_of_the_plain_loop(averaged: Run, tmp_path: Path, workers: int) -> None:
+    train(settings_of(tmp_path, AVERAGE, workers=workers, feeders=True), str(tmp_path / "ray"))
+    assert_same_training(averaged.folder, tmp_path / "ray")
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_weights_shared_out_over_workers_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
-    chosen = [
-        "stages.0.optimiser.average=0.9",
-        "validate={every: 3, clips: 2}",
-        "stages.0.forward={share_prefix: false}",
-    ]
+@pytest.mark.usefixtures("one_ray")
+def test_sharded_weights_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
+    chosen = [*AVERAGE, "validate={every: 3, clips: 2}", "stages.0.forward={share_prefix: false}"]
     train(settings_of(tmp_path, chosen), str(tmp_path / "plain"))
     settings = settings_of(tmp_path, chosen, workers=2, parallel="fsdp")
     train(settings, str(tmp_path / "ray"))
     assert_same_training(tmp_path / "plain", tmp_path / "ray")
-    # what a stop before the last step leaves
+    # the files of a run that was stopped after step 2
     (tmp_path / "ray/stages/one.pt").unlink()
     (tmp_path / "ray/checkpoints/one/00000003.pt").unlink()
     train(settings, str(tmp_path / "ray"))

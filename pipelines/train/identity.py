@@ -1,0 +1,43 @@
+"""A run's folder belongs to one set of settings, which `train.json` records."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import TypeAdapter
+
+from vrshq.cluster.storage.folder import Folder
+from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.train.settings import TrainSettings
+
+# Settings that may differ between the commands of one run: place, speed, and the description of the result.
+FREE = ("workers", "parallel", "device", "threads", "feeders", "checkpoint_every", "log_every", "attempts", "presence")
+
+
+def dump_settings(settings: TrainSettings) -> str:
+    """The settings as JSON."""
+    return TypeAdapter(TrainSettings).dump_json(settings).decode()
+
+
+def parse_settings(text: str) -> TrainSettings:
+    """The settings that `dump_settings` wrote."""
+    settings: TrainSettings = TypeAdapter(TrainSettings).validate_json(text)
+    return settings
+
+
+def claim_folder(folder: Folder, settings: TrainSettings) -> None:
+    """Writes `train.json` into a new folder; checks it in a folder that has one.
+
+    Raises:
+        SettingsError: the folder holds a run of other settings than `FREE` allows; names them.
+    """
+    given = json.loads(dump_settings(settings))
+    if not folder.exists("train.json"):
+        folder.write_bytes("train.json", (json.dumps(given, indent=1) + "\n").encode())
+        return
+    known = json.loads(folder.read_bytes("train.json"))
+    different = [name for name in given if name not in FREE and known.get(name) != given[name]]
+    if different:
+        raise SettingsError(
+            f"{folder.uri}: it holds a run with other settings ({', '.join(different)}); give the same ones, or a new folder"
+        )

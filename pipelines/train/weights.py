@@ -1,0 +1,40 @@
+"""The model before a stage: the start, and over it the weights of each earlier stage."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
+from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.start import build, prepare_start
+from vrshq.pipelines.train.checkpoints import load_weights
+from vrshq.pipelines.train.settings import TrainSettings
+
+
+def model_before(settings: TrainSettings, number: int, output: str) -> TrainingModel:
+    """The model before stage `number`; the number of all stages gives the trained model."""
+    model = build(settings.start, start_bundle(settings, output), settings.seed, settings.device)
+    for stage in settings.stages[:number]:
+        put_weights(model, load_weights(Folder(output), stage.name))
+    return model
+
+
+@torch.no_grad()
+def put_weights(model: TrainingModel, weights: dict[str, torch.Tensor]) -> None:
+    """Copies weights, by parameter name, into the model."""
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)
+
+
+def start_bundle(settings: TrainSettings, output: str) -> str:
+    """The local folder or name of the bundle that training starts from."""
+    if is_remote(output):
+        scratch = Path(tempfile.gettempdir()) / f"vrshq-start-{os.getuid()}-{os.getpid()}"
+        return prepare_start(settings.start, settings.seed, scratch)
+    return prepare_start(settings.start, settings.seed, Path(output) / "start")

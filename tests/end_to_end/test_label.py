@@ -1,34 +1,27 @@
-"""The whole way of the data on real files: tables, bad input, the for-loop against Ray, running the same line again."""
+"""`vrshq label` on real files without Ray: tables, bad input, running the same line again."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import av
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
-from PIL import Image
-from pycocotools import mask as coco
 
+from tests.end_to_end.conftest import FRAMES, SETTINGS
 from tests.support import clips
+from tests.support.label_runs import TABLES, content, decoded, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.lease import InUseError, Lease
 from vrshq.cluster.storage.run_directory import ConfigurationDiffers, RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
+from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+
 
 def test_every_instruction_has_one_track_and_a_mask_for_every_frame(small_corpus: Path, loop_run: str) -> None:
     tables = content(loop_run)

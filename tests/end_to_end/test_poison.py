@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.end_to_end.test_label import instruction, write_absurd_header, write_audio, write_table
 from tests.support import clips
 from tests.support.fault_kit import Command, accounted
+from tests.support.label_runs import instruction, write_table
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
@@ -73,8 +73,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips.h264(folder / "whole.mp4", frames=60)
     data = (folder / "whole.mp4").read_bytes()
     (folder / "truncated.mp4").write_bytes(data[: len(data) * 2 // 3])
-    write_audio(folder / "audio.mp4")
-    write_absurd_header(folder / "absurd.avi")
+    clips.write_audio(folder / "audio.mp4")
+    clips.write_absurd_header(folder / "absurd.avi")
     (folder / "broken_frame").mkdir()
     for number in range(6):
         Image.fromarray(clips.code_frame(number)).save(folder / "broken_frame" / f"{number:05d}.jpg")

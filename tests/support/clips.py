@@ -1,7 +1,7 @@
 """Small clips whose frames carry their own number, made on the spot.
 
 Each frame shows its number as a 4 x 3 grid of black and white blocks (12 bits), which survives compression, so that a
-test can ask the pixels which frame they are. `GOOD` lists the kinds of clip that must decode; `python -m tests.clips`
+test can ask the pixels which frame they are. `GOOD` lists the kinds of clip that must decode; `python -m tests.support.clips`
 shows for each one which reader took it and whether its frames are right.
 """
 
@@ -176,6 +176,23 @@ def image_folder(path: Path, names: Sequence[str]) -> Path:
     return path
 
 
+def write_audio(path: Path) -> None:
+    """Writes an MP4 without a video stream: 1024 silent samples in AAC."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=8000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 8000
+        output.mux([*stream.encode(samples), *stream.encode(None)])
+
+
+def write_absurd_header(path: Path) -> None:
+    """An AVI that claims frames of 60000 x 60000 raw pixels: 10.8 GB each."""
+    data = encode(path, "mpeg4", frames=3).read_bytes()
+    size = data.index(b"strf") + 12
+    data = data[:size] + (60000).to_bytes(4, "little") * 2 + data[size + 8 :]
+    path.write_bytes(data.replace(b"FMP4", b"DIB "))
+
+
 def make_clips(folder: Path) -> dict[str, Path]:
     """Writes every kind of `GOOD` into the folder: a few seconds in all."""
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder would introduce itself
@@ -192,7 +209,8 @@ def contract_row(name: str, path: Path) -> tuple[str, int, str, str, str, str]:
     """One row of the table: kind, frames, reader, wrong frames in random order, the same for decord alone, reason."""
     import decord
 
-    from vrshq.operators.decode import DecodeConfig, open_video
+    from vrshq.operators.video.files import DecodeConfig
+    from vrshq.operators.video.video import open_video
 
     truth = true_frames(path)
     order = np.random.default_rng(0).permutation(len(truth)).tolist()

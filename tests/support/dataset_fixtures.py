@@ -29,7 +29,7 @@ class Clip:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(T, H, W)"""
+        """Number of frames, height and width: (T, H, W)."""
         length, height, width, _ = self.frames.shape
         return length, height, width
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,11 +129,10 @@ class Nodes:
 
     def units_begun(self) -> list[str]:
         """Ids of the units that any actor has begun since the cluster started, once for each time."""
-        found = []
+        found: list[str] = []
         for file in self.logs.glob("worker-*.err"):
-            for line in file.read_text(errors="replace").splitlines():
-                if line.startswith('{"event": "begin"'):
-                    found.append(json.loads(line)["unit_id"])
+            lines = file.read_text(errors="replace").splitlines()
+            found += [json.loads(line)["unit_id"] for line in lines if line.startswith('{"event": "begin"')]
         return found
 
     def actors(self) -> list[psutil.Process]:
@@ -170,9 +169,8 @@ def nodes(workers: int) -> Iterator[Nodes]:
         cluster.shutdown()
 
 
-def wait_until(condition: object, timeout: float, what: str) -> None:
-    """Polls until the callable `condition` is true."""
-    assert callable(condition)
+def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Polls until the condition is true; fails after `timeout` seconds and names `what` it waited for."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"waited {timeout} s for {what}"

@@ -236,6 +236,10 @@ def check(case: Case, key: str, got: Any, want: Any = None, *, allowed: float | 
     """Compares `got` with the case's array `key` (or `want`), records the largest |difference|, asserts the tolerance.
 
     Args:
+        case: the case whose arrays are the reference.
+        key: name of the reference array; it also selects the tolerance.
+        got: the tensor or array to compare, of the same shape as the reference.
+        want: the reference, where it is not the case's array `key` itself.
         allowed: the largest |difference|; default: the kit's tolerance for `key`, exact for keys without one.
         label: what else to show beside the key, e.g. the schedule that gave `got`.
 

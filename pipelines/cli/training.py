@@ -31,19 +31,21 @@ def synth(
     address: Address = None,
 ) -> None:
     """Make synthetic videos with instructions and exact masks, in ReVOS's layout."""
-    from vrshq.pipelines.synth.run import load_config
     from vrshq.pipelines.synth.run import synth as run_synth
+    from vrshq.pipelines.synth.settings import Where, load_config
 
     settings = load_config(config, set_ or [])
     say(f"{videos} videos of seed {seed} into {output}")
-    done = run_synth(output, videos=videos, seed=seed, split=split, form=form, config=settings, address=address)
+    done = run_synth(
+        output, videos=videos, seed=seed, split=split, form=form, config=settings, where=Where(address)
+    )
     made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
     kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
     say(f"{made}; instructions: {kinds}; checksum {done.checksum}")
 
 
 def train(
-    config: Annotated[str, typer.Option("--config", help="YAML file, such as pipelines/train/configs/tiny.yaml.")],
+    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a packaged one: tiny.")],
     output: Annotated[str, typer.Option("--output", help="Folder of the run, local or in a bucket.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, e.g. stages.0.steps=100. Repeatable.")

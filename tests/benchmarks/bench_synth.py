@@ -16,7 +16,7 @@ from collections.abc import Callable
 import cv2
 
 from vrshq.operators.synth import SynthConfig, SynthVideo, make_video
-from vrshq.pipelines.synth.run import encode_jpeg, encode_mp4
+from vrshq.pipelines.synth.encode import encode_jpeg, encode_mp4
 
 CONFIGS = {
     "128 px, 8 frames": SynthConfig(frames=(8, 8), short_sides=(128,), aspects=(1.0,)),

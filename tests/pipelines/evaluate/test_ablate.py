@@ -33,6 +33,7 @@ from vrshq.pipelines.evaluate.run import evaluate, write_instructions
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
 from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.synth.run import synth
+from vrshq.pipelines.synth.settings import Where
 
 CONFIG = SynthConfig(frames=(5, 6), short_sides=(64,), expressions=1)
 CHANGED = ["keyframe.method=first", "fusion.alpha=0.5", "masks.hole_area=0"]
@@ -43,7 +44,7 @@ SPLIT = "test"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three videos; the second one has an expression without a text, which fails before any token is made."""
     folder = tmp_path_factory.mktemp("ablate") / "set"
-    synth(str(folder), videos=3, seed=5, split=SPLIT, form="jpeg", config=CONFIG, use_ray=False)
+    synth(str(folder), videos=3, seed=5, split=SPLIT, form="jpeg", config=CONFIG, where=Where(use_ray=False))
     path = folder / f"meta_expressions_{SPLIT}_.json"
     metadata = json.loads(path.read_text())
     metadata["videos"]["test_000001"]["expressions"]["0"]["exp"] = ""

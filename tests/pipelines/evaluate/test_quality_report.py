@@ -23,6 +23,7 @@ from vrshq.pipelines.evaluate.scores import keyframe_distances
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.synth.run import synth
+from vrshq.pipelines.synth.settings import Where
 
 # Few and small, so that a video is labelled in seconds; long enough for frames 8 and more from any keyframe at an end.
 CONFIG = SynthConfig(frames=(10, 12), short_sides=(64,), expressions=1)
@@ -31,7 +32,7 @@ CONFIG = SynthConfig(frames=(10, 12), short_sides=(64,), expressions=1)
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("quality") / "set"
-    synth(str(root), videos=2, seed=3, split="test", form="jpeg", config=CONFIG, use_ray=False)
+    synth(str(root), videos=2, seed=3, split="test", form="jpeg", config=CONFIG, where=Where(use_ray=False))
     return root
 
 

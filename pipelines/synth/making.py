@@ -1,0 +1,105 @@
+"""The videos of a run: which are finished, and how the others are made, on Ray or in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vrshq.cluster.ray.engine import Lost, Pool, stream_receipts
+from vrshq.cluster.ray.guard import WorkerError
+from vrshq.cluster.ray.resources import cluster_resources, local_resources
+from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_remote
+from vrshq.operators.synth import SynthConfig
+from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.synth.files import JSON, MADE, MAKING, record_name, write_json
+from vrshq.pipelines.synth.settings import Where
+from vrshq.pipelines.synth.worker import SynthWorker
+
+
+def claim_folder(target: Folder, output: str, settings: dict[str, Any]) -> None:
+    """Records the settings in a new folder; compares them with those that another folder records.
+
+    Raises:
+        SettingsError: the folder holds something else, or videos of other settings; names the differences.
+    """
+    name = next(filter(target.exists, (MADE, f"{MAKING}/settings.json")), None)
+    if name is None:
+        if not target.is_empty():
+            raise SettingsError(f"OUT {output}: exists and is not empty; give a new folder")
+        target.check_writable()
+        write_json(target, f"{MAKING}/settings.json", settings)
+        return
+    target.remove_abandoned()
+    there, given = (_flat(json.loads(text)) for text in (target.read_bytes(name), JSON.encode(settings)))
+    differing = [f"{key} is {there.get(key)}, not {value}" for key, value in given.items() if there.get(key) != value]
+    if differing:
+        raise SettingsError(
+            f"OUT {output}: holds videos of other settings ({'; '.join(differing)}); give those to continue, or a new folder"
+        )
+
+
+def make_videos(
+    target: Folder, settings: dict[str, Any], config: SynthConfig, where: Where, on_video: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Makes the videos that are not finished yet; returns the records of all videos by id, in order."""
+    units = {
+        f"{name}_{index:06d}": (name, index) for name, count in settings["videos"].items() for index in range(count)
+    }
+    whole = {name.rpartition("/")[2].removesuffix(".json") for name in target.list(f"{MAKING}/videos")}
+    left = {name: unit for name, unit in units.items() if name not in whole}
+    manifest = pa.table(
+        {
+            "unit_id": pa.array(left, pa.string()),
+            "split": pa.array([name for name, _ in left.values()], pa.string()),
+            "index": pa.array([index for _, index in left.values()], pa.int64()),
+        }
+    )
+    arguments = {"output": target.uri, "seed": settings["seed"], "form": settings["format"], "config": config}
+    records: dict[str, dict[str, Any]] = {}
+    if left:
+        rows = _on_ray(manifest, arguments, where) if where.use_ray else _in_process(manifest, arguments)
+        for row in rows:
+            records[row["unit_id"]] = json.loads(row["record"])
+            on_video(row["unit_id"])
+    for name in whole:
+        records[name] = json.loads(target.read_bytes(record_name(name)))
+    return {name: records[name] for name in units}
+
+
+def remove_records(target: Folder) -> None:
+    """Removes the records of single videos, which a finished folder no longer needs."""
+    for name in target.list(MAKING):
+        target.remove(name)
+    if not is_remote(target.uri):
+        shutil.rmtree(Path(target.uri) / MAKING, ignore_errors=True)  # the empty folders; buckets have none
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings by the names that users give them by."""
+    return {**{key: about.get(key) for key in ("version", "seed", "format", "videos")}, **about.get("config", {})}
+
+
+def _on_ray(manifest: pa.Table, arguments: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
+    """The worker's rows from actors on Ray."""
+    cpus = max(2, int(local_resources().cpus)) if where.workers is None else where.workers + 1  # one feeds the others
+    with ray_session(where.address, num_cpus=cpus):
+        actors = where.workers or max(1, int(cluster_resources().cpus) - 1)
+        pool = Pool(name="synth", worker=SynthWorker, arguments=arguments, actors=min(actors, manifest.num_rows))
+        for row in stream_receipts(manifest, [pool], attempts=2):
+            if isinstance(row, Lost):
+                raise WorkerError(f"video {row.row['unit_id']} could not be made: {row.reason}")
+            yield row
+
+
+def _in_process(manifest: pa.Table, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The worker's rows from this process."""
+    worker = SynthWorker(**arguments)
+    for row in range(manifest.num_rows):
+        yield from worker(manifest.slice(row, 1)).to_pylist()

@@ -1,13 +1,14 @@
-"""What a model that is trained from nothing needs beside the masks; none of it is in a bundle.
+"""Training-only parts of a model from scratch: oracle prompts, and heads that read names, places and motion.
 
-Oracle prompts say what is meant in SAM2's prompt space, so that SAM2 can learn before the language model does, and are then
-the language model's target. Heads on the tower, on SAM2's features and on [SEG] and [TAK] learn names and places.
+No bundle for inference holds them. The heads read the vision tower, SAM2's features, the LLaMA's states at the frames'
+tokens, and [SEG] and [TAK].
+
+Shape letters: O objects, E instructions, n frames, N places of a feature map, K tokens of a frame, d width of [SEG].
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,148 +18,35 @@ from torch import Tensor, nn
 from vrshq.operators.models.preprocess import View
 from vrshq.operators.synth.judging import MAYBE, YES
 from vrshq.operators.training.clip import COLOUR_NAMES, DEEDS, SHAPE_NAMES, Objects
+from vrshq.operators.training.places import DenseLabels, meant_places, paces, seen_places
+from vrshq.operators.training.queries import Queries, meant_queries, simplest
 
-UNKNOWN = -1  # a colour or shape that a query does not name
-DOER_WEIGHT = 4.0  # of the object that does a deed against one that does not: most deeds are done by one in eight
-KEEP_COLOUR, KEEP_SHAPE, KEEP_PLACE = 0.6, 0.5, 0.5  # chances that a query names it
+DOER_WEIGHT = 4.0  # of an object that does a deed against one that does not: most deeds are done by one object in eight
 
 
 @dataclass(frozen=True, eq=False)
-class Queries:
-    """E queries: `colours`, `shapes` (E,) int64 or `UNKNOWN`, `ways` (E, 5) float32, `placed` (E,) bool, `nothing` (E,) bool.
+class NamedPlaces:
+    """How well the places of a feature map are named. Both values are scalars.
 
-    A way is the mean x, y and radius of an object over the clip and how far it moves from its beginning to its end, in
-    sides of the square that SAM2 sees.
+    Attributes:
+        loss: mean cross entropy of colours and shapes.
+        right: share of the objects' places whose shape is named right, each object with equal weight; NaN without objects.
     """
 
-    colours: np.ndarray
-    shapes: np.ndarray
-    ways: np.ndarray
-    placed: np.ndarray
-    nothing: np.ndarray
-
-
-def ways(objects: Objects) -> np.ndarray:
-    """(O, 5) float32: see `Queries`."""
-    height, width = objects.masks.shape[-2:]
-    long = max(height, width)
-    scale = np.array([width / long, height / long, min(height, width) / long], np.float32)
-    places = objects.places * scale
-    return np.concatenate([places.mean(1), places[:, -1, :2] - places[:, 0, :2]], axis=1)
-
-
-def paces(objects: Objects, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """(O, n, 4) float32: diagonal around the places so far, step from the last place, radius (times 4), share that shows; the
-    first two in sides of the square that is as large as what the tower sees. And (O, n) bool, whether a frame before shows
-    the object.
-    """
-    shown = np.asarray(objects.masks.any((2, 3)))
-    area = objects.masks.sum((2, 3)) / np.maximum(objects.places[..., 2], 1e-6) ** 2
-    result = np.zeros((*shown.shape, 4), np.float32)
-    before = np.zeros(shown.shape, bool)
-    sides = np.array([view.width, view.height], np.float32) / (view.width * view.height) ** 0.5
-    for number, places in enumerate(seen_places(objects, view) * sides):
-        seen = np.flatnonzero(shown[number])
-        for last, frame in itertools.pairwise(seen):
-            so_far = places[seen[seen <= frame]]
-            result[number, frame, :2] = (
-                np.linalg.norm(np.ptp(so_far, axis=0)),
-                np.linalg.norm(places[frame] - places[last]),
-            )
-            before[number, frame] = True
-    result[..., 2] = 4 * objects.places[..., 2]
-    result[..., 3] = area / np.maximum(area.max(1, keepdims=True), 1e-6)
-    return result, before
-
-
-def draw_queries(objects: Objects, random: np.random.Generator) -> tuple[Queries, np.ndarray]:
-    """A query for each object, two that fit nothing, and the masks (E, n, H, W) that answer them.
-
-    A query that names no place means every object of its colour and shape.
-    """
-    count = len(objects.colours)
-    colours, shapes, placed = objects.colours.copy(), objects.shapes.copy(), random.random(count) < KEEP_PLACE
-    colours[random.random(count) > KEEP_COLOUR] = UNKNOWN
-    shapes[random.random(count) > KEEP_SHAPE] = UNKNOWN
-    bare = (colours == UNKNOWN) & (shapes == UNKNOWN) & ~placed
-    colours[bare] = objects.colours[bare]
-    fits = ((colours[:, None] == objects.colours) | (colours[:, None] == UNKNOWN)) & (
-        (shapes[:, None] == objects.shapes) | (shapes[:, None] == UNKNOWN)
-    )
-    fits = np.where(placed[:, None], np.eye(count, dtype=bool), fits)
-    there = set(zip(objects.colours.tolist(), objects.shapes.tolist(), strict=True))
-    absent = [(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPE_NAMES)) if (c, s) not in there]
-    # near misses: one of them shares a colour or a shape with an object
-    near = [pair for pair in absent if pair[0] in objects.colours or pair[1] in objects.shapes]
-    chosen = [near[random.integers(len(near))], None]
-    missing = np.array([pair or (UNKNOWN, UNKNOWN) for pair in chosen])
-    queries = Queries(
-        np.concatenate([colours, missing[:, 0]]),
-        np.concatenate([shapes, missing[:, 1]]),
-        np.concatenate([ways(objects), np.zeros((2, 5), np.float32)]),
-        np.concatenate([placed, [False, False]]),
-        np.concatenate([np.zeros(count, bool), [False, True]]),
-    )
-    masks = np.stack([objects.masks[row].any(0) for row in fits])
-    return queries, np.concatenate([masks, np.zeros((2, *masks.shape[1:]), bool)])
-
-
-def seen_places(objects: Objects, view: View) -> np.ndarray:
-    """(O, n, 2) float32: x and y of the centres in what the tower sees: 0 to 1 inside."""
-    height, width = objects.masks.shape[-2:]
-    places = objects.places[..., :2] * np.array([width, height], np.float32)
-    return (places - np.array([view.left, view.top], np.float32)) / np.array([view.width, view.height], np.float32)
-
-
-def padded_view(height: int, width: int, side: int) -> View:
-    """What SAM2 sees of a frame, padded right and below to a square, on a grid of side x side places."""
-    long = max(height, width)
-    return View(0, 0, long, long, side, side)
-
-
-def _ways_meant(objects: Objects, view: View) -> tuple[Tensor, Tensor]:
-    """Of the first object that each instruction means: x, y as the tower sees them and radius (E, n, 3) float32, and whether it
-    shows (E, n) bool.
-    """
-    first = objects.meant.argmax(1)
-    places = np.concatenate([seen_places(objects, view), objects.places[..., 2:]], axis=2)
-    return torch.from_numpy(places[first]), torch.from_numpy(objects.masks[first].any((2, 3)))
-
-
-def meant_queries(objects: Objects) -> tuple[Queries, np.ndarray]:
-    """What each instruction means, as a query with all that is known, and (E,) bool: whether it means at most one object."""
-    number = objects.meant.sum(1)
-    first = objects.meant.argmax(1)
-    nothing: np.ndarray = number == 0
-    queries = Queries(
-        np.where(nothing, UNKNOWN, objects.colours[first]),
-        np.where(nothing, UNKNOWN, objects.shapes[first]),
-        ways(objects)[first],
-        ~nothing,
-        nothing,
-    )
-    return queries, number <= 1
-
-
-def simplest(queries: Queries, objects: Objects) -> Queries:
-    """Queries for one object of a clip each, of which only the colour is kept where no other object has it.
-
-    Such a prompt is the one that SAM2 follows best; more is said only where it is needed.
-    """
-    alone = (queries.colours[:, None] == objects.colours).sum(1) == 1
-    return replace(queries, shapes=np.where(alone, UNKNOWN, queries.shapes), placed=queries.placed & ~alone)
-
-
-def _places_of_tokens(own: Tensor) -> tuple[Tensor, Tensor]:
-    """Of tokens `own` (O, n, K) bool: the number (n, K) of the object that each lies on (0 for none), and its frame (n, 1)."""
-    return own.float().argmax(0), torch.arange(own.shape[1], device=own.device)[:, None]
+    loss: Tensor
+    right: Tensor
 
 
 class Auxiliary(nn.Module):
-    """Oracle prompts and training-only heads. Widths: `prompt` of [SEG] and [TAK], `tower` and `image` of feature maps,
-    `text` of the LLaMA.
+    """Oracle prompts and the training-only heads.
 
-    `waves` (2, prompt / 2): the random frequencies by which SAM2 encodes places, so that a prompt can speak its language.
+    Args:
+        prompt: width of [SEG] and [TAK].
+        tower: width of the vision tower's patches.
+        image: width of SAM2's feature maps.
+        text: width of the LLaMA's states.
+        waves: (2, prompt / 2), the random frequencies of SAM2's position encoding, so that oracle prompts use SAM2's own
+            code of places.
     """
 
     waves: Tensor
@@ -166,26 +54,26 @@ class Auxiliary(nn.Module):
     def __init__(self, prompt: int, tower: int, image: int, text: int, waves: Tensor) -> None:
         super().__init__()
         colours, shapes = len(COLOUR_NAMES), len(SHAPE_NAMES)
-        self.colour = nn.Embedding(colours + 1, prompt)  # the last one is for UNKNOWN
+        self.colour = nn.Embedding(colours + 1, prompt)  # the last row is for UNKNOWN
         self.shape = nn.Embedding(shapes + 1, prompt)
         self.nothing = nn.Parameter(torch.randn(prompt))
         self.register_buffer("waves", waves.clone())
         self.way = nn.Sequential(nn.Linear(5 + prompt, 128), nn.ReLU(), nn.Linear(128, prompt))
         self.place = nn.Linear(prompt, prompt)
-        nn.init.eye_(self.place.weight)  # a point prompt of SAM is its place's code
-        names = colours + shapes + 2  # one more of each for the background
+        nn.init.eye_(self.place.weight)  # a point prompt of SAM is the code of its place
+        names = colours + shapes + 2  # one more of both for the background
         self.on_tower = nn.Linear(tower, names)
         self.on_image = nn.Linear(image, names)
-        self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether anything is meant
+        self.on_tak = nn.Linear(prompt, colours + shapes + 1)  # the last one: whether the instruction means anything
         self.on_seg = nn.Linear(prompt, 4)  # x, y, radius, whether it is visible
         self.place_on_tower = nn.Linear(tower, 3)  # its own x, y, and the radius of the object there
         self.centre_on_tower = nn.Linear(tower, 2)  # x, y of the object there
-        self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and how far it has come
+        self.on_frames = nn.Linear(text, 4)  # x, y of the object there, and its displacement x, y
         self.on_pace = nn.Linear(text, 4)  # `paces` of the object there
         self.on_deeds = nn.Linear(text, len(DEEDS))
 
     def oracle(self, queries: Queries) -> Tensor:
-        """(E, prompt): the embedding that says what a query means."""
+        """The embeddings (E, prompt) of queries in SAM2's prompt space."""
         device = self.nothing.device
         colours, shapes = (torch.from_numpy(item).to(device) for item in (queries.colours, queries.shapes))
         way = torch.from_numpy(queries.ways).to(device)
@@ -198,11 +86,12 @@ class Auxiliary(nn.Module):
         return torch.where(torch.from_numpy(queries.nothing).to(device)[:, None], self.nothing, meant)
 
     def name_places(self, head: nn.Linear, features: Tensor, labels: DenseLabels) -> NamedPlaces:
-        """How well colour and shape are named at each place of a feature map, objects and background in equal weight.
+        """How well a head names colour and shape at each place of a feature map; objects and background weigh the same.
 
         Args:
             head: `on_tower` or `on_image`.
-            features: (n, N, width). labels: of its places.
+            features: (n, N, width).
+            labels: of the n * N places.
         """
         colour, shape, weight = (part.to(features.device) for part in (labels.colour, labels.shape, labels.weight))
         logits = head(features).flatten(0, 1).float()
@@ -214,63 +103,66 @@ class Auxiliary(nn.Module):
         if not touched.all():
             parts.append((colours + 2 * shapes)[~touched].mean())
         if touched.any():
-            # shapes are by far the harder ones
+            # shapes are much harder than colours
             named = 2 * (shapes * weight).sum() / weight.sum()
             parts.append(named + colours[filled].mean() if filled.any() else named)
         right = (logits[:, split:].argmax(1) == shape) * weight
         return NamedPlaces(torch.stack(parts).mean(), right.sum() / weight.sum())
 
     def place_loss(self, patches: Tensor, labels: DenseLabels, view: View) -> Tensor:
-        """How well each of the tower's patches (n, N, width) tells where it lies and how large the object on it is.
+        """Loss of the place of each of the tower's patches (n, N, width) and of the radius of the object on it.
 
-        Naming what lies at a place needs no place: of a tower that learned names alone, no linear map tells x and y.
+        Naming the object at a place does not need the place itself: no linear map reads x and y from a tower that learned
+        names alone.
         """
         down, across = (
             (torch.arange(count, device=patches.device) + 0.5) / count for count in (view.rows, view.columns)
         )
         centres = torch.cartesian_prod(down, across).flip(1)
-        said = self.place_on_tower(patches).float()
+        said: Tensor = self.place_on_tower(patches).float()
         radius = labels.radius.to(patches.device).view(said.shape[:-1])
         away = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1, reduction="none").mean(-1)
         filled = radius > 0
         if not filled.any():
             return 4 * away.mean()
-        # objects are few and look unlike one another: in the mean over all patches, the background alone would learn it
+        # patches on objects are few and diverse: a mean over all patches would be dominated by the background
         loss = away[filled].mean() + F.smooth_l1_loss(said[..., 2][filled], radius[filled], beta=0.1)
         if not filled.all():
             loss = loss + away[~filled].mean()
         return 4 * loss
 
     def centre_loss(self, patches: Tensor, labels: DenseLabels) -> Tensor:
-        """How well each of the tower's patches (n, N, width) on an object tells where the whole object's centre is.
+        """Loss of the object's centre, read from each of the tower's patches (n, N, width) on an object.
 
-        What moves by a twentieth of a frame between two frames is not seen to move by patches that know where they lie
-        themselves: other frames show the object on other patches.
+        A patch that knows only its own place does not see an object move by a twentieth of a frame between two frames, as
+        other patches show the object then.
         """
         filled = labels.radius.to(patches.device) > 0
-        said = self.centre_on_tower(patches).float().flatten(0, 1)[filled]
+        said: Tensor = self.centre_on_tower(patches).float().flatten(0, 1)[filled]
         if not len(said):
             return patches.sum() * 0
         return 8 * F.smooth_l1_loss(said, labels.centre.to(patches.device)[filled], beta=0.02)
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell where their object is, and how far from its mean place in the
-        frames before that show it.
+        """Loss of the object's place, and of its displacement from its mean place in earlier frames, at the frames' tokens.
 
-        An instruction's tokens can only choose by motion if something holds it. That a [SEG] or [TAK] is asked for the one
-        object that moves so teaches it hardly at all; every token of every frame being asked what it has done does.
+        An instruction's tokens can choose by motion only if some state holds the motion. The targets of [SEG] and [TAK] alone
+        hardly teach that; a target at every token of every frame does.
 
         Args:
-            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+            states: (n, K, text), of the LLaMA.
+            own: (O, n, K) bool, the tokens on each object.
+            objects: of the clip.
+            view: of the tower.
         """
-        said = self.on_frames(states).float()
+        said: Tensor = self.on_frames(states).float()
         on_any = own.any(0)
         if not on_any.any():
             return said.sum() * 0
         number, frame = _places_of_tokens(own)
         places = torch.from_numpy(seen_places(objects, view)).to(said.device)
         shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
-        earlier = torch.zeros_like(places[:, :, 0])  # (O, n), frames before that show it
+        earlier = torch.zeros_like(places[:, :, 0])  # (O, n), the number of earlier frames that show the object
         earlier[:, 1:] = shown.cumsum(1)[:, :-1]
         total = torch.zeros_like(places)
         total[:, 1:] = (places * shown[..., None]).cumsum(1)[:, :-1]
@@ -278,21 +170,23 @@ class Auxiliary(nn.Module):
         loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], places[number, frame][on_any], beta=0.1)
         known = on_any & shown[number, frame] & (earlier[number, frame] > 0)
         if known.any():
-            # ways are a fraction of what places are
+            # displacements are a fraction of places
             loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * come[known], beta=0.5)
         return loss
 
     def pace_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell how fast, large and open their object is.
+        """Loss of the object's `paces` (speed, size, visible share) at the frames' tokens.
 
-        What is fastest, still, smallest or hidden is a comparison of these, none of which is linear in a place: the length of
-        the diagonal around all places so far that show it, the step from the last one, its radius, and the share of it that
-        shows. Frames that show an object for the first time have no step.
+        "Fastest", "still", "smallest" or "hidden" compare these quantities between objects; none of them is linear in a place.
+        The first frame that shows an object has no step.
 
         Args:
-            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+            states: (n, K, text), of the LLaMA.
+            own: (O, n, K) bool, the tokens on each object.
+            objects: of the clip.
+            view: of the tower.
         """
-        said = self.on_pace(states).float()
+        said: Tensor = self.on_pace(states).float()
         on_any = own.any(0)
         if not on_any.any():
             return said.sum() * 0
@@ -301,21 +195,24 @@ class Auxiliary(nn.Module):
         truth, before = truth[number, frame], before[number, frame]
         away = F.smooth_l1_loss(2 * said, 2 * truth, beta=0.2, reduction="none")
         known = torch.stack([before, before, on_any, on_any], dim=-1) & on_any[..., None]
-        return sum(
-            (away[..., part][known[..., part]].mean() for part in range(4) if known[..., part].any()), said.sum() * 0
-        )
+        loss = said.sum() * 0
+        for part in range(4):
+            if known[..., part].any():
+                loss = loss + away[..., part][known[..., part]].mean()
+        return loss
 
     def deeds_loss(self, states: Tensor, own: Tensor, objects: Objects) -> Tensor:
-        """How well the LLaMA's states at the frames' tokens tell what their object does in the video: `DEEDS`, each in equal
-        weight, where nobody would argue about it.
+        """Loss of the object's actions (`DEEDS`, in equal weight) at the frames' tokens; arguable verdicts are left out.
 
-        A token that says such a thing of its object, as it says its colour, is found as one finds a colour. Tokens see no
-        later frame than their own: the first ones can only tell what is likely.
+        A token that holds an action of its object, as it holds the colour, can be found like a colour. Tokens do not see
+        later frames, so those of early frames can only tell the likely action.
 
         Args:
-            states: (n, K, text). own: (O, n, K) bool, the tokens that lie on each object.
+            states: (n, K, text), of the LLaMA.
+            own: (O, n, K) bool, the tokens on each object.
+            objects: of the clip.
         """
-        said = self.on_deeds(states).float()
+        said: Tensor = self.on_deeds(states).float()
         truth = torch.from_numpy(objects.deeds).to(said.device)[own.float().argmax(0)]  # (n, K, deeds)
         known = own.any(0)[..., None] & (truth != MAYBE)
         weights = torch.full((len(DEEDS),), DOER_WEIGHT, device=said.device)
@@ -326,7 +223,7 @@ class Auxiliary(nn.Module):
         return ((each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1))[asked].mean()
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects, view: View) -> Tensor:
-        """Colour, shape and presence from [TAK] (E, d), place and visibility in each frame from [SEG] (E, n, d)."""
+        """Loss of colour, shape and presence, read from [TAK] (E, d), and of place and visibility, from [SEG] (E, n, d)."""
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing).to(tak.device)
         named, present = self.on_tak(tak).float().split([len(COLOUR_NAMES) + len(SHAPE_NAMES), 1], dim=1)
@@ -337,42 +234,40 @@ class Auxiliary(nn.Module):
         colour, shape = named[known].split([len(COLOUR_NAMES), len(SHAPE_NAMES)], dim=1)
         loss = loss + F.cross_entropy(colour, torch.from_numpy(queries.colours).to(tak.device)[known])
         loss = loss + F.cross_entropy(shape, torch.from_numpy(queries.shapes).to(tak.device)[known])
-        places, shown = (part.to(tak.device)[known] for part in _ways_meant(objects, view))
+        places, shown = (part.to(tak.device)[known] for part in meant_places(objects, view))
         visible = shown.float()
-        said = self.on_seg(seg[known]).float()
+        said: Tensor = self.on_seg(seg[known]).float()
         distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
         loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
         return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
 
     def tak_place_loss(self, tak: Tensor, objects: Objects, view: View) -> Tensor:
-        """The place from [TAK] (E, d), by the head that reads it from [SEG]; whichever visible frame's is the nearest counts.
+        """Loss of the object's place, read from [TAK] (E, d) by the head of [SEG]; the nearest visible frame counts.
 
-        [TAK] is nine tenths of SAM2's prompt: what it does not tell, SAM2 hardly learns to follow.
+        [TAK] makes up nine tenths of SAM2's prompt: SAM2 hardly learns to follow properties that [TAK] does not hold.
         """
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single & ~queries.nothing)
-        places, shown = _ways_meant(objects, view)
+        places, shown = meant_places(objects, view)
         known &= shown.any(1)
         if not known.any():
             return tak.sum() * 0
         places, shown, known = (part.to(tak.device) for part in (places[known], shown[known], known))
-        said = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
+        said: Tensor = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
         away = F.smooth_l1_loss(said, places[..., :2], reduction="none", beta=0.1).mean(-1)
         return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
 
     def tak_presence_loss(self, tak: Tensor, objects: Objects) -> Tensor:
-        """Whether [TAK] (E, d) says that anything is meant; those that mean something and those that mean nothing count the
-        same.
-        """
+        """Loss of presence, read from [TAK] (E, d); present and absent instructions have equal weight in the sum."""
         present = torch.from_numpy(objects.meant.any(1)).to(tak.device)
         each = F.binary_cross_entropy_with_logits(self.on_tak(tak).float()[:, -1], present.float(), reduction="none")
         return torch.stack([each[part].mean() for part in (present, ~present) if part.any()]).mean()
 
     @torch.no_grad()
     def told(self, tak: Tensor, objects: Objects, view: View) -> np.ndarray:
-        """(E,) int64: the object that each [TAK] (E, d) tells: by its colour, shape, and place in whichever frame is nearest.
+        """The object (E,) int64 that each [TAK] (E, d) describes, by colour, shape, and place in the nearest visible frame.
 
-        A tenth of a side away counts as much as being e times less likely by name.
+        A distance of a tenth of a side counts like a factor of e in the likelihood of the name.
         """
         named, said = self.on_tak(tak).float(), self.on_seg(tak).float()[:, :2]
         colour, shape, _ = named.split([len(COLOUR_NAMES), len(SHAPE_NAMES), 1], dim=1)
@@ -384,9 +279,9 @@ class Auxiliary(nn.Module):
         return best
 
     def oracle_loss(self, seg: Tensor, tak: Tensor, objects: Objects) -> Tensor:
-        """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding, which is not moved.
+        """Mean squared distance of [TAK] (E, d) and each [SEG] (E, n, d) from the oracle's embedding of the `simplest` query.
 
-        The embedding is that of the `simplest` query.
+        The embedding gets no gradient.
         """
         queries, single = meant_queries(objects)
         known = torch.from_numpy(single).to(tak.device)
@@ -398,46 +293,6 @@ class Auxiliary(nn.Module):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class NamedPlaces:
-    """`loss`: mean cross entropy of colours and shapes; `right`: share of the places of objects (each object counts the
-    same) whose shape is named right, NaN where there are none. Both ().
-    """
-
-    loss: Tensor
-    right: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class DenseLabels:
-    """What lies at each of n * N places: `colour` and `shape` int64, one beyond the last name for none; `weight` and
-    `radius` float32, 0 where nothing lies; `centre` (n * N, 2) float32, x and y of the object's in sides of the grid.
-
-    A place has the colour of the object that fills at least half of it, and the shape of the one that fills at least a tenth:
-    shapes are seen at their borders. Weights are those of shapes: places of one object on one frame sum to 1.
-    """
-
-    colour: Tensor
-    shape: Tensor
-    weight: Tensor
-    radius: Tensor
-    centre: Tensor
-
-
-def dense_labels(objects: Objects, view: View) -> DenseLabels:
-    """The labels of a view's places, N = rows * columns, row by row. Beyond the frame, in SAM2's padding, lies nothing."""
-    masks = objects.masks[..., view.top : view.top + view.height, view.left : view.left + view.width]
-    height, width = masks.shape[-2:]
-    masks = np.pad(masks, ((0, 0), (0, 0), (0, view.height - height), (0, view.width - width)))
-    share = F.interpolate(torch.from_numpy(masks).float(), size=(view.rows, view.columns), mode="area").flatten(2)
-    best, number = share.max(0)  # (n, N)
-    touched = best >= 0.1
-    mine = torch.zeros_like(share, dtype=torch.bool).scatter_(0, number[None], touched[None])
-    count = mine.sum(2, keepdim=True).clamp(min=1)
-    colour = torch.from_numpy(objects.colours)[number].masked_fill(best < 0.5, len(COLOUR_NAMES))
-    shape = torch.from_numpy(objects.shapes)[number].masked_fill(~touched, len(SHAPE_NAMES))
-    lies = torch.from_numpy(objects.places)[number, torch.arange(len(number))[:, None]]  # (n, N, 3)
-    radii = lies[..., 2].masked_fill(best < 0.5, 0)
-    centres = torch.from_numpy(seen_places(objects, view))[number, torch.arange(len(number))[:, None]]
-    weight = (mine / count).sum(0)
-    return DenseLabels(colour.flatten(), shape.flatten(), weight.flatten(), radii.flatten(), centres.flatten(0, 1))
+def _places_of_tokens(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Number (n, K) of the object under each token (0 for none) and frame number (n, 1), from `own` (O, n, K) bool."""
+    return own.float().argmax(0), torch.arange(own.shape[1], device=own.device)[:, None]

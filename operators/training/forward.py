@@ -15,13 +15,15 @@ from vrshq.operators.fuse import fuse, similarities
 from vrshq.operators.models.preprocess import View, tower_input, tower_view
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.clustering import Level, cluster
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, PromptTokenizer
-from vrshq.operators.tokens import ChatUniVi
-from vrshq.operators.training.auxiliary import Auxiliary, dense_labels, draw_queries, padded_view
+from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.clip import Clip, Objects
 from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
 from vrshq.operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from vrshq.operators.training.places import dense_labels, padded_view
 from vrshq.operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
+from vrshq.operators.training.queries import draw_queries
 from vrshq.operators.training.segmentation import (
     SegmentConfig,
     Segmented,
@@ -36,17 +38,22 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardConfig:
-    """How a clip goes through the model. Defaults: the paper's recipe.
+    """How a clip goes through the model. The defaults are the paper's recipe.
 
-    `alpha`: of TDA. `prompts`: SAM2 is prompted by the `language` model, by the training-only `oracle`, or not at all
-    (`none`: the language model alone learns, by its auxiliary losses; `nothing asked`: the encoders of pictures alone, by
-    naming what lies at each place). `truth`: SAM2's masks are to be of what an instruction means, or of the one object that
-    its [TAK] tells by the auxiliary heads (see `Auxiliary.told`): SAM2 that is asked for an object which its prompt does not
-    tell learns to hedge, with pieces of several. `keyframe`: the sampled frame most similar to [TAK],
-    or a random one, the same for all instructions of a clip. `share_prefix`: frames go through the LLaMA once for all
-    instructions of a clip; off, each prompt is run whole, as gradient checkpointing needs. `blind`: the LLaMA reads
-    instructions without their frames, so that one from nothing learns to read first. `max_rows`: the model's length that a
-    dialogue may use.
+    Attributes:
+        alpha: weight of the [SEG] mean in the fused embedding (TDA).
+        prompts: what prompts SAM2: the `language` model; the training-only `oracle`; nothing, so that the language
+            model learns alone by its auxiliary losses (`none`) or the image encoders learn alone by naming the object
+            at each place (`nothing asked`).
+        truth: the target of SAM2's masks: the objects that are `meant`, or the one object that the auxiliary heads read
+            from [TAK] (`told`). A prompt that does not tell the object teaches SAM2 to hedge with pieces of several
+            objects.
+        keyframe: the sampled frame most similar to [TAK], or a random one that all instructions of a clip share.
+        segment: how SAM2 is trained.
+        share_prefix: whether frames go through the LLaMA once for all instructions of a clip. Gradient checkpointing
+            needs false.
+        blind: whether the LLaMA reads instructions without their frames, so that a fresh one learns to read first.
+        max_rows: the most positions that a dialogue may take in the LLaMA.
     """
 
     alpha: float = 0.1

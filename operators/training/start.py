@@ -15,18 +15,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vrshq.operators.models.bundle import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED, DESCRIPTION, FORMAT, open_bundle
-from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.weights import (
-    LM_HEAD,
+from vrshq.operators.models.bundle import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BUNDLED,
+    DESCRIPTION,
+    FORMAT,
     CheckpointError,
-    load_clip,
-    open_checkpoint,
-    published_name,
-    write_safetensors,
+    open_bundle,
 )
-from vrshq.operators.tokens import ChatUniVi
+from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.load import load_clip, load_language, load_segmenter
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
+from vrshq.operators.models.weights import LM_HEAD, open_checkpoint, published_name, write_safetensors
 from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
@@ -37,11 +39,16 @@ CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """The model that training starts from.
+    """The model that training starts from: a bundle or fresh weights.
 
-    `bundle`: a bundle's name or local folder; None: a fresh model of `sizes` (see `ModelConfig`), whose tokenizer has
-    `sizes.language.vocab_size` - 2 pieces made of the words of the synthetic videos' instructions. `frozen_dtype`: the type
-    of weights that are not trained. `auxiliary`: whether there are training-only heads; they begin as `bundle` has them.
+    Attributes:
+        bundle: name or local folder of a bundle; none: a fresh model of `sizes`.
+        sizes: sizes of a fresh model, as in a bundle's `bundle.json`. Its tokenizer has `sizes.language.vocab_size` - 2
+            pieces, made of the words of synthetic instructions.
+        lora: low-rank adapters.
+        auxiliary: whether the model has the training-only heads; they begin as `bundle` has them.
+        frozen_dtype: type of the weights that are not trained: `float32` or `bfloat16`.
+        gradient_checkpointing: whether activations are computed again in the backward pass, which saves memory.
     """
 
     bundle: str | None = None
@@ -86,8 +93,8 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if bundle.seed is None:
-            language = bundle.load_language(device, getattr(torch, config.frozen_dtype))
-            segmenter = bundle.load_segmenter(device)
+            language = load_language(bundle, device, getattr(torch, config.frozen_dtype))
+            segmenter = load_segmenter(bundle, device)
         else:
             language, segmenter = ChatUniVi(sizes).to(device).eval(), Segmenter(sizes.sam2).to(device).eval()
             with torch.no_grad():

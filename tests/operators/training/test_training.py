@@ -18,25 +18,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.config import TowerConfig
+from vrshq.operators.models.load import load_language
 from vrshq.operators.models.preprocess import View, tower_view
 from vrshq.operators.models.vrs_hq.clustering import Level
-from vrshq.operators.models.weights import CheckpointError
 from vrshq.operators.synth import SynthConfig, make_video
 from vrshq.operators.synth.judging import MAYBE, NO, YES
-from vrshq.operators.training.auxiliary import (
-    UNKNOWN,
-    Auxiliary,
-    DenseLabels,
-    dense_labels,
-    draw_queries,
-    meant_queries,
-    paces,
-    padded_view,
-    seen_places,
-    simplest,
-)
+from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.clip import (
     COLOUR_NAMES,
     DEEDS,
@@ -50,7 +39,9 @@ from vrshq.operators.training.clip import (
 from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
 from vrshq.operators.training.forward import ForwardConfig, TrainingModel
 from vrshq.operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from vrshq.operators.training.places import DenseLabels, dense_labels, paces, padded_view, seen_places
 from vrshq.operators.training.pointing import meant_tokens
+from vrshq.operators.training.queries import UNKNOWN, draw_queries, meant_queries, simplest
 from vrshq.operators.training.schedule import (
     PAPER_PARTS,
     LoraConfig,
@@ -705,7 +696,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
         tokens, _, _ = model._image_tokens(frames)
         expected = model.language.hidden_states(prompt, tokens)
     write_bundle(model, "untrained-tiny", tmp_path / "bundle", name="x", dtype=torch.float32, with_lm_head=True)
-    merged = open_bundle(str(tmp_path / "bundle")).load_language()
+    merged = load_language(open_bundle(str(tmp_path / "bundle")))
     with torch.no_grad():
         assert torch.allclose(merged.hidden_states(prompt, tokens), expected, atol=1e-4)
     # the same from weights without the adapter, and the adapter beside them
@@ -715,7 +706,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     for layer in lora_layers(model.language.llama).values():
         layer.scale = 2.0
     write_adapter(model, tmp_path / "base" / "adapter")
-    adapted = open_bundle(str(tmp_path / "base")).load_language()
+    adapted = load_language(open_bundle(str(tmp_path / "base")))
     with torch.no_grad():
         assert torch.allclose(adapted.hidden_states(prompt, tokens), expected, atol=1e-4)
     assert json.loads((tmp_path / "base" / "adapter" / "adapter_config.json").read_text())["lora_alpha"] == 16

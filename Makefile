@@ -23,7 +23,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo site/index.html
 
 # the counts of model calls and the times of the shared schedule, at tiny sizes: half a minute on two cores
 bench: $(STAMP)

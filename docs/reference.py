@@ -24,10 +24,11 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # mkdocs loads a hook by its path alone
+sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads a hook by its path alone
 
 from docs.columns import TABLES, Columns
+
+ROOT = Path(__file__).parents[1]
 
 
 class UndocumentedError(Exception):
@@ -240,10 +241,10 @@ def dataclass_sections(kind: type[Any], path: str, title: str | None = None) -> 
     hints = get_type_hints(kind)
     for item in fields(kind):
         hint = hints[item.name]
-        parts = [part for part in leaves(hint) if is_dataclass(part) and part is not kind]
+        parts = [part for part in leaves(hint) if inspect.isclass(part) and is_dataclass(part) and part is not kind]
         for part in parts:
             if part.__name__ != "SynthConfig":  # it has a section of its own
-                inner += dataclass_sections(part, f"{path}{item.name}.{_step(hint)}")  # type: ignore[arg-type]
+                inner += dataclass_sections(part, f"{path}{item.name}.{_step(hint)}")
         if not parts or hint not in parts:
             rows.append([f"`{path}{item.name}`", type_text(hint), _dataclass_default(item), meaning(kind, item.name)])
         elif parts and parts[0].__name__ == "SynthConfig":

@@ -1,4 +1,4 @@
-"""Where a model named on the command line comes from: inside the package, a local folder, a bucket, or a hub."""
+"""Finds a model by the name on the command line: inside the package, in a local folder, in a bucket, or on a hub."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ _HUB_FILES = ["*.json", "*.model", "*.txt", "*.safetensors", "pytorch_model*.bin
 
 
 def cache_folder() -> Path:
-    """The node-local place of fetched models: VRSHQ_CACHE, else the user's cache folder."""
+    """The node's folder of fetched models: VRSHQ_CACHE, else `vrshq` in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrshq"
     return Path(os.environ.get("VRSHQ_CACHE") or default)
 
 
 def local_model(name: str, given_as: str = "--model") -> str:
-    """A name that `vrshq.operators.models.bundle.open_bundle` takes: fetches a remote model once per node.
+    """The name of a bundle or the path of a local folder, for `open_bundle`; a remote model is fetched once per node.
 
     Args:
+        name: a bundle's name, a local folder, a bucket uri or a hub id.
         given_as: what error messages call the name, e.g. the option that it was given with.
 
     Raises:
-        CheckpointError: nothing has that name. StorageError: the bucket cannot be read.
+        CheckpointError: no model has that name.
+        StorageError: the bucket cannot be read.
     """
     if name in bundled_names() or Path(name).is_dir():
         return name
@@ -55,22 +57,22 @@ def local_model(name: str, given_as: str = "--model") -> str:
 
 
 def open_model(name: str) -> Bundle:
-    """Opens a model wherever it lies."""
+    """Opens a model of any name that `local_model` takes."""
     return open_bundle(local_model(name))
 
 
 def _fetch(uri: str, given_as: str) -> Path:
     """Copies a bucket's model folder to the node's cache, file by file.
 
-    The cached folder's name depends on `bundle.json`, so a bundle that is replaced in the bucket is fetched anew: its
-    checksums differ. Files that it does not list, or that have no `bundle.json` beside them, are fetched anew when their
-    size, ETag or time of writing in the bucket changes. A file appears whole, with the listed checksum, or not at all. One
-    process fetches while the others on the node wait; if it is killed, the next one goes on after its last whole file.
+    The cached folder's name depends on the files' versions. The version of a file is its checksum in `bundle.json`; for a
+    file that is not listed there it is its size, ETag and time of writing. A changed version gives a new folder. A file
+    appears whole, with the listed checksum, or not at all. One process fetches while the others on the node wait. If it is
+    killed, the next process continues after the last whole file.
     """
     source = Folder(uri)
     stamps = source.stamps()
     if not stamps:
-        raise CheckpointError(f"{given_as} {uri}: nothing is there; expected the folder of a model")
+        raise CheckpointError(f"{given_as} {uri}: no files; expected the folder of a model")
     description = source.read_bytes(DESCRIPTION) if DESCRIPTION in stamps else b""
     listed = _listed_checksums(description)
     versions = [
@@ -81,17 +83,17 @@ def _fetch(uri: str, given_as: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     with _one_process_at_a_time(target):
         for name in stamps:
-            uri_of_file, place = source.uri_of(name), target / name  # uri_of refuses names that leave the folder
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
+            uri_of_file, path = source.uri_of(name), target / name  # uri_of refuses names that leave the folder
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with fetch_to_local(uri_of_file, cache / "incoming") as fetched:
                     _check_and_sync(Path(fetched), listed.get(name), f"{given_as} {uri_of_file}")
-                    Path(fetched).replace(place)
+                    Path(fetched).replace(path)
     return target
 
 
 def _listed_checksums(description: bytes) -> dict[str, str]:
-    """The sha256 of files by name; {} if there are none, or none that can be read: opening the bundle says what is wrong."""
+    """The sha256 of files by name, or {} if the description has none that can be read; opening the bundle reports why."""
     try:
         listed = json.loads(description)["sha256"]
         return {str(name): str(checksum) for name, checksum in listed.items()}
@@ -100,7 +102,7 @@ def _listed_checksums(description: bytes) -> dict[str, str]:
 
 
 def _check_and_sync(path: Path, expected: str | None, named: str) -> None:
-    """Compares a file with its checksum, and brings it to disk: after a power cut it must not lie there half."""
+    """Compares a file with its checksum, and flushes it to disk, so that a power cut leaves no partial file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         found = hashlib.file_digest(file, "sha256").hexdigest() if expected else None

@@ -1,7 +1,7 @@
 """`vrshq publish`: from a bundle to a folder in the layout of the published weights.
 
 bundle -> two shards as torch saves them, with their index -> the MLLM's config.json and tokenizer files -> the pre-sampling
-CLIP as transformers saves it -> bundle.json, where that layout does not tell all sizes.
+CLIP as transformers saves it -> bundle.json, if the sizes cannot be derived from the other files.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ from transformers.utils import logging
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.weights import DERIVED, Checkpoint, load_clip, map_file, open_checkpoint
-from vrshq.pipelines.models.convert import (
+from vrshq.operators.models.load import load_clip
+from vrshq.operators.models.weights import DERIVED, Checkpoint, map_file, open_checkpoint
+from vrshq.pipelines.models.locate import local_model
+from vrshq.pipelines.models.sizes import derive_sizes
+from vrshq.pipelines.models.writing import (
     CLIP_TOKENIZER,
     DTYPES,
-    Converted,
+    WrittenModel,
     appearing_whole,
     checked_dtype,
-    derive_sizes,
     new_folder,
     verified,
 )
-from vrshq.pipelines.models.locate import local_model
 
 _LLAMA = ("model.embed_tokens.", "model.layers.", "model.norm.")
 _TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-def publish(source: str, output: str, *, adapter: str | None = None, dtype: str | None = None) -> Converted:
-    """Writes weights in the published layout, which `convert` and `--model` read. The reference's code was not tried on it.
+def publish(source: str, output: str, *, adapter: str | None = None, dtype: str | None = None) -> WrittenModel:
+    """Writes weights in the published layout, which `convert` and `--model` read.
 
-    Holds one of the two shards in memory. An adapter is merged. A bundle without the LM head, which masks do not need, gives
-    a folder without it.
+    The folder was not tested with the reference's code. One of the two shards at a time is in memory. An adapter is merged.
+    A bundle without the LM head, which masks do not need, gives a folder without it.
 
     Args:
         source: local folder, bucket uri or hub id of a bundle, or of weights in the published layout.
         output: local folder that does not exist yet, or is empty.
         adapter: folder, uri or hub id of a LoRA adapter; default: the source's own, if it has one.
-        dtype: of all tensors: float32, float16 or bfloat16; default: as stored.
+        dtype: type of all tensors: float32, float16 or bfloat16; default: the stored types.
 
     Raises:
-        CheckpointError: the source is no whole model, or an argument cannot be used.
+        CheckpointError: the source is incomplete, or an argument cannot be used.
         StorageError: a bucket cannot be read.
     """
     target = new_folder(output)
@@ -64,17 +65,17 @@ def publish(source: str, output: str, *, adapter: str | None = None, dtype: str 
         _write_tokenizer(opened, model, folder)
         _write_clip(opened, folder / "clip", kind or DTYPES.get(stored, torch.float32))
         presence = {"presence": opened.presence} if opened.presence else {}
-        if presence or not _is_told(folder, model):
+        if presence or not _derivable(folder, model):
             description = {"format": FORMAT, "name": target.name, **presence, "model": model.to_dict()}
             _write_json(folder / DESCRIPTION, description)
         open_checkpoint(open_bundle(str(folder))).check(model)
     bundle = open_bundle(str(target))
     tensors = open_checkpoint(bundle).tensors.values()
-    return Converted(bundle, len(tensors), sum(tensor.nbytes for tensor in tensors))
+    return WrittenModel(bundle, len(tensors), sum(tensor.nbytes for tensor in tensors))
 
 
 def _write_shards(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
-    """The LLaMA in the first file, all else but the pre-sampling CLIP in the second."""
+    """Writes the LLaMA to the first file, and the rest without the pre-sampling CLIP to the second."""
     names = [name for name in checkpoint.tensors if not name.startswith("clip.") and not name.endswith(tuple(DERIVED))]
     weight_map: dict[str, str] = {}
     total = 0
@@ -88,7 +89,7 @@ def _write_shards(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | Non
 
 
 def _config(model: ModelConfig, dtype: str) -> dict[str, Any]:
-    """The MLLM's settings under the names that Chat-UniVi's and the reference's code read."""
+    """The MLLM's settings, under the names in Chat-UniVi's and the reference's code."""
     language, clusters = model.language, model.clustering.clusters
     return {
         "architectures": ["VrshqForCausalLM"],
@@ -135,7 +136,7 @@ def _write_tokenizer(opened: Bundle, model: ModelConfig, folder: Path) -> None:
 
 def _write_clip(opened: Bundle, folder: Path, dtype: torch.dtype) -> None:
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one shard, and the command says itself what it writes
+    logging.disable_progress_bar()  # the command prints its own line
     try:
         load_clip(opened, "cpu", dtype).save_pretrained(folder)
     finally:
@@ -146,8 +147,8 @@ def _write_clip(opened: Bundle, folder: Path, dtype: torch.dtype) -> None:
             shutil.copyfile(opened.clip / name, folder / name)
 
 
-def _is_told(folder: Path, model: ModelConfig) -> bool:
-    """Whether names, shapes and config.json alone give these sizes."""
+def _derivable(folder: Path, model: ModelConfig) -> bool:
+    """Whether the sizes follow from names, shapes and config.json alone."""
     shards = [*folder.glob("*.bin"), *(folder / "clip").glob("*.safetensors")]
     shapes = {name: tuple(tensor.shape) for file in shards for name, tensor in map_file(file).items()}
     try:

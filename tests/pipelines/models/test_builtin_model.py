@@ -51,7 +51,9 @@ def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> N
 @pytest.mark.timeout(900)
 def test_it_finds_what_is_named_in_videos_it_has_not_seen(tmp_path: Path) -> None:
     config = SynthConfig(frames=(8, 12), short_sides=(128,), aspects=(1.0,), expressions=2)
-    synth(str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, where=Where(use_ray=False))
+    synth(
+        str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, where=Where(use_ray=False)
+    )
     evaluate("revos", str(tmp_path / "set"), str(tmp_path / "run"), split="test", use_ray=False)
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["breakdowns"]["asks"]["referring"]["JF"] > 50

@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,21 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.cluster.storage import fetch as fetching
-from vrshq.operators.models.bundle import CheckpointError, open_bundle
+from vrshq.operators.models.bundle import Bundle, CheckpointError, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.load import load_clip, load_language, load_segmenter
 from vrshq.operators.models.weights import SAFETENSORS_TYPES, open_checkpoint, write_safetensors
 from vrshq.pipelines.cli import main as cli
-from vrshq.pipelines.models import locate as models
-from vrshq.pipelines.models.convert import convert, derive_sizes
+from vrshq.pipelines.models import locate
+from vrshq.pipelines.models.convert import convert
+from vrshq.pipelines.models.sizes import _clip_sizes, derive_sizes
 
-PARTS = ("language", "segmenter", "clip")
+LOADERS: dict[str, Callable[[Bundle, str, torch.dtype], torch.nn.Module]] = {
+    "language": load_language,
+    "segmenter": load_segmenter,
+    "clip": load_clip,
+}
 
 
 @pytest.fixture
@@ -43,8 +50,8 @@ def published(tmp_path: Path) -> Path:
 
 def states(folder: Path) -> dict[str, torch.Tensor]:
     bundle = open_bundle(str(folder))
-    networks = {part: getattr(bundle, f"load_{part}")() for part in PARTS}
-    return {f"{part}.{name}": value for part in PARTS for name, value in networks[part].state_dict().items()}
+    networks = {part: load(bundle, "cpu", torch.float32) for part, load in LOADERS.items()}
+    return {f"{part}.{name}": value for part, one in networks.items() for name, value in one.state_dict().items()}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -148,9 +155,13 @@ def test_a_damaged_file_is_found_by_its_checksum(published: Path, tmp_path: Path
     damaged = bytearray((output / file).read_bytes())
     damaged[-100] ^= 1
     (output / file).write_bytes(damaged)
-    load = {"t": bundle.prompt_tokenizer, "c": bundle.clip_tokenizer, "m": bundle.load_segmenter}[file[0]]
+    load: dict[str, Callable[[], Any]] = {
+        "tokenizer.model": bundle.prompt_tokenizer,
+        "clip/vocab.json": bundle.clip_tokenizer,
+        "model.safetensors": lambda: load_segmenter(bundle, "cpu", torch.float32),
+    }
     with pytest.raises(CheckpointError, match=rf"{file}: sha256 .*, expected .*; damaged or changed"):
-        load()
+        load[file]()
 
 
 @needs_kit
@@ -161,15 +172,20 @@ def test_a_bundle_in_a_bucket_is_fetched_once_and_again_when_it_changes(
     output = convert_kit(published, tmp_path / "bundle")
     bucket = fsspec.filesystem("memory")
     bucket.put(str(output), "/models/kit", recursive=True)
-    fetched = []
+    fetched: list[str] = []
     real = fetching.fetch_to_local
-    monkeypatch.setattr(models, "fetch_to_local", lambda uri, scratch: fetched.append(uri) or real(uri, scratch))
-    threads = [threading.Thread(target=models.local_model, args=("memory://models/kit",)) for _ in range(3)]
+
+    def noted(uri: str, scratch: Path) -> AbstractContextManager[str]:
+        fetched.append(uri)
+        return real(uri, scratch)
+
+    monkeypatch.setattr(locate, "fetch_to_local", noted)
+    threads = [threading.Thread(target=locate.local_model, args=("memory://models/kit",)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    first = Path(models.local_model("memory://models/kit"))
+    first = Path(locate.local_model("memory://models/kit"))
     assert sorted(fetched) == sorted(f"memory://models/kit/{name}" for name in files(output))
     assert {name: content for name, content in files(first).items() if name != ".lock"} == files(output)
     assert (
@@ -177,7 +193,7 @@ def test_a_bundle_in_a_bucket_is_fetched_once_and_again_when_it_changes(
         == open_bundle(str(first)).fingerprint
     )
     bucket.pipe_file("/models/kit/bundle.json", (output / "bundle.json").read_bytes().replace(b'"bundle"', b'"second"'))
-    assert models.open_model("memory://models/kit").name == "second"
+    assert locate.open_model("memory://models/kit").name == "second"
     bucket.rm("/models", recursive=True)
 
 
@@ -187,8 +203,8 @@ def full_size() -> dict[str, tuple[int, ...]]:
 
 
 @pytest.fixture
-def described(tmp_path: Path) -> Iterator[Path]:
-    """What lies beside full-size weights: the LLaMA's config.json, and the CLIP's."""
+def described(tmp_path: Path) -> Path:
+    """A folder with the files that lie beside full-size weights: the LLaMA's config.json, and the CLIP's."""
     settings = {"num_attention_heads": 32, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "vocab_size": 32000}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     clip_config(ModelConfig().clip).save_pretrained(tmp_path / "clip")
@@ -238,17 +254,15 @@ def test_sizes_that_shapes_and_files_tell_are_those_of_the_kit(
 ) -> None:
     kit = model_config()
     tower, sam2 = kit.tower, kit.sam2
-    monkeypatch.setattr("vrshq.pipelines.models.convert.TowerConfig", lambda **sizes: replace(tower, **sizes))
-    monkeypatch.setattr("vrshq.pipelines.models.convert.Sam2Config", lambda **sizes: replace(sam2, **sizes))
+    monkeypatch.setattr("vrshq.pipelines.models.sizes.TowerConfig", lambda **sizes: replace(tower, **sizes))
+    monkeypatch.setattr("vrshq.pipelines.models.sizes.Sam2Config", lambda **sizes: replace(sam2, **sizes))
     shapes = {name: tuple(tensor.shape) for name, tensor in main_weights().items()}
-    monkeypatch.setattr("vrshq.pipelines.models.convert._clip_sizes", lambda _: kit.clip)
+    monkeypatch.setattr("vrshq.pipelines.models.sizes._clip_sizes", lambda _: kit.clip)
     assert derive_sizes(published, KIT / "clip", shapes) == kit
 
 
 @needs_kit
 def test_sizes_of_the_clip_come_from_its_config() -> None:
-    from vrshq.pipelines.models.convert import _clip_sizes
-
     assert _clip_sizes(KIT / "clip") == model_config().clip
 
 

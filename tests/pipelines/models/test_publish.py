@@ -16,6 +16,7 @@ from tests.support import clips
 from tests.support.fault_kit import checksums
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.load import load_clip, load_language
 from vrshq.operators.training.schedule import LoraConfig, lora_layers
 from vrshq.operators.training.start import StartConfig, build, write_bundle
 from vrshq.pipelines.cli import main as cli
@@ -51,7 +52,9 @@ def test_published_and_taken_back_a_bundle_gives_identical_tables(tmp_path: Path
     assert back.model == open_bundle(str(bundle)).model
     index = json.loads((tmp_path / "published/pytorch_model.bin.index.json").read_text())
     assert "lm_head.weight" in index["weight_map"]
-    assert done.tensors == len(index["weight_map"]) + len(open_bundle(str(bundle)).load_clip().state_dict())
+    assert done.tensors == len(index["weight_map"]) + len(
+        load_clip(open_bundle(str(bundle)), "cpu", torch.float32).state_dict()
+    )
 
 
 def test_publishing_shows_no_bar_of_another_library_and_leaves_its_setting(
@@ -88,7 +91,9 @@ def test_an_adapter_is_merged(tmp_path: Path) -> None:
     write_adapter(model, tmp_path / "adapter")
     base = made(tmp_path / "made")
     publish(str(base), str(tmp_path / "merged"), adapter=str(tmp_path / "adapter"))
-    merged, plain = (open_bundle(str(tmp_path / name)).load_language() for name in ("merged", "made"))
+    merged, plain = (
+        load_language(open_bundle(str(tmp_path / name)), "cpu", torch.float32) for name in ("merged", "made")
+    )
     name = "layers.0.self_attn.q_proj"
     layer = lora_layers(model.language.llama)[name]
     wanted = plain.llama.get_submodule(name).weight + layer.scale * layer.lora_b @ layer.lora_a
@@ -117,7 +122,7 @@ def test_the_kits_checkpoint_published_again_has_its_tensors_and_tokens(tmp_path
     stored = {name: value for name, value in main_weights().items() if not name.endswith(("inv_freq", "position_ids"))}
     assert written.keys() == stored.keys()
     assert all(torch.equal(written[name], value) for name, value in stored.items())
-    clip = open_bundle(str(output)).load_clip().state_dict()
+    clip = load_clip(open_bundle(str(output)), "cpu", torch.float32).state_dict()
     assert all(torch.equal(clip[name], value) for name, value in clip_weights().items() if name in clip)
     config, known = (json.loads((folder / "config.json").read_text()) for folder in (output, KIT / "model"))
     assert {name: value for name, value in config.items() if name != "config"} == {

@@ -89,7 +89,7 @@ def training_page() -> str:
 
         The last section is also what `vrshq synth --set` takes.
         """
-    sections = [*dataclass_sections(TrainSettings, ""), *dataclass_sections(SynthConfig, "", "synthetic videos")]
+    sections = [*dataclass_sections(TrainSettings, ""), *dataclass_sections(SynthConfig, "", "Synthetic videos")]
     return page(head, sections)
 
 
@@ -165,7 +165,7 @@ def model_sections(model: type[BaseModel], path: str) -> list[str]:
             if not field.description:
                 raise UndocumentedError(f"{model.__name__}.{name}: give its Field a description")
             rows.append([f"`{path}{name}`", model_type(field), default_text(field), one_line(field.description)])
-    title = f"`{path.removesuffix('.')}`" if path else "the run"
+    title = f"`{path.removesuffix('.')}`" if path else "The run"
     here = [section(title, (one_line(inspect.cleandoc(model.__doc__ or "")), rows))] if len(rows) > 1 else []
     return here + inner
 
@@ -251,7 +251,7 @@ def dataclass_sections(kind: type[Any], path: str, title: str | None = None) -> 
             rows.append(
                 [f"`{path}{item.name}`", "group", "", "Settings of the synthetic videos, see the last section."]
             )
-    name = title or (f"`{path.removesuffix('.')}`" if path else "the run")
+    name = title or (f"`{path.removesuffix('.')}`" if path else "The run")
     return [section(name, (one_line(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]), rows)), *inner]
 
 
@@ -328,9 +328,9 @@ def column_rows(name: str, table: Columns) -> list[list[str]]:
         raise UndocumentedError(f"{name}: give a meaning in docs/columns.py to {', '.join(missing)}")
     if stale := [column for column in table.meanings if column not in columns]:
         raise UndocumentedError(f"{name}: docs/columns.py explains {', '.join(stale)}, which the table does not have")
-    rows = [["column", "type", "null", "meaning"]]
+    rows = [["column", "type", "nullable", "meaning"]]
     for field in table.schema:
-        null = "may be" if field.nullable else "never"
+        null = "yes" if field.nullable else "no"
         rows.append([f"`{field.name}`", arrow_type(field.type), null, one_line(table.meanings[field.name])])
     return rows
 
@@ -342,7 +342,8 @@ def arrow_type(kind: Any) -> str:
     if pa.types.is_list(kind):
         return f"list of {arrow_type(kind.value_type)}"
     if pa.types.is_struct(kind):
-        return "struct of " + ", ".join(f"{part.name} {arrow_type(part.type)}" for part in kind)
+        types_of_parts = sorted({arrow_type(part.type) for part in kind})
+        return f"struct of {' or '.join(types_of_parts)}: {', '.join(part.name for part in kind)}"
     return str(kind)
 
 

@@ -16,10 +16,16 @@ Random = np.random.Generator
 
 
 def draw_background(random: Random, height: int, width: int, avoid: np.ndarray) -> tuple[str, np.ndarray]:
-    """A kind, and a canvas (H + 2m, W + 2m, 3) float32 RGB in 0..255 with m = `margin_pixels`.
+    """Draws a background.
 
     Args:
-        avoid: (n, 3) RGB of the objects, which its colours stay away from.
+        random: source of all random numbers.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        avoid: (n, 3) RGB of the objects; the background's colours keep a distance from them.
+
+    Returns:
+        The kind, and a canvas (H + 2m, W + 2m, 3) float32 RGB in 0..255 with m = `margin_pixels`.
     """
     margin = margin_pixels(height, width)
     size = (height + 2 * margin, width + 2 * margin)
@@ -109,7 +115,8 @@ def _noise(random: Random, height: int, width: int) -> np.ndarray:
 
 def _stripes(random: Random, height: int, width: int) -> np.ndarray:
     wave = np.sin(_turned(random, height, width) * np.float32(2 * np.pi * random.uniform(3, 11)))
-    return wave * random.choice([0.5, 4.0]) + 0.5
+    stripes: np.ndarray = wave * random.choice([0.5, 4.0]) + 0.5
+    return stripes
 
 
 def _checks(random: Random, height: int, width: int) -> np.ndarray:

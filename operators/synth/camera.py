@@ -9,19 +9,26 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """`kind` still | pan | zoom | shake; `shift` (T, 2) float64, where it looks, in short sides; `zoom` (T,) factor."""
+    """The motion of the camera.
+
+    Attributes:
+        kind: still, pan, zoom or shake.
+        shift: (T, 2) float64, the world place at the frame's centre, in short sides.
+        zoom: (T,) float64, magnification.
+    """
 
     kind: str
     shift: np.ndarray
     zoom: np.ndarray
 
     def seen(self, place: np.ndarray) -> np.ndarray:
-        """Where world places (T, 2) are seen: short sides from the frame's middle."""
-        return (place - self.shift) * self.zoom[:, None]
+        """World places (T, 2) in the frame, in short sides from its centre."""
+        seen: np.ndarray = (place - self.shift) * self.zoom[:, None]
+        return seen
 
 
 def draw_camera(random: np.random.Generator, time: np.ndarray, effects: float) -> Camera:
-    """A camera over frames at `time` (T,) 0..1; it stands still in most videos."""
+    """A camera over frames at `time` (T,) 0..1; it is still in most videos."""
     frames = len(time)
     shift, zoom = np.zeros((frames, 2)), np.ones(frames)
     kind = str(random.choice(["pan", "zoom", "shake", "still"], p=_chances(effects)))

@@ -28,12 +28,18 @@ class Patch:
 
 
 def cover(contours: Contours, height: int, width: int, streak: np.ndarray) -> Patch | None:
-    """Coverage of closed contours (pixel places x, y; the upper left pixel's middle is 0.5, 0.5) in a frame.
+    """Coverage of closed contours in a frame.
 
-    Sampled 4 x 4 times a pixel (2 x 2 in frames above 300 pixels). None where no pixel of the frame is touched.
+    Each pixel has 4 x 4 samples, 2 x 2 in frames whose shorter side exceeds 300 pixels.
 
     Args:
-        streak: (2,) pixels moved while the shutter is open: the coverage is averaged along it.
+        contours: of places x, y in pixels; the centre of the upper left pixel is 0.5, 0.5.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        streak: (2,) displacement in pixels while the shutter is open; the coverage is averaged along it.
+
+    Returns:
+        None if the contours touch no pixel of the frame.
     """
     points = np.concatenate(contours)
     reach = np.abs(streak) / 2 + 1
@@ -42,7 +48,7 @@ def cover(contours: Contours, height: int, width: int, streak: np.ndarray) -> Pa
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
         return None
-    # what moves into the frame while the shutter is open counts, so that the drawn part is larger by the streak
+    # parts that move into the frame while the shutter is open count, so the canvas is larger by the streak
     pad = int(np.ceil(np.abs(streak).max())) if np.abs(streak).max() >= 1 else 0
     fine = 4 if min(height, width) <= 300 else 2
     size = ((right - left + 2 * pad), (bottom - top + 2 * pad))
@@ -67,7 +73,8 @@ def _line(streak: np.ndarray) -> np.ndarray:
     steps = np.linspace(-0.5, 0.5, 4 * half + 5)
     places = np.round(half + steps[:, None] * streak).astype(int)
     np.add.at(kernel, (places[:, 1], places[:, 0]), 1)
-    return kernel / kernel.sum()
+    averaging: np.ndarray = kernel / kernel.sum()
+    return averaging
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,8 @@ def _texture(random: Random, kind: str, colour: np.ndarray, contours: Contours) 
     elif kind == "banded":
         grey = random.uniform(215, 255) if colour.mean() < 130 or random.random() < 0.3 else random.uniform(10, 60)
         image[np.abs(along + random.uniform(-0.3, 0.3)) < random.uniform(0.1, 0.22)] = grey
-    return np.clip(image, 0, 255).astype(np.float32)
+    painted: np.ndarray = np.clip(image, 0, 255).astype(np.float32)
+    return painted
 
 
 def place(scene: Scene, actor: Actor) -> tuple[np.ndarray, np.ndarray]:
@@ -197,4 +198,5 @@ def _gains(random: Random, light: str, frames: int) -> np.ndarray:
         gains = 1 + random.uniform(0.04, 0.1) * np.sin(2 * np.pi * (random.uniform(1, 4) * time + random.random()))
     else:
         gains = np.ones(frames)
-    return gains.astype(np.float32)
+    factors: np.ndarray = gains.astype(np.float32)
+    return factors

@@ -168,34 +168,36 @@ class Facts(LayoutFacts):
 
     @cached_property
     def entries(self) -> np.ndarray:
-        """(n,) float64: the frame from which an object is in view; nan where it does not clearly come in."""
+        """(n,) float64: the frame from which an object is in view; nan where it does not clearly enter."""
         return np.array([_entry(self.in_view[number], self.absent[number]) for number in range(len(self))])
 
     @cached_property
     def exits(self) -> np.ndarray:
-        """(n,) float64: the last frame in which an object is in view; nan where it does not clearly go."""
+        """(n,) float64: the last frame in which an object is in view; nan where it does not clearly leave."""
         frames = self.in_view.shape[1]
         backwards = [_entry(self.in_view[number][::-1], self.absent[number][::-1]) for number in range(len(self))]
-        return frames - 1 - np.array(backwards)
+        exits: np.ndarray = frames - 1 - np.array(backwards)
+        return exits
 
     @cached_property
     def entering(self) -> Verdicts:
-        """Which objects are not there in the beginning and come in later."""
+        """Which objects are absent at first and enter later."""
         return verdicts(~np.isnan(self.entries), self._there_at(0))
 
     @cached_property
     def leaving(self) -> Verdicts:
-        """Which objects are there, and no more in the end."""
+        """Which objects are present at first and absent at the end."""
         return verdicts(~np.isnan(self.exits), self._there_at(-1))
 
     def _there_at(self, end: int) -> np.ndarray:
-        """Whether an object is in view in that frame, and does not go and come back."""
-        # who is hidden is not seen to be there, at that end or later; who is absent for a part must be so at the other end
+        """Whether each object (n,) is in view in frame `end` (0 or -1), and does not leave and come back."""
+        # a hidden object is not visibly there; an object that is absent for a while must be absent at the other end
         there = self.in_view[:, end] & self.shown[:, end] & (self.hidden != YES)
-        return there & (~self.absent.any(axis=1) | self.absent[:, 0 if end else -1])
+        stays: np.ndarray = there & (~self.absent.any(axis=1) | self.absent[:, 0 if end else -1])
+        return stays
 
     def last_to_enter(self) -> Verdicts:
-        """Which of several objects that come in does so last; those that are there at once do not count."""
+        """Which of several entering objects enters last; objects in the first frame do not count."""
         return self._last(self.entering, self.entries)
 
     def first_to_leave(self) -> Verdicts:

@@ -203,17 +203,12 @@ def _plural_phrase(random: np.random.Generator, names: Mapping[str, Any]) -> str
 
 
 def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> str:
+    """The text for a slot of a wording."""
     if slot in _BY_HEADING:
         return _pick(random, _BY_HEADING[slot][names["heading"]], 0.5)
-    if slot == "np":
-        return _noun_phrase(random, names)
-    if slot == "nps":
-        return _plural_phrase(random, names)
-    if slot == "a_np":
-        phrase = _noun_phrase(random, names)
-        return f"a {'object' if phrase == 'one' else phrase}"
-    if slot == "ref":
-        return "the " + _noun_phrase(random, names["reference"])
+    phrase = _phrase(random, slot, names)
+    if phrase is not None:
+        return phrase
     if slot == "colour":
         return _colour(random, names["colour"])
     if slot == "shape":
@@ -229,3 +224,17 @@ def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> s
     if slot == "thing":
         return str(names["thing"])
     raise KeyError(slot)
+
+
+def _phrase(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> str | None:
+    """The noun phrase for a slot; None for a slot of another kind."""
+    if slot == "np":
+        return _noun_phrase(random, names)
+    if slot == "nps":
+        return _plural_phrase(random, names)
+    if slot == "a_np":
+        phrase = _noun_phrase(random, names)
+        return f"a {'object' if phrase == 'one' else phrase}"
+    if slot == "ref":
+        return "the " + _noun_phrase(random, names["reference"])
+    return None

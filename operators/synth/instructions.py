@@ -1,4 +1,4 @@
-"""Which instructions a video gets: some of each kind, all with one answer that nobody would argue about."""
+"""The choice of a video's instructions: some of each kind, each with one undisputed answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from vrshq.operators.synth.grammar import PLURAL, can_say, say
+from vrshq.operators.synth.grammar import can_say, say
 from vrshq.operators.synth.judging import MAYBE, YES
 from vrshq.operators.synth.records import KINDS, Expression
 from vrshq.operators.synth.rules import RULES, Ask, View
+from vrshq.operators.synth.wordings_motion import PLURAL
 
-PLURAL_SHARE = 0.12  # of the instructions, at most, that ask for several objects at once
+PLURAL_SHARE = 0.12  # largest share of the instructions that ask for several objects
 # Weights of rules where they are asked in vain, if not those of `RULES`: what all videos can be asked in vain would else crowd
 # out the rest, and a rule that is never asked in vain would say by itself that something is there.
 ABSENT_WEIGHTS = {

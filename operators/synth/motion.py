@@ -65,7 +65,8 @@ def _run(stage: Stage, direction: np.ndarray, length: float) -> tuple[np.ndarray
 
 
 def _between(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return begin + (end - begin) * share[:, None]
+    between: np.ndarray = begin + (end - begin) * share[:, None]
+    return between
 
 
 def still(stage: Stage, _: np.random.Generator) -> Path:

@@ -28,7 +28,7 @@ class Actor:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A planned video. `actors` from back to front."""
+    """A planned video; `actors` are ordered from back to front."""
 
     height: int
     width: int
@@ -38,17 +38,18 @@ class Scene:
 
     @property
     def frames(self) -> int:
+        """Number of frames."""
         return len(self.camera.zoom)
 
 
-# What the objects of a video do together -> how often. In all of them one may come in, one may leave, one may hide another.
+# Theme of a video -> probability. In each theme an object may enter, leave, or hide another one.
 THEMES = {"mixed": 0.36, "one still": 0.14, "one moves": 0.12, "speeds": 0.19, "headings": 0.19}
 ENTER = LEAVE = 0.33  # share of the videos
 OCCLUSION = 0.5
 
 
 def draw_scene(random: np.random.Generator, config: SynthConfig, split: str) -> Scene:
-    """A scene of a split: pairs of colour and shape that only `test_unseen` has never come in the others."""
+    """A scene of a split; the pairs of colour and shape that are reserved for `test_unseen` occur in no other split."""
     frames = int(random.integers(config.frames[0], config.frames[1] + 1))
     short = config.short_sides[random.integers(len(config.short_sides))]
     aspect = config.aspects[random.integers(len(config.aspects))]
@@ -95,25 +96,40 @@ def _pairs(random: np.random.Generator, config: SynthConfig, split: str, count: 
     for _ in range(100 * count):
         if len(pairs) == count:
             break
-        colour, shape = anything()
+        pair = anything()
         if pairs:
-            model = pairs[0] if odd < 0.16 and len(pairs) < count - 1 else pairs[random.integers(len(pairs))]
-            kin = random.random()
-            if odd < 0.08:  # all but the last have one colour
-                colour = model[0] if len(pairs) < count - 1 else colour
-            elif odd < 0.16:  # all but the last have one shape
-                shape = model[1] if len(pairs) < count - 1 else shape
-            elif kin < 0.17:
-                colour, shape = model
-            elif kin < 0.42:
-                colour = model[0]
-            elif kin < 0.67:
-                shape = model[1]
-        if (colour, shape) in allowed:
-            pairs.append((colour, shape))
+            pair = _related(random, pair, pairs, odd, last=len(pairs) >= count - 1)
+        if pair in allowed:
+            pairs.append(pair)
     while len(pairs) < count:
         pairs.append(sorted(allowed)[random.integers(len(allowed))])
     return [pairs[number] for number in random.permutation(count)]
+
+
+def _related(random: np.random.Generator, pair: Pair, pairs: list[Pair], odd: float, last: bool) -> Pair:
+    """A pair that may take its colour, its shape or both from an earlier pair.
+
+    Args:
+        random: source of all random numbers.
+        pair: drawn independently.
+        pairs: the earlier ones, at least one.
+        odd: of the video, 0 to 1; below 0.08 all objects but the last share a colour, below 0.16 a shape.
+        last: whether this is the last object.
+    """
+    colour, shape = pair
+    model = pairs[0] if odd < 0.16 and not last else pairs[random.integers(len(pairs))]
+    kin = random.random()
+    if odd < 0.16:
+        if last:
+            return pair
+        return (model[0], shape) if odd < 0.08 else (colour, model[1])
+    if kin < 0.17:
+        return model
+    if kin < 0.42:
+        return model[0], shape
+    if kin < 0.67:
+        return colour, model[1]
+    return pair
 
 
 def _weighted(shapes: tuple[str, ...]) -> list[str]:

@@ -19,9 +19,9 @@ from vrshq.operators.synth.scene import Scene, draw_scene
 
 T = TypeVar("T")
 
-# Raised whenever the same seed would give another video.
+# Raised whenever the same seed gives another video than before.
 VERSION = 1
-MOST_SCENES = 200  # that are tried before settings are said to be impossible; the usual ones take one or two
+MOST_SCENES = 200  # tries before the settings are rejected as impossible; most need one or two
 
 
 def make_video(seed: int, index: int, split: str = "train", config: SynthConfig | None = None) -> SynthVideo:
@@ -34,7 +34,8 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
     Args:
         seed: 0 or more.
         index: 0 or more; splits have their own videos, whatever their sizes.
-        split: train, valid, test, or test_unseen, which has pairs of colour and shape and wordings that no other has.
+        split: train, valid, test, or test_unseen, which has its own wordings and pairs of colour and shape.
+        config: None: the defaults.
     """
     config = config or SynthConfig()
     if split not in SPLITS:

@@ -90,10 +90,17 @@ class TrainingModel(nn.Module):
         self.segmenter.gate_masks = False
 
     def forward(self, clip: Clip, seed: int, config: ForwardConfig, weights: LossWeights) -> Losses:
-        """All losses of one clip; `loss` is their weighted sum, the others are unweighted. `iou`, of masks > 0, has no graph.
+        """All losses of one clip.
 
         Args:
-            seed: decides everything random: which frames, dropout.
+            clip: frames and instructions, or a dialogue.
+            seed: of everything random: frames, dropout.
+            config: how the clip goes through the model.
+            weights: of the losses.
+
+        Returns:
+            Scalars: the unweighted losses, `loss` as their weighted sum, and measures without a graph, such as `iou` of the
+            masks at logit 0.
         """
         random = np.random.default_rng(seed)
         torch.manual_seed(seed)

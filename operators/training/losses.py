@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100  # a label that takes no part in the cross entropy
+IGNORED = -100  # a label that the cross entropy leaves out
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
 
 
@@ -75,8 +75,9 @@ def bce_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Ten
     """Binary cross entropy of N masks: the mean over each mask's pixels, then over the masks. 0 for none.
 
     Args:
-        logits: (N, H, W). truth: (N, H, W) in 0..1.
-        num_masks: what the sum over masks is divided by; default N.
+        logits: (N, H, W).
+        truth: (N, H, W) in 0..1.
+        num_masks: divisor of the sum over masks; default N.
     """
     each = F.binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none").flatten(1).mean(1)
     return each.sum() / max(num_masks if num_masks is not None else len(logits), 1)

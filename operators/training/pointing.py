@@ -1,7 +1,7 @@
-"""Where [SEG] and [TAK] look: how much of their attention to the frames lies on what an instruction means.
+"""Where [SEG] and [TAK] look: the share of their attention to the frames that lies on the objects an instruction means.
 
-Colours and shapes can be read from a mean over all objects, as each is bound to the other in a token; a place cannot. Without
-this loss, a language model from nothing answers from that mean, and never learns to look at one object.
+Colours and shapes can be read from a mean over all objects, because each token binds them to each other; a place cannot.
+Without this loss, a language model from scratch answers from that mean and never learns to look at one object.
 
 Shape letters: E instructions, n frames, N patches, K tokens of a frame, H heads, w their width.
 """
@@ -25,14 +25,18 @@ from vrshq.operators.models.preprocess import View
 from vrshq.operators.models.vrs_hq.clustering import Level
 from vrshq.operators.models.vrs_hq.prompt import Prompt
 
-LAYER = -2  # of the LLaMA: what is read there, the last layer can still work on
+LAYER = -2  # of the LLaMA; the last layer can still process the values that it reads
 
 
 @dataclass
 class Heard:
-    """What the last pass gave the attention of `LAYER`: `states` (E, rows, D), `cos` and `sin` (1, rows, w).
+    """Inputs of `LAYER`'s attention in the last pass.
 
-    `before`: the states of the pass before it.
+    Attributes:
+        states: (E, rows, D), hidden states.
+        before: hidden states of the pass before it.
+        cos: (1, rows, w), of the rotary position code.
+        sin: (1, rows, w), of the rotary position code.
     """
 
     states: Tensor | None = None
@@ -43,7 +47,7 @@ class Heard:
 
 @contextmanager
 def listening(llama: LlamaModel) -> Iterator[Heard]:
-    """Keeps the inputs of `LAYER`'s attention for the time of a `with`."""
+    """Records the inputs of `LAYER`'s attention inside the `with`."""
     heard = Heard()
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -59,7 +63,7 @@ def listening(llama: LlamaModel) -> Iterator[Heard]:
 
 
 def meant_tokens(levels: Sequence[Level], masks: np.ndarray, view: View) -> Tensor:
-    """(E, n, K) bool: the frames' tokens of which more than half lies on what is meant, of `masks` (E, n, H, W) bool."""
+    """(E, n, K) bool: the frames' tokens with more than half of their area on `masks` (E, n, H, W) bool."""
     seen = masks[..., view.top : view.top + view.height, view.left : view.left + view.width]
     share = F.interpolate(torch.from_numpy(seen).float(), size=(view.rows, view.columns), mode="area").flatten(2)
     member: Tensor | None = None
@@ -76,19 +80,21 @@ def meant_tokens(levels: Sequence[Level], masks: np.ndarray, view: View) -> Tens
 def pointing_loss(
     llama: LlamaModel, heard: Heard, prefix: DynamicCache, prompts: Sequence[Prompt], meant: Tensor
 ) -> Tensor:
-    """Minus the logarithm of the share of attention that lies on what is meant, of attention to the frames alone.
+    """Minus the logarithm of the share of attention on the meant objects, out of the attention to the frames.
 
-    [SEG] of a frame is to look at that frame, [TAK] at all of them; the mean over heads, rows and instructions. Rows that have
-    nothing to look at count nothing; 0 where none has.
+    [SEG] of a frame looks at that frame, [TAK] at all frames. The loss is the mean over heads, rows and instructions; rows
+    without a meant token are left out, and the loss is 0 if no row is left.
 
     Args:
-        heard: of the pass over what follows the prefix.
-        prefix: keys and values of what all prompts have in common, the frames in it.
-        meant: (E, n, K) bool.
+        llama: the language model.
+        heard: of the pass over the suffixes.
+        prefix: keys and values of the shared prefix, which holds the frames.
+        prompts: of the E instructions.
+        meant: (E, n, K) bool, the tokens on the meant objects.
     """
-    assert heard.states is not None, "no pass was listened to"
-    assert heard.cos is not None, "no pass was listened to"
-    assert heard.sin is not None, "no pass was listened to"
+    assert heard.states is not None, "no pass was recorded"
+    assert heard.cos is not None, "no pass was recorded"
+    assert heard.sin is not None, "no pass was recorded"
     attention: Any = llama.layers[LAYER].self_attn
     width = attention.head_dim
     device = heard.states.device

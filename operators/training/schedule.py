@@ -1,4 +1,4 @@
-"""What is trained and how fast: trained parts, LoRA, AdamW and Muon, warm-up and decay, the moving average of weights."""
+"""Trained parameters and optimisers: trained parts, LoRA, AdamW and Muon, warm-up and decay, the moving average of weights."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ PAPER_PARTS = (
 
 
 def rate_factor(step: int, steps: int, config: OptimiserConfig) -> float:
-    """What the learning rate of a step (from 0) is multiplied by: (step + 1) / warmup at first, then falling."""
+    """Factor on the learning rate of a step (from 0): (step + 1) / warmup during the warm-up, then falling."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     gone = (step - config.warmup) / max(1, steps - config.warmup)
@@ -100,6 +100,7 @@ class LoraLinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
         added = F.dropout(inputs, self.dropout, self.training).to(self.lora_a.dtype) @ self.lora_a.T @ self.lora_b.T
         result: Tensor = self.base(inputs)
         return result + self.scale * added.to(result.dtype)
@@ -217,5 +218,6 @@ class Average:
 
     @torch.no_grad()
     def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
+        """Moves the averages towards the parameters after step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.values.values()), [parameters[name] for name in self.values], 1 - decay)

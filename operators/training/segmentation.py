@@ -64,7 +64,7 @@ class Segmented:
 
 
 def window_around(keyframe: int, total: int, size: int) -> range:
-    """The `size` neighbouring positions with the keyframe in their middle, moved inside 0..total where they stick out."""
+    """The `size` neighbouring positions with the keyframe in their middle, shifted to stay inside 0..total."""
     size = min(size, total)
     start = min(max(keyframe - size // 2, 0), total - size)
     return range(start, start + size)
@@ -105,10 +105,13 @@ def segment(
     """The outputs of each instruction on the window around its keyframe, and on some more frames.
 
     Args:
+        segmenter: SAM2.
         features: of the n frames.
         prompts: (E, C), one embedding for each instruction.
         keyframes: E positions among the n frames.
         truth: (E, n, S, S) in 0..1, for `truth_in_memory`.
+        config: window, candidates and memory.
+        random: draws the candidates and the true masks in memory.
     """
     count, device = len(features), prompts.device
     every = list(range(len(prompts)))
@@ -154,7 +157,7 @@ def keyframe_memory(
     config: SegmentConfig,
     random: np.random.Generator,
 ) -> Memory:
-    """What tracking looks back at: the keyframes' memories (E rows)."""
+    """The memories (E rows) of the keyframes, where tracking starts."""
     if config.memory == "prompt":
         soft = torch.sigmoid(segmenter.to_image_size(decoded.low_res))
         return Memory(segmenter.encode_mask(features, soft), decoded.pointer)
@@ -172,7 +175,7 @@ def _orders(keyframe: int, window: range) -> list[list[int]]:
 def _track(
     segmenter: Segmenter, features: Features, memory: Memory, tracks: list[tuple[int, list[int]]]
 ) -> list[tuple[list[tuple[int, int]], Decoded, bool]]:
-    """Steps of all tracks; every track starts from its keyframe alone, so those equally far have memories of one shape."""
+    """Steps of all tracks; every track starts from its keyframe alone, so tracks of equal length have memories of one shape."""
     parts = []
     past: dict[int, list[Memory]] = {number: [] for number in range(len(tracks))}
     for step in range(max(len(order) for _, order in tracks)):
@@ -203,7 +206,7 @@ def compared(
 ) -> tuple[Tensor, Tensor]:
     """Logits and truth of the R outputs as the mask losses take them: (R, H, W) or (R, l, l).
 
-    Ignored pixels get the logit -100 and truth 0: neither loss then feels them.
+    Ignored pixels get the logit -100 and truth 0, so that they change neither loss.
     """
     height, width = masks.shape[-2:]
     if config.mask_size == "low":

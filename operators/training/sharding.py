@@ -1,4 +1,4 @@
-"""Weights, gradients and the optimiser's state shared out over ranks (FSDP), for models that one GPU does not hold."""
+"""Weights, gradients and the optimiser's state sharded over ranks (FSDP), for models that do not fit one GPU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vrshq.operators.training.forward import Losses, TrainingModel
 
 
 class Sharded(nn.Module):
-    """A training model whose weights lie in shares on all ranks: each layer of the LLaMA apart, all else together.
+    """A training model whose weights are sharded over all ranks: each layer of the LLaMA on its own, the rest together.
 
-    Called like the model. Every rank has to call it as often as the others.
+    It is called like the model. All ranks must call it equally often.
     """
 
     def __init__(self, model: TrainingModel, world: int) -> None:
@@ -30,12 +30,13 @@ class Sharded(nn.Module):
         self._of_root = [name for name, parameter in model.named_parameters() if id(parameter) not in in_layers]
         for layer in layers:
             fully_shard(layer, mesh=mesh)
-        # also the root gives its whole weights up, or a call without gradients would leave them to go stale
+        # the root reshards its weights too: after a call without gradients, gathered weights would become stale
         fully_shard(self, mesh=mesh, reshard_after_forward=True)
 
     def forward(self, *arguments: Any) -> Losses:
+        """As `TrainingModel.forward`."""
         losses: Losses = self.model(*arguments)
-        # Which parts a sample uses differs between ranks, but gradients are exchanged for all of a group's parts or none.
+        # Ranks may use different parameters, but FSDP exchanges gradients for all parameters of a group or for none.
         untouched = torch.zeros_like(losses["loss"])
         for name in self._of_root:
             parameter = self.model.get_parameter(name)
@@ -44,7 +45,7 @@ class Sharded(nn.Module):
         return {**losses, "loss": losses["loss"] + untouched.to(losses["loss"].dtype)}
 
     def no_sync(self) -> AbstractContextManager[None]:
-        """Within it gradients are not exchanged."""
+        """A context in which gradients are not exchanged."""
         return _no_exchange(self)
 
 

@@ -1,4 +1,4 @@
-"""Where training starts and where it ends: networks of a bundle, or fresh ones of given sizes, and a bundle of the result."""
+"""Start and end of training: the networks of a bundle or fresh ones of given sizes, and the bundle of the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
 
-HEADS = "heads.safetensors"  # in a bundle, beside its weights: what only more training needs
+HEADS = "heads.safetensors"  # of a bundle: the training-only heads
 CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
 
 
@@ -98,10 +98,9 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
         else:
             language, segmenter = ChatUniVi(sizes).to(device).eval(), Segmenter(sizes.sam2).to(device).eval()
             with torch.no_grad():
+                # the usual 1e-6 suits deeper networks; with two layers it would stay near zero for too long
                 for layer in segmenter.memory_encoder.fuser.layers:
-                    layer.gamma.fill_(
-                        0.1
-                    )  # 1e-6 is for networks deeper than two layers; it would not leave zero in time
+                    layer.gamma.fill_(0.1)
         lm_head = nn.Linear(sizes.language.hidden_size, sizes.language.vocab_size, bias=False)
         auxiliary = None
         if config.auxiliary:
@@ -125,7 +124,7 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
 
 
 def _load_heads(auxiliary: Auxiliary, path: Path) -> None:
-    """Heads that the file has not are as they were: those of an older bundle may be fewer."""
+    """Loads the heads in a file; heads that an older bundle lacks keep their initial weights."""
     try:
         auxiliary.load_state_dict(auxiliary.state_dict() | load_file(path))
     except (RuntimeError, SafetensorError) as error:
@@ -133,7 +132,7 @@ def _load_heads(auxiliary: Auxiliary, path: Path) -> None:
 
 
 def published_state(model: TrainingModel, bundle_name: str) -> dict[str, Tensor]:
-    """All tensors of a bundle under their published names, adapters merged; those of CLIP as they were at the start."""
+    """All tensors of a bundle under their published names; adapters are merged, CLIP is the start's."""
     clip = load_clip(open_bundle(bundle_name), "cpu", torch.float32)
     parts: tuple[tuple[Any, Mapping[str, Tensor]], ...] = (
         ("language", merged_state(model.language, model.language.llama)),

@@ -1,4 +1,4 @@
-"""The plain training loop's parts: one optimiser step over its share of samples, and all that a resumed run needs.
+"""The training loop: one optimiser step over a rank's share of the samples, and the state for resuming.
 
 Sample k is a pure function of the seed and k, and so is everything random in its forward pass: the state of sampler and
 random numbers is the number of the next sample.
@@ -137,7 +137,7 @@ class StageTrainer:
         return {**means, "gradient": _number(norm), "rate": config.optimiser.rate * factor}
 
     def _of_all_ranks(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
-        """The values of every sample of the batch: what is logged must not depend on the number of workers."""
+        """The values of every sample of the batch, so that the log does not depend on the number of workers."""
         if self.world == 1:
             return values
         parts: list[dict[str, list[float]]] = [{}] * self.world
@@ -145,9 +145,9 @@ class StageTrainer:
         return {name: [value for part in parts for value in part.get(name, [])] for part in parts for name in part}
 
     def state(self) -> dict[str, Any]:
-        """Everything that continuing needs beside frozen weights: only tensors, numbers, texts, lists and dicts.
+        """The state for resuming, without frozen weights: tensors, numbers, texts, lists and dicts only.
 
-        Where weights are shared out over ranks, all of them must ask for it, and all get all of it.
+        Where weights are sharded, all ranks must call this, and each gets the whole state.
         """
         return {
             "step": self.step,
@@ -159,6 +159,11 @@ class StageTrainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Continues from a state that `state` returned.
+
+        Raises:
+            ValueError: the state belongs to another seed or batch size.
+        """
         if state["sampler"] != {"seed": self.seed, "next_sample": state["step"] * self.config.batch}:
             raise ValueError(
                 f"checkpoint of sampler state {state['sampler']}: expected seed {self.seed} and batch {self.config.batch}"
@@ -183,12 +188,12 @@ class StageTrainer:
 
 
 def whole(value: Tensor) -> Tensor:
-    """The tensor; one that is shared out over ranks, put together (all ranks must take part)."""
+    """The tensor; a sharded one is gathered, for which all ranks must call this."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def shared_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, shared out as another one is."""
+    """A whole tensor, sharded like another one."""
     if not isinstance(like, DTensor):
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

@@ -1,0 +1,1 @@
+"""The three demo clips, their instructions, and the program that draws them."""

@@ -143,7 +143,8 @@ def _outline(kind: str) -> np.ndarray:
     count = {"disc": 72, "star": 10}.get(kind) or int(kind)
     angles = 2 * np.pi * np.arange(count) / count - np.pi / 2 + (np.pi / 4 if count == 4 else 0)
     radii = np.where(np.arange(count) % 2, 0.45, 1.0) if kind == "star" else np.ones(count)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None]
+    corners: np.ndarray = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None]
+    return corners
 
 
 def _bounce(time: float, hops: float) -> float:
@@ -215,6 +216,7 @@ CLIPS = (
 
 
 def main(out: str) -> None:
+    """Draws all clips into a folder."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for clip in CLIPS:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from vrshq.cluster.ray.engine import Lost, Pool, stream_receipts
-from vrshq.cluster.ray.guard import WorkerError
+from vrshq.cluster.ray.engine import Lost, stream_receipts
+from vrshq.cluster.ray.errors import WorkerError
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import cluster_resources, local_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder
@@ -91,7 +92,7 @@ def _on_ray(manifest: pa.Table, arguments: dict[str, Any], where: Where) -> Iter
     cpus = max(2, int(local_resources().cpus)) if where.workers is None else where.workers + 1  # one feeds the others
     with ray_session(where.address, num_cpus=cpus):
         actors = where.workers or max(1, int(cluster_resources().cpus) - 1)
-        pool = Pool(name="synth", worker=SynthWorker, arguments=arguments, actors=min(actors, manifest.num_rows))
+        pool = ActorPool(name="synth", worker=SynthWorker, arguments=arguments, actors=min(actors, manifest.num_rows))
         for row in stream_receipts(manifest, [pool], attempts=2):
             if isinstance(row, Lost):
                 raise WorkerError(f"video {row.row['unit_id']} could not be made: {row.reason}")

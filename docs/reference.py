@@ -129,9 +129,9 @@ def page(head: str, sections: list[str]) -> str:
 
 
 def section(title: str, body: tuple[str, list[list[str]]]) -> str:
-    """A section: title, prose and a table whose first row is its head."""
+    """A section: title, prose and, unless it is empty, a table whose first row is its head."""
     prose, rows = body
-    return f"## {title}\n\n{prose}\n\n{markdown_table(rows)}"
+    return "\n\n".join([f"## {title}", prose, *([markdown_table(rows)] if len(rows) > 1 else [])])
 
 
 def markdown_table(rows: list[list[str]]) -> str:

@@ -20,7 +20,7 @@ class FileData:
     Attributes:
         reader: a name in `vrshq.pipelines.train.sets.READERS`.
         root: the folder of the data set, local or in a bucket.
-        split: of the data set; None: the reader's default.
+        split: split of the data set; none: the reader's default.
         frames: (least, most) sampled frames of a video.
         expressions: the largest number of instructions of a clip (recipe: 3).
     """
@@ -60,7 +60,7 @@ class Stage(StageConfig):
 
     Attributes:
         data: the mixture's sources by name.
-        balance: see `vrshq.pipelines.train.mixture.Mixture`.
+        balance: whether every 256 consecutive draws meet the sources' shares exactly; else sources are drawn at random.
     """
 
     data: dict[str, SourceConfig]
@@ -72,10 +72,10 @@ class EvaluateConfig:
     """Evaluation during training, as by `vrshq evaluate`.
 
     Attributes:
-        every: in steps; 0: never.
+        every: steps between two evaluations; 0: never.
         dataset: name of the benchmark.
         root: folder of the benchmark.
-        split: of the benchmark; None: its default.
+        split: split of the benchmark; none: its default.
         settings: labelling settings, except for the model.
     """
 
@@ -91,7 +91,7 @@ class ValidateConfig:
     """Validation during training: losses and IoU on samples of the stage's own data that training never draws.
 
     Attributes:
-        every: in steps; 0: never.
+        every: steps between two validations; 0: never.
         clips: the number of samples.
     """
 
@@ -104,23 +104,23 @@ class TrainSettings:
     """A training run.
 
     Attributes:
-        seed: of everything random.
+        seed: seed of everything random.
         start: the model that training starts from.
-        stages: run one after the other; each needs its own name.
-        name: of the final bundle.
+        stages: stages, run one after the other; each needs its own name.
+        name: name of the final bundle.
         workers: processes of Ray Train; 0: this process alone, without Ray.
         parallel: `ddp`: each worker holds all weights. `fsdp`: weights, gradients and the optimiser's state are sharded over
             the workers, which changes no loss.
-        device: of the model.
-        threads: of torch, in each process.
+        device: device of the model.
+        threads: torch's threads in each process.
         feeders: whether processes of Ray Data make the samples.
-        checkpoint_every: in steps.
-        log_every: in steps.
+        checkpoint_every: steps between two checkpoints.
+        log_every: steps between two rows of the log.
         attempts: how often Ray restarts workers that died.
         validate: validation during training.
         evaluate: evaluation during training.
-        bundle_dtype: of the final bundle's weights.
-        presence: of the final bundle, see `vrshq.operators.models.bundle.Bundle`.
+        bundle_dtype: type of the final bundle's weights.
+        presence: the final bundle's default of `masks.presence`, 0 to 1.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The whole model on one clip, with a graph: teacher-forced prompts, TDA, SAM2 around the keyframe, all losses."""
+"""The forward pass of training on one clip: teacher-forced prompts, TDA, SAM2 around the keyframe, all losses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ForwardConfig:
 
 
 class TrainingModel(nn.Module):
-    """The networks of a bundle and what only training needs: the LM head and, for a model from nothing, `Auxiliary`.
+    """The networks of a bundle and the training-only parts: the LM head and, for a model from scratch, `Auxiliary`.
 
     `language` and `segmenter` stay in evaluation mode (no dropout in either but LoRA's own, which follows `train`).
     """
@@ -211,7 +211,7 @@ class TrainingModel(nn.Module):
                 self._read_frames(prompts[0], levels, heard, clip.objects, view, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
-            # the state at one token is asked for the next one
+            # the state at one token predicts the next one
             rows = [state[:-1] for state in states]
             wanted = [label[prompt.prefix_length + 1 :] for label, prompt in zip(labels, prompts, strict=True)]
             joined = torch.tensor([label for row in wanted for label in row], device=states[0].device)
@@ -226,18 +226,7 @@ class TrainingModel(nn.Module):
         ]
         seg, tak = torch.stack([rows[:-1] for rows in read]), torch.stack([rows[-1] for rows in read])
         if self.auxiliary is not None and clip.objects is not None:
-            if weights.auxiliary > 0:
-                losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, clip.objects, view)
-                if _learns(self.language.vision_tower) and patches is not None:
-                    losses["auxiliary"] = losses["auxiliary"] + self._read_patches(
-                        patches, clip.objects, view, weights, losses
-                    )
-            if weights.tak_place > 0:
-                losses["tak_place"] = self.auxiliary.tak_place_loss(tak, clip.objects, view)
-            if weights.tak_presence > 0:
-                losses["tak_presence"] = self.auxiliary.tak_presence_loss(tak, clip.objects)
-            if weights.oracle > 0:
-                losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, clip.objects)
+            self._read_tokens((seg, tak), patches, clip.objects, view, weights, losses)
         if config.prompts == "none" or clip.masks is None:
             return
         fused = (
@@ -250,12 +239,35 @@ class TrainingModel(nn.Module):
             keyframes = [int(random.integers(len(clip.frames)))] * len(prompts)
         masks = clip.masks
         if config.truth == "told":
-            assert self.auxiliary is not None, "what is told needs the auxiliary part"
-            assert clip.objects is not None, "what is told needs a synthetic clip"
+            assert self.auxiliary is not None, "told objects need the auxiliary part"
+            assert clip.objects is not None, "told objects need a synthetic clip"
             told = self.auxiliary.told(tak, clip.objects, view)
             single = clip.objects.meant.sum(1) == 1
             masks = np.where(single[:, None, None, None], clip.objects.masks[told], masks)
         self._segment(clip, masks, fused, keyframes, config, weights, random, losses)
+
+    def _read_tokens(
+        self,
+        tokens: tuple[Tensor, Tensor],
+        patches: Tensor | None,
+        objects: Objects,
+        view: View,
+        weights: LossWeights,
+        losses: Losses,
+    ) -> None:
+        """Adds the losses of the auxiliary heads on [SEG] and [TAK], and on the tower's patches if the tower learns."""
+        assert self.auxiliary is not None, "reading tokens needs the auxiliary part"
+        seg, tak = tokens
+        if weights.auxiliary > 0:
+            losses["auxiliary"] = self.auxiliary.token_loss(seg, tak, objects, view)
+            if _learns(self.language.vision_tower) and patches is not None:
+                losses["auxiliary"] = losses["auxiliary"] + self._read_patches(patches, objects, view, weights, losses)
+        if weights.tak_place > 0:
+            losses["tak_place"] = self.auxiliary.tak_place_loss(tak, objects, view)
+        if weights.tak_presence > 0:
+            losses["tak_presence"] = self.auxiliary.tak_presence_loss(tak, objects)
+        if weights.oracle > 0:
+            losses["oracle"] = self.auxiliary.oracle_loss(seg, tak, objects)
 
     def _read_frames(
         self,
@@ -267,12 +279,12 @@ class TrainingModel(nn.Module):
         weights: LossWeights,
         losses: Losses,
     ) -> None:
-        """`travel`, `pace` and `deeds`, of the states at the frames' tokens."""
+        """Adds the losses `travel`, `pace` and `deeds`, read from the states at the frames' tokens."""
         assert self.auxiliary is not None, "reading frames needs the auxiliary part"
         assert heard.before is not None, "reading frames needs a shared prefix"
         own = meant_tokens(levels, objects.masks, view)
         frames, tokens = own.shape[1:]
-        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].unflatten(0, (frames, tokens))
+        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].view(frames, tokens, -1)
         if weights.travel > 0:
             losses["travel"] = self.auxiliary.travel_loss(states, own, objects, view)
         if weights.pace > 0:
@@ -294,7 +306,7 @@ class TrainingModel(nn.Module):
         size = self.segmenter.image_size
         frames = clip.frames
         if config.segment.window == 1 and config.segment.candidates == 0 and not _learns(self.segmenter.image_encoder):
-            used = sorted(set(keyframes))  # nothing looks at other frames
+            used = sorted(set(keyframes))  # no other frame is used
             frames, masks, keyframes = frames[used], masks[:, used], [used.index(frame) for frame in keyframes]
         truth = square_masks(masks, size).to(prompts.device)
         features = encode_frames(self.segmenter, frames)
@@ -321,7 +333,7 @@ class TrainingModel(nn.Module):
             losses |= ious(output, logits, wanted, shown)
 
     def _image_tokens(self, frames: np.ndarray) -> tuple[Tensor, Tensor, list[Level]]:
-        """What stands for the frames in the prompt (n, K, D), the tower's patches (n, N, C), and how they were merged."""
+        """The frames' tokens in the prompt (n, K, D), the tower's patches (n, N, C), and the merging of patches to tokens."""
         pixels = tower_input(frames, self.language.config.tower)
         with torch.set_grad_enabled(_learns(self.language.vision_tower)):
             patches = self.language.patch_features(pixels)
@@ -331,9 +343,9 @@ class TrainingModel(nn.Module):
     def _suffix_states(
         self, prompts: Sequence[Prompt], tokens: Tensor, share: bool
     ) -> tuple[list[Tensor], DynamicCache | None]:
-        """Last hidden states of what follows the last frame of each prompt: one (rows, D) each, from row `prefix_rows`.
+        """Last hidden states after the last frame of each prompt, one (rows, D) each from row `prefix_rows` on.
 
-        And the keys and values of what comes before, where they are shared.
+        Also returns the keys and values of the shared prefix; None where it is not shared.
         """
         if not share:
             return [self.language.hidden_states(prompt, tokens)[prompt.prefix_rows :] for prompt in prompts], None
@@ -346,9 +358,11 @@ def _learns(module: nn.Module) -> bool:
 
 
 def ious(output: Segmented, logits: Tensor, truth: Tensor, shown: Tensor) -> Losses:
-    """Mean IoU over the outputs that show something: of prompted masks `iou`, of tracked ones `iou_tracked`; NaN for none.
+    """Measures without a graph.
 
-    And `object_accuracy`: how often the sign of the object score says whether anything is there.
+    Returns:
+        `iou` and `iou_tracked`: mean IoU of prompted and of tracked masks whose truth is not empty; NaN for none.
+        `object_accuracy`: share of outputs whose object score has the right sign.
     """
     mask, wanted = logits > 0, truth > 0.5
     overlap, union = (mask & wanted).flatten(1).sum(1), (mask | wanted).flatten(1).sum(1)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -66,7 +66,7 @@ class StartConfig:
 
 
 def prepare_start(config: StartConfig, seed: int, folder: Path) -> str:
-    """The bundle that training starts from; one without weights is written into `folder` where sizes are given."""
+    """The bundle that training starts from. If the config gives sizes, a bundle without weights is written into `folder`."""
     if config.bundle is not None:
         return config.bundle
     from vrshq.operators.synth.grammar import all_wordings, vocabulary
@@ -87,14 +87,14 @@ def _words(text: str) -> list[str]:
 
 
 def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> TrainingModel:
-    """The networks to train, in float32, but for frozen ones in `frozen_dtype`. The same arguments give the same weights."""
+    """The networks to train in float32, frozen ones in `frozen_dtype`. The same arguments give the same weights."""
     bundle = open_bundle(bundle_name)
     sizes = bundle.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if bundle.seed is None:
             language = load_language(bundle, device, getattr(torch, config.frozen_dtype))
-            segmenter = load_segmenter(bundle, device)
+            segmenter = load_segmenter(bundle, device, torch.float32)
         else:
             language, segmenter = ChatUniVi(sizes).to(device).eval(), Segmenter(sizes.sam2).to(device).eval()
             with torch.no_grad():
@@ -152,22 +152,28 @@ def write_bundle(
     *,
     name: str,
     dtype: torch.dtype = torch.float16,
-    with_lm_head: bool = False,
-    with_heads: bool = False,
+    extras: tuple[Literal["lm_head", "heads"], ...] = (),
     presence: float = 0.0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes what was trained as a bundle folder that `--model` takes. The same weights give the same bytes.
+    """Writes a model as a bundle folder that `--model` takes. The same weights give the same bytes.
 
     Args:
-        bundle_name: what training started from: sizes, tokenizers, and the pre-sampling CLIP.
-        with_lm_head: keep the LM head, which only more training needs.
-        with_heads: keep the training-only heads, in a file of their own.
+        model: the trained model.
+        bundle_name: the bundle that training started from; it gives sizes, tokenizers, and the pre-sampling CLIP.
+        folder: is created where it does not exist.
+        name: of the new bundle.
+        dtype: of the weights.
+        extras: training-only parts to keep: the LM head, among the weights, and the heads, in a file of their own.
         presence: see `vrshq.operators.models.bundle.Bundle`.
+        provenance: recorded in the bundle's description.
+
+    Returns:
+        `folder`.
     """
     start = open_bundle(bundle_name)
     state = published_state(model, bundle_name)
-    if not with_lm_head:
+    if "lm_head" not in extras:
         state.pop(LM_HEAD, None)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -178,7 +184,7 @@ def write_bundle(
             folder / "model.safetensors", contents, lambda key: state[key].to(contents[key][0])
         )
     }
-    if with_heads and model.auxiliary is not None:
+    if "heads" in extras and model.auxiliary is not None:
         heads = {name: value.detach().cpu() for name, value in model.auxiliary.state_dict().items()}
         sizes = {name: (value.dtype, tuple(value.shape)) for name, value in heads.items()}
         write_safetensors(folder / HEADS, sizes, heads.__getitem__)

@@ -29,7 +29,7 @@ def write_result(settings: TrainSettings, output: str) -> str:
             Path(scratch) / "bundle",
             name=settings.name,
             dtype=dtype,
-            with_heads=True,
+            extras=("heads",),
             presence=settings.presence,
             provenance=provenance,
         )

@@ -695,7 +695,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     with torch.no_grad():
         tokens, _, _ = model._image_tokens(frames)
         expected = model.language.hidden_states(prompt, tokens)
-    write_bundle(model, "untrained-tiny", tmp_path / "bundle", name="x", dtype=torch.float32, with_lm_head=True)
+    write_bundle(model, "untrained-tiny", tmp_path / "bundle", name="x", dtype=torch.float32, extras=("lm_head",))
     merged = load_language(open_bundle(str(tmp_path / "bundle")))
     with torch.no_grad():
         assert torch.allclose(merged.hidden_states(prompt, tokens), expected, atol=1e-4)
@@ -715,7 +715,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
 def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Path) -> None:
     model = model_of(auxiliary=True)
     write_bundle(model, "untrained-tiny", tmp_path / "bare", name="x")
-    write_bundle(model, "untrained-tiny", tmp_path / "whole", name="x", with_heads=True)
+    write_bundle(model, "untrained-tiny", tmp_path / "whole", name="x", extras=("heads",))
     heads = dict(model.auxiliary.named_parameters())
     for name, same in (("bare", False), ("whole", True)):
         config = StartConfig(bundle=str(tmp_path / name), auxiliary=True)
@@ -744,7 +744,7 @@ def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_
     model = model_of()
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
-        write_bundle(model, "untrained-tiny", folder, name="x", dtype=torch.float32, with_lm_head=True)
+        write_bundle(model, "untrained-tiny", folder, name="x", dtype=torch.float32, extras=("lm_head",))
     assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
     config = replace(StartConfig(bundle="untrained-tiny"), bundle=str(folders[0]))
     again = build(config, str(folders[0]), 1, "cpu")

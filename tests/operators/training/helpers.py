@@ -1,0 +1,67 @@
+"""Small clips and models for the tests of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vrshq.operators.models.config import TowerConfig
+from vrshq.operators.models.preprocess import View, tower_view
+from vrshq.operators.synth import SynthConfig, make_video
+from vrshq.operators.training.auxiliary import Auxiliary
+from vrshq.operators.training.clip import (
+    Clip,
+    Objects,
+    from_synth,
+)
+from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.start import StartConfig, build
+from vrshq.operators.training.step import StageConfig, StageTrainer
+
+SMALL = SynthConfig(short_sides=(64,), aspects=(1.0,), frames=(4, 6), objects=(2, 3))
+
+
+def clip_of(index: int = 0, frames: tuple[int, int] = (4, 4), expressions: int = 2) -> Clip:
+    return from_synth(make_video(0, index, "train", SMALL), np.random.default_rng(index), frames, expressions)
+
+
+def model_of(**changes: Any) -> TrainingModel:
+    return build(StartConfig(**{"bundle": "untrained-tiny", **changes}), "untrained-tiny", 0, "cpu")
+
+
+def view_of(objects: Objects, view: str = "centre", side: int = 8) -> View:
+    return tower_view(*objects.masks.shape[2:], TowerConfig(image_size=side, patch_size=1, view=view))
+
+
+def one_step(model: TrainingModel, config: StageConfig, clips: list[Clip]) -> tuple[dict[str, float], set[str]]:
+    """The losses of a step, and the names of the parameters that it changed."""
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    losses = StageTrainer(model, config, 0).run_step(clips)
+    return losses, {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+
+
+def objects_that_come_and_go() -> Objects:
+    objects = objects_of(clip_of(expressions=1))
+    masks = objects.masks.copy()
+    masks[0, 1] = False  # away in one frame
+    masks[1, 0] = False  # comes late
+    return replace(objects, masks=masks)
+
+
+def one_token_each(shown: np.ndarray) -> Tensor:
+    """(O, n, O) bool for `shown` (O, n): each object that shows on a frame has a token there."""
+    return torch.from_numpy(np.eye(len(shown), dtype=bool)[:, None] & shown[..., None])
+
+
+def objects_of(clip: Clip) -> Objects:
+    assert clip.objects is not None
+    return clip.objects
+
+
+def heads_of(model: TrainingModel) -> Auxiliary:
+    assert model.auxiliary is not None
+    return model.auxiliary

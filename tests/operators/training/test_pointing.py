@@ -1,0 +1,102 @@
+"""Where [SEG] and [TAK] look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.operators.training.helpers import (
+    SMALL,
+    clip_of,
+    model_of,
+)
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.preprocess import View
+from vrshq.operators.models.vrs_hq.clustering import Level
+from vrshq.operators.synth import make_video
+from vrshq.operators.training.clip import (
+    from_synth,
+)
+from vrshq.operators.training.forward import ForwardConfig
+from vrshq.operators.training.losses import LossWeights
+from vrshq.operators.training.pointing import meant_tokens
+from vrshq.operators.training.start import StartConfig, build
+from vrshq.operators.training.step import StageConfig
+
+
+def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() -> None:
+    """From LLaMA's own weights, asked for with the plain attention: those of each head, on tokens that show what is meant."""
+    model, clip = model_of(), clip_of(expressions=3)
+    weights = LossWeights(ce=0, bce=0, dice=0, pointing=1)
+    got = model(clip, 1, ForwardConfig(prompts="none"), weights)["pointing"]
+    assert got.requires_grad
+    language, frames = model.language, len(clip.frames)
+    language.llama.set_attn_implementation("eager")
+    expected = []
+    with torch.no_grad():
+        tokens, _, levels = model._image_tokens(clip.frames)
+        meant = meant_tokens(levels, clip.masks, model._view(clip.frames))
+        assert meant.any(-1).sum() > frames
+        for number, text in enumerate(clip.texts):
+            prompt = model.tokenizer.encode(text, frames)
+            embedded = language.embed(prompt.input_ids, tokens)
+            found = language.llama(inputs_embeds=embedded[None], output_attentions=True).attentions[-2][0]
+            width = tokens.shape[1]
+            firsts = [place for place, token in enumerate(prompt.input_ids) if token == -200]
+            rows = torch.stack([torch.arange(width) + place + (width - 1) * k for k, place in enumerate(firsts)])
+            for head in found:
+                for frame, place in enumerate(prompt.seg_positions):
+                    seen = head[place, rows[frame]]
+                    if meant[number, frame].any():
+                        expected.append(-(seen[meant[number, frame]].sum() / seen.sum()).log())
+                seen = head[prompt.tak_position, rows.flatten()]
+                if meant[number].any():
+                    expected.append(-(seen[meant[number].flatten()].sum() / seen.sum()).log())
+    assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["pointing", "travel", "pace", "deeds"])
+@pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
+def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardConfig, loss: str) -> None:
+    with pytest.raises(ValueError, match=rf"losses\.{loss} = 1: expected forward\.share_prefix true"):
+        StageConfig(steps=1, trained=("language",), forward=forward, losses=LossWeights(**{loss: 1}))
+
+
+def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
+    tokens = torch.zeros(1, 2, 3)
+    fine = Level(
+        tokens, torch.zeros(1, 2, dtype=torch.int64), (torch.arange(16) >= 4).long()[None]
+    )  # the top row is token 0
+    coarse = Level(tokens[:, :1], torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64))
+    masks = np.zeros((2, 1, 8, 12), bool)  # the tower sees columns 2 to 9
+    masks[0, 0, :2] = True
+    masks[1, 0, :, :6] = True
+    found = meant_tokens([fine, coarse], masks, View(left=2, top=0, width=8, height=8, rows=4, columns=4))
+    assert found.tolist() == [[[True, False, False]], [[False, False, False]]]
+
+
+@pytest.mark.parametrize("view", ["centre", "whole"])
+def test_what_lies_beside_the_central_square_is_looked_for_where_the_tower_sees_it(view: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "bundle")
+    description = json.loads((folder / "bundle.json").read_text())
+    description["model"]["tower"]["view"] = view
+    (folder / "bundle.json").write_text(json.dumps(description))
+    model = build(StartConfig(bundle=str(folder), auxiliary=True), str(folder), 0, "cpu")
+    wide = replace(SMALL, aspects=(2.0,))
+    clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (2, 2), 2)
+    beside = np.zeros_like(clip.masks)
+    beside[..., :24] = True  # of 128 columns, of which the square has those from 32 on
+    weights = LossWeights(
+        ce=0, bce=0, dice=0, auxiliary=1, place=1, centre=1, tak_place=1, pointing=1, travel=1, pace=1, deeds=1
+    )
+    losses = model(replace(clip, masks=beside), 1, ForwardConfig(prompts="none"), weights)
+    assert all(torch.isfinite(value) for name, value in losses.items() if hasattr(weights, name))
+    assert (losses["pointing"] > 0) == (view == "whole")
+    losses["loss"].backward()
+    assert model.language.vision_tower.embeddings.position_embedding.weight.grad.any()

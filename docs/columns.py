@@ -13,7 +13,7 @@ from vrshq.pipelines.label.schema import ERRORS, MANIFEST, MASKS, TOKENS, TRACKS
 
 @dataclass(frozen=True)
 class Columns:
-    """A table: what one row is, its schema, and the meaning of each column by name."""
+    """A table: the meaning of a row, its schema, and the meaning of each column by name."""
 
     about: str
     schema: pa.Schema
@@ -64,7 +64,7 @@ TABLES: dict[str, Columns] = {
             "presence": "0 to 1: the sigmoid of the highest of `object_scores`. Calibrate it before you threshold it.",
             "attempts": "How many times the unit was begun.",
             "seconds": "Seconds of each stage for the whole unit, not for this instruction alone.",
-            "notes": "What was done to the text, such as its truncation to CLIP's length.",
+            "notes": "Changes made to the text, such as its truncation to CLIP's length.",
             "error_type": "The error's class, where `status` is `error`.",
             "error_message": "The error's message, one line.",
             "schema_version": "Version of these tables: 1.",
@@ -118,7 +118,7 @@ TABLES: dict[str, Columns] = {
             "expression_id": "The expression's id inside its video.",
             "text": "The expression.",
             "kind": "`referring`, `reasoning` or `no-target`, where the data set tells.",
-            "asks": "What the text asks by, such as `motion`, where the data set tells.",
+            "asks": "The property that the text asks by, such as `motion`, where the data set tells.",
             "subtype": "A finer `asks`, such as `fastest`, where the data set tells.",
             "source": "The collection that the video comes from, where the data set tells.",
             "object_ids": "Ids of the objects that are meant.",

@@ -1,7 +1,7 @@
 """Writes the reference pages of the site from the code: settings, training settings, tables and commands.
 
 mkdocs loads this file as a hook (`hooks:` in mkdocs.yml). The pages exist in the built site alone; nothing that is generated
-is committed. What the code does not explain is an error: a setting without a description, a column without a meaning, an
+is committed. A missing explanation is an error: a setting without a description, a column without a meaning, an
 option without help.
 """
 
@@ -87,7 +87,7 @@ def training_page() -> str:
         (`--set stages.0.steps=100`; a number reaches into a list). `NAME` stands for a name of your choice, `N` for a position
         from 0. Ranges are (least, most), both included. A top-level key `shared` is ignored: it is a place for YAML anchors.
 
-        The last section is also what `vrshq synth --set` takes.
+        The settings of the last section are also those of `vrshq synth --set`.
         """
     sections = [*dataclass_sections(TrainSettings, ""), *dataclass_sections(SynthConfig, "", "Synthetic videos")]
     return page(head, sections)
@@ -271,7 +271,7 @@ def _dataclass_default(item: Field[Any]) -> str:
 
 
 def meaning(kind: type[Any], name: str) -> str:
-    """What a dataclass, or one that it inherits from, says of a field: below its line, or under `Attributes:`.
+    """The explanation of a dataclass's field, own or inherited: below its line, or under `Attributes:`.
 
     Raises:
         UndocumentedError: nothing.

@@ -25,7 +25,7 @@ MASK_COLOR, KEYFRAME_COLOR = (255, 45, 170), (255, 196, 46)
 STATUS_COLORS: dict[str, Color] = {"ok": (64, 176, 110), "empty": (130, 140, 158), "error": (226, 88, 80)}
 MASK_OPACITY = 0.42
 
-# Wide coverage first; the first that is found and has most of a text's characters draws it.
+# Fonts with wide coverage first. The first font that has most of a text's characters draws the text.
 FONTS = (
     *("NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial.ttf", "LiberationSans-Regular.ttf", "Helvetica.ttc"),
     *("NotoSansCJK-Regular.ttc", "DroidSansFallbackFull.ttf", "wqy-microhei.ttc", "Arial Unicode.ttf", "msyh.ttc"),
@@ -34,14 +34,14 @@ FONTS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sheet shows of one frame: its mask (H, W) uint8 0/1 and SAM2's object score."""
+    """One frame's answer: `mask` (H, W) uint8 0/1, and `score`, SAM2's object logit."""
 
     mask: np.ndarray
     score: float
 
 
 def sheet_frames(num_frames: int, count: int, keyframe: int | None) -> list[int]:
-    """At most `count` frame indices, ascending and evenly spread, the keyframe in its nearest neighbour's place."""
+    """At most `count` frame indices, ascending and evenly spread; the keyframe replaces its nearest neighbour."""
     frames = np.unique(np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)).tolist()
     if keyframe is not None and 0 <= keyframe < num_frames and keyframe not in frames:
         nearest = min(range(len(frames)), key=lambda place: abs(frames[place] - keyframe))
@@ -56,12 +56,12 @@ def draw_sheet(
 
     Args:
         track: its row of `tracks/`.
-        frames: by frame index, RGB uint8 (h, w, 3), all of one size: what is drawn, in ascending order.
-        answers: by frame index; frames without one are drawn bare.
+        frames: by frame index, RGB uint8 (h, w, 3), all of one size; they are drawn in ascending order.
+        answers: by frame index; a frame without an answer is drawn without a mask.
         note: a warning below the header.
 
     Returns:
-        the sheet, and how many of its rows from the top only repeat what the page says beside it.
+        the sheet, and the height in pixels of its header that the page repeats as text.
     """
     indices = sorted(frames)
     height, width = frames[indices[0]].shape[:2] if indices else (0, LANDSCAPE)
@@ -98,16 +98,16 @@ def picture_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _overlaid(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with the mask in translucent colour and its outline: bright within dark, readable on any ground."""
+    """The picture with the mask in translucent colour, outlined in white inside black to be visible on any background."""
     height, width = picture.shape[:2]
     shrinks = mask.shape[1] >= width
     filter_ = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     cover = cv2.resize(mask.astype(np.float32), (width, height), interpolation=filter_)
     inside = cover >= 0.5
     if not inside.any():
-        inside = cover > 0  # smaller than a pixel of the sheet: better too large than unseen
+        inside = cover > 0  # a mask smaller than a pixel of the sheet is enlarged to be visible
     blend = MASK_OPACITY * np.maximum(cover, inside)[..., None]
-    mixed = (picture * (1 - blend) + np.array(MASK_COLOR) * blend).round().astype(np.uint8)
+    mixed: np.ndarray = (picture * (1 - blend) + np.array(MASK_COLOR) * blend).round().astype(np.uint8)
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 3)
     cv2.drawContours(mixed, outlines, -1, (255, 255, 255), 1)
@@ -115,7 +115,7 @@ def _overlaid(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, int]:
-    """Text, facts, and then what went wrong, `width` wide; and the height of the first two."""
+    """Text, facts and problems, `width` pixels wide; and the height of text and facts."""
     title = _wrapped(track["text"] or "(no text)", HEADING, width, 3)
     facts = [f"instruction {track['instruction_id']}"]
     if track["presence"] is not None:
@@ -157,8 +157,8 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
 
 
 def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in lines that fit, at most `most` of them; what is left out ends in an ellipsis."""
-    longest = 4 * width // size  # characters in a line of narrow ones: measuring more only takes time
+    """The text in at most `most` lines of `width` pixels; a text that is cut ends in an ellipsis."""
+    longest = 4 * width // size  # upper bound of the characters in a line; longer texts are not measured
     text = _drawable(text[: most * longest + 1], size)
     font = _font(text, size)
     lines: list[str] = []
@@ -182,7 +182,7 @@ def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
 
 
 def _drawable(text: str, size: int) -> str:
-    """The text on one line, without invisible characters, and with "?" for those that no font here has."""
+    """The text on one line, without invisible characters, and with "?" for characters that no font has."""
     visible = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
     visible = " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())
     font = _font(visible, size)
@@ -190,7 +190,7 @@ def _drawable(text: str, size: int) -> str:
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Of the fonts found, the one that has most of the text's characters."""
+    """The installed font that has most of the text's characters."""
     fonts = _fonts(size)
     if text.isascii():
         return fonts[0]
@@ -210,11 +210,12 @@ def _fonts(size: int) -> list[ImageFont.FreeTypeFont | ImageFont.ImageFont]:
 
 @lru_cache(maxsize=20_000)
 def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, char: str) -> bool:
-    """Whether the font draws the character as something else than its sign for a missing one."""
+    """Whether the font has the character: it draws it differently from a missing one."""
     return char.isspace() or bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
 
 
 def png(sheet: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file."""
     sink = io.BytesIO()
     sheet.save(sink, "PNG")
     return sink.getvalue()

@@ -23,6 +23,7 @@ from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.label.instructions import build_manifest
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.report import run as report
+from vrshq.pipelines.report import videos
 from vrshq.pipelines.report import sheets as drawing
 
 CLIP = CLIPS[0]
@@ -165,7 +166,7 @@ def test_text_is_never_html_and_never_a_path(tmp_path: Path, clip: Path, ball: n
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     text = page(run)
     assert "<script" not in text.lower()
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quotes&quot;" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quotes&#34;" in text
     assert "\x00" not in text
     assert max(map(len, text.splitlines())) < 100_000
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
@@ -182,13 +183,13 @@ def test_only_the_frames_shown_are_decoded_and_each_video_is_opened_once(
     ]
     run = write_run(str(tmp_path), tracks, ball)
     asked: list[list[int]] = []
-    read = report._read_frames
+    read = videos._read_frames
 
     def counted(uri: str, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
         asked.append(indices)
         return read(uri, indices, size)
 
-    monkeypatch.setattr(report, "_read_frames", counted)
+    monkeypatch.setattr(videos, "_read_frames", counted)
     report.write_report(run.uri, frames_per_sheet=4)
     assert asked == [[0, 7, 9, 10, 21, 31]]
 

@@ -1,4 +1,4 @@
-"""The connection to Ray: one quiet session, found or started, and Ray Data's settings in one place."""
+"""The connection to Ray (a quiet session, found or started), and the settings of Ray Data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-# Read by Ray when it is imported or when a worker starts, so they are set before either. What the user set stays.
+# Ray reads these when it is imported or when a worker starts, so they are set before. The user's own values win.
 _ENVIRONMENT = {
-    # No question on the first run, and nothing sent home from a user's machine.
+    # No question on the first run, and no usage reports from a user's machine.
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray must not blank CUDA_VISIBLE_DEVICES for actors that ask for no GPU; it warns unless this is decided.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Decoders start many threads. A heap for each of them keeps what the others could use (hundreds of MiB in an actor).
+    # Decoders start many threads. With a heap for each, freed memory of one cannot serve another (hundreds of MiB an actor).
     "MALLOC_ARENA_MAX": "1",
-    # Ray Data's statistics of a run that was ended early are of no use to anybody; it would print their traceback.
+    # Ray Data would print the traceback of a lost statistics task when a run ends early.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 
@@ -36,18 +36,19 @@ def ray_session(
     dashboard: bool = False,
     verbose: bool = False,
 ) -> Iterator[None]:
-    """Ray for the time of a `with`: the cluster that is meant, or one started here and ended at the end.
+    """Connects to Ray for the time of a `with`. A local Ray that this starts is stopped at the end.
 
-    The cluster is, in this order: one this process is connected to already (left alone), `address`, RAY_ADDRESS (which
-    Ray sets inside a job), a new local one.
+    The cluster is the first of these: the one that this process is already connected to (it stays connected), `address`,
+    RAY_ADDRESS (which Ray sets inside a job), a new local one.
 
     Args:
         address: "host:port" of a cluster's head, or "auto" for one running on this machine.
-        num_cpus, num_gpus, object_store_memory: size of a local Ray (default: what it finds); bytes for the last.
-            A cluster has its own size, so they are ignored there.
+        num_cpus: CPUs of a local Ray; default: those that it finds. Ignored for a cluster, which has its own size.
+        num_gpus: GPUs of a local Ray, as `num_cpus`.
+        object_store_memory: bytes of a local Ray's object store, as `num_cpus`.
         dashboard: whether a local Ray serves its dashboard (needs the extra `jobs`).
-        verbose: lets Ray, Ray Data and the workers print to the terminal. Otherwise they only write the log files of
-            the Ray session.
+        verbose: lets Ray, Ray Data and the workers print to the terminal. Otherwise they write only to the log files of the
+            Ray session.
 
     Raises:
         ConnectionError: no cluster answers at the address.
@@ -94,25 +95,25 @@ def configure_data_context(*, progress: bool = False, no_progress_timeout_s: flo
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    # A unit that kills its worker costs its one-row block, never the run. The caller finds it as manifest minus
-    # receipts. Failures that workers catch are rows and do not count here.
+    # A unit that kills its worker costs its one-row block, never the run. The caller finds it by its mark. Failures that
+    # workers catch are rows and do not count here.
     context.max_errored_blocks = -1
     # A pool grows when all of its actors are busy. Ray Data's own threshold counts calls that wait inside actors, and
-    # here none does.
+    # no call waits here.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    # Every row a block of its own, so that what a lost call takes with it is one unit.
+    # Every row is a block of its own, so that a lost call costs one unit.
     context.target_max_block_size = 1
-    # The last resort against a pool that can no longer work. It must exceed the longest honest unit: Ray's own half
-    # hour would end a run over one very long video.
+    # The last resort against a pool that can no longer work. It must exceed the time of the longest unit: Ray's default of
+    # half an hour would end a run because of one very long video.
     context.execution_no_progress_timeout_s = no_progress_timeout_s
-    # Loading weights may fail for a moment (network, a GPU that a dying process still holds): tried again in place,
+    # Loading weights may fail for a moment (network, a GPU that a dying process still holds). It is retried in place;
     context.actor_init_retry_on_errors = True
     context.actor_init_max_retries = 2
-    # and then the run ends, with the reason: the next actor would fail just so.
+    # then the run ends with the reason, because the next actor would fail in the same way.
     context.max_consecutive_actor_init_deaths = 0
     # An exception of a worker is its bug; running the same rows again would only repeat it.
     context.actor_task_retry_on_errors = False
-    # Order costs memory (finished rows wait for slow ones), and results carry their keys.
+    # Keeping the order costs memory (finished rows wait for slow ones), and receipts carry their keys.
     context.execution_options.preserve_order = False
     # The caller shows its own progress and summary.
     context.enable_progress_bars = progress
@@ -123,7 +124,7 @@ def configure_data_context(*, progress: bool = False, no_progress_timeout_s: flo
 
 
 def _check_answers(address: str) -> None:
-    """Raises ConnectionError if nothing listens at host:port. Ray itself would try for minutes."""
+    """Raises ConnectionError if nothing listens at host:port. Ray alone would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConnectionError(
@@ -137,22 +138,22 @@ def _check_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Ray's chatter off the terminal. The log files of the Ray session still get all of it."""
+    """Keeps Ray's messages off the terminal. The log files of the Ray session still receive them."""
     import ray._private.worker as ray_worker
-    import ray.data  # noqa: F401 - its import sets up the handlers that are turned down here
+    import ray.data  # noqa: F401 - its import sets up the handlers that are silenced here
 
     data_logger = logging.getLogger("ray.data")
     propagates = data_logger.propagate
     consoles = [handler for handler in data_logger.handlers if handler.name == "console"]
     levels = [handler.level for handler in consoles]
-    # Raylets announce each worker death on the driver's stdout, which no option of ray.init turns off. Who runs the
-    # workers reports lost units itself (vrshq.cluster.ray.engine).
+    # Raylets announce each worker death on the driver's stdout; no option of ray.init turns that off. The engine reports
+    # lost units itself.
     announce = ray_worker.print_to_stdstream
     connect = ray_worker.connect
 
     def quiet_connect(*args: Any, **kwargs: Any) -> Any:
-        # The C++ part of this process takes its log level here, and its errors (most are remarks) go to stderr. It says
-        # on stderr, too, that it took a level. The processes of a local Ray are started before: they keep their logs.
+        # The C++ part of this process reads its log level here. Its errors (most are only remarks) go to stderr, and so does
+        # a line that it read a level. The processes of a local Ray have started before and keep their logs.
         with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"), _stderr_closed():
             return connect(*args, **kwargs)
 
@@ -187,7 +188,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_closed() -> Iterator[None]:
-    """Drops what any code of this process, C++ included, writes to stderr."""
+    """Discards everything that this process, C++ included, writes to stderr."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -52,7 +52,7 @@ def plan(
     address: Address = None,
 ) -> None:
     """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
-    from vrshq.cluster.ray.engine import NotEnoughResources
+    from vrshq.cluster.ray.errors import NotEnoughResources
     from vrshq.pipelines.cli.run_display import print_plan
     from vrshq.pipelines.label.plan import make_plan, plan_for
     from vrshq.pipelines.label.settings import load_settings

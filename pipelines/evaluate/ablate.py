@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.ray.engine import Lost, stream_receipts
-from vrshq.cluster.ray.engine import Pool as EnginePool
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import cluster_machines, local_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder
@@ -34,8 +34,13 @@ from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.compare import LEVEL, compare
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
-from vrshq.pipelines.evaluate.report import HEADINGS, Bar, Section, bar_figure, markdown, page
-from vrshq.pipelines.evaluate.run import evaluate, write_instructions
+from vrshq.pipelines.evaluate.figures import Bar, bar_figure
+from vrshq.pipelines.evaluate.instructions import write_instructions
+from vrshq.pipelines.evaluate.markdown import markdown
+from vrshq.pipelines.evaluate.page import page
+from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.evaluate.score_sections import HEADINGS
+from vrshq.pipelines.evaluate.section import Section
 from vrshq.pipelines.label.placement import choose_pools
 from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
@@ -361,7 +366,7 @@ def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Ite
 
 def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
     pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the one that propagates
-    engine_pool = EnginePool(
+    engine_pool = ActorPool(
         name="+".join(REST),
         worker=RestWorker,
         arguments={"base": base, "worker": {**worker_arguments(plan, pool), "operators": REST, "log_units": True}},

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vrshq.cluster.ray.engine import Pool as ActorPool
-from vrshq.cluster.ray.engine import lacking
+from vrshq.cluster.ray.needs import lacking
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources, may_grow
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory

@@ -1,4 +1,4 @@
-"""The actor of one pool: it holds its operators, runs them over a unit, and hands on small columns or writes the tables."""
+"""The actor of one pool: holds its operators, runs them over a unit, and passes on small columns or writes the tables."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.cluster.ray import guard
+from vrshq.cluster.ray.errors import ProcessUnusable
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
@@ -35,9 +36,9 @@ OPERATORS = {
     "keyframe": ("vrshq.operators.keyframe", "SelectKeyframe"),
     "propagate": ("vrshq.operators.propagate", "Propagate"),
 }
-# For how long a store may be away while work goes on; what is asked before it starts answers sooner.
+# Seconds for which a store may fail while units are worked on. Requests before the work starts fail sooner.
 PATIENCE_S = 300.0
-# Errors after which nothing more runs on a GPU in the same process (asynchronous ones, and what they leave behind).
+# Errors after which the process cannot use its GPU any more: asynchronous CUDA errors and their consequences.
 _STICKY = re.compile(
     r"CUDA error|device-side assert|illegal memory access|unspecified launch failure"
     r"|CU(BLAS|DNN|SOLVER)_STATUS_(EXECUTION_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)",
@@ -48,7 +49,7 @@ NEED_PIXELS = {"presample", "tokens", "keyframe", "propagate"}
 _floats = pa.list_(pa.list_(pa.float32()))
 _failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("message", pa.string())])
 
-# What crosses the object store between pools: some kB a unit, never pixels. One row per unit.
+# The columns that cross the object store between pools: some kB per unit, never pixels. One row per unit.
 WIRE = pa.schema(
     [
         *MANIFEST,
@@ -74,6 +75,7 @@ WIRE = pa.schema(
     ]
 )
 
+# The counts that the driver receives for each finished unit.
 RECEIPT = pa.schema(
     [
         ("unit_id", pa.string()),
@@ -99,9 +101,9 @@ class UnitWorker:
 
     Args:
         settings: `Settings` as JSON.
-        operators: names of the pool's operators, in order.
+        operators: names of the pool's operators, in the order of the stages.
         run: uri of the run directory.
-        device: torch's name of where the networks run.
+        device: torch's name of the networks' device.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
         log_units: whether to write a JSON line on stderr when a unit begins and ends.
     """
@@ -132,6 +134,7 @@ class UnitWorker:
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        """Runs the operators over some units; returns rows of `WIRE`, or of `RECEIPT` if this pool writes the tables."""
         begin = time.perf_counter()
         units = from_wire(table)
         for unit in units:
@@ -144,7 +147,7 @@ class UnitWorker:
         return pa.Table.from_pylist([self._write(unit, begin) for unit in rows_of(batch)], schema=RECEIPT)
 
     def _run(self, batch: Batch) -> Batch:
-        """The operators over the batch, with remote videos on local scratch meanwhile."""
+        """Runs the operators over the batch; remote videos lie on local scratch until it returns."""
         from vrshq.operators.decode import close_videos  # here, because it loads decoders
 
         given = batch["video_uri"]
@@ -162,13 +165,13 @@ class UnitWorker:
                 batch = run_operators([operator], batch)
                 if operator.name == "decode":
                     self._allow_time(batch)
-            # what the live objects have counted, before they are closed
+            # the counters of the live objects, before they are closed
             passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
             features = batch.get("sam2_features", [None] * len(given))
             batch["decode_passes"] = [sum(pair) for pair in zip(batch["decode_passes"], passes, strict=True)]
             batch["encoder_calls"] = [one.encoder_calls if one else 0 for one in features]
             close_videos(batch)
-        # a failure names the video as the user gave it, not its copy on scratch
+        # a failure names the video by the user's uri, not by its copy on scratch
         errors = [
             [error and {**error, "message": error["message"].replace(path, uri)} for error in failures]
             for failures, path, uri in zip(batch["errors"], local, given, strict=True)
@@ -176,15 +179,15 @@ class UnitWorker:
         return {**batch, "video_uri": given, "errors": errors}
 
     def _allow_time(self, batch: Batch) -> None:
-        """Sets the deadline of a unit whose video is open, and whose length is known."""
+        """Sets the deadline of a unit from its number of frames, once its video is open."""
         frames = sum(frames or 0 for frames in batch["num_frames"])
         guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"])))
 
     def _check_process(self, unit: dict[str, Any]) -> None:
-        """Ends this process after an error that leaves its CUDA context unusable: each later unit would fail just so."""
+        """Ends this process after an error that leaves its CUDA context unusable: every later unit would fail too."""
         for error in unit["errors"]:
             if error and _STICKY.search(error["message"]):
-                raise guard.ProcessUnusable(f"{error['stage']}: {error['error_type']}: {error['message']}")
+                raise ProcessUnusable(f"{error['stage']}: {error['error_type']}: {error['message']}")
 
     def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
         tables = unit_tables(unit, self.carried, unit["attempt"])
@@ -200,7 +203,7 @@ def _log(event: str, **content: Any) -> None:
 
 
 def _log_units() -> None:
-    """JSON lines at the begin and end of each unit on stderr, which Ray keeps in the log file of each worker process."""
+    """Sends the JSON lines of units to stderr, which Ray keeps in the log file of each worker process."""
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -210,7 +213,14 @@ def _log_units() -> None:
 
 
 def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, busy: float = 0.0) -> dict[str, Any]:
-    """What the driver learns about a written unit (a row of `RECEIPT`): counts and seconds, no content."""
+    """The row of `RECEIPT` for a written unit: counts and seconds.
+
+    Args:
+        unit: its columns after all operators.
+        tables: its rows, from `unit_tables`.
+        written: size of its parts, in bytes.
+        busy: seconds that actors spent on it.
+    """
     statuses = tables["tracks"]["status"].to_pylist()
     messages = tables["errors"]["message"]
     return {
@@ -232,7 +242,7 @@ def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, 
 
 
 def load_operator(name: str) -> Callable[[Any], Operator]:
-    """The operator class of a name; imported here, so that an actor loads only the libraries that it needs."""
+    """The operator class of a name. It is imported here, so that an actor loads only the libraries that it needs."""
     module, attribute = OPERATORS[name]
     loaded: Callable[[Any], Operator] = getattr(importlib.import_module(module), attribute)
     return loaded
@@ -271,5 +281,5 @@ def to_wire(batch: Batch) -> pa.Table:
 
 
 def encode_schema(schema: pa.Schema) -> str:
-    """An Arrow schema as text, the inverse of what `UnitWorker` reads."""
+    """An Arrow schema as the text that `UnitWorker` takes."""
     return base64.b64encode(schema.serialize().to_pybytes()).decode()

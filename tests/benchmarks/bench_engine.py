@@ -28,7 +28,8 @@ import pyarrow as pa
 from tests.benchmarks.no_work import NoWork
 from tests.benchmarks.peak_memory import MIB, tree_memory
 from tests.support import clips
-from vrshq.cluster.ray.engine import Pool, stream_receipts
+from vrshq.cluster.ray.engine import stream_receipts
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.session import ray_session
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
@@ -85,7 +86,7 @@ def noop(units: int) -> None:
     manifest = pa.table({"unit_id": [f"{number:08x}" for number in range(units)]})
     for actors in (1, 2, 4):
         with ray_session("local", num_cpus=4, object_store_memory=200 * MIB):
-            pool = Pool(name="nothing", worker=NoWork, actors=actors, deadline_s=60)
+            pool = ActorPool(name="nothing", worker=NoWork, actors=actors, deadline_s=60)
             begin = time.perf_counter()
             moments = []
             for _ in stream_receipts(manifest, [pool], attempts=1):

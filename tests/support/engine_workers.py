@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from vrshq.cluster.ray import guard
+from vrshq.cluster.ray.errors import ProcessUnusable
 
 
 class Step:
@@ -48,7 +49,7 @@ class Step:
         if numbers & self.wrong:
             raise TypeError("a bug\nin two lines")
         if numbers & self.unusable_once and rows[0]["attempt"] == 1:
-            raise guard.ProcessUnusable("CUDA error: device-side assert triggered")
+            raise ProcessUnusable("CUDA error: device-side assert triggered")
         while numbers & self.hangs:
             time.sleep(0.1)
         if numbers & self.hangs_in_c:

@@ -1,4 +1,4 @@
-"""Promises of `vrshq.cluster.ray.engine` about what is needed to start: on sums and shapes of machines, a busy Ray, an autoscaler."""
+"""Promises of the engine about the start of a run: sums and shapes of machines, a busy Ray, an autoscaler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from hypothesis import strategies as st
 
 from tests.support.engine_workers import Step
 from tests.support.s3_server import free_port
-from vrshq.cluster.ray.engine import NotEnoughResources, Pool, lacking, stream_receipts
+from vrshq.cluster.ray.engine import stream_receipts
+from vrshq.cluster.ray.errors import NotEnoughResources
+from vrshq.cluster.ray.needs import lacking
+from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import Resources, cluster_machines, largest, may_grow, total
 from vrshq.cluster.ray.session import ray_session
 
@@ -36,9 +39,9 @@ def machine(cpus: float, gpus: float = 0, gib: float = 16) -> Resources:
     return Resources(cpus=cpus, gpus=gpus, memory_bytes=int(gib * GIB), nodes=1)
 
 
-def pool(name: str = "a", actors: int = 1, cpus: float = 1, gpus: float = 0, **more: Any) -> Pool:
+def pool(name: str = "a", actors: int = 1, cpus: float = 1, gpus: float = 0, **more: Any) -> ActorPool:
     arguments = {"name": name, **more.pop("arguments", {})}
-    return Pool(name=name, worker=Step, arguments=arguments, actors=actors, num_cpus=cpus, num_gpus=gpus, **more)
+    return ActorPool(name=name, worker=Step, arguments=arguments, actors=actors, num_cpus=cpus, num_gpus=gpus, **more)
 
 
 def units(count: int) -> pa.Table:
@@ -83,7 +86,7 @@ def units(count: int) -> pa.Table:
         ([pool()], [], ["needs 1 CPU, the cluster has 0"]),
     ],
 )
-def test_what_is_missing_is_said_in_a_line_each(pools: list[Pool], machines: list[Resources], lines: list[str]) -> None:
+def test_each_shortage_is_one_line(pools: list[ActorPool], machines: list[Resources], lines: list[str]) -> None:
     assert lacking(pools, machines) == lines
 
 
@@ -144,18 +147,18 @@ class TestBusyCluster:
 
     def test_a_pool_without_any_actor_ends_the_run_after_a_while_and_says_what_it_waited_for(self) -> None:
         with holding(2), pytest.raises(NotEnoughResources) as caught:
-            list(stream_receipts(units(2), [pool(actors=2)], attempts=1, start_s=4))
+            list(stream_receipts(units(2), [pool(actors=2)], attempts=1, timing=Timing(start_s=4, look_s=0.5)))
         assert str(caught.value) == (
             "pool a: 0 of 2 actors started within 4 s, each needs 1 CPU; the cluster has 2 CPUs"
         )
 
     def test_a_pool_with_some_of_its_actors_works_on_and_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
-        with holding(1), caplog.at_level(logging.WARNING, "vrshq.cluster.ray.engine"):
-            slow = pool(actors=2, arguments={"seconds": 1.0})
-            answers = list(stream_receipts(units(40), [slow], attempts=1, start_s=25))
-        assert len(answers) == 40
+        with holding(1), caplog.at_level(logging.WARNING, "vrshq.cluster.ray"):
+            slow = pool(actors=2, arguments={"seconds": 0.5})
+            answers = list(stream_receipts(units(36), [slow], attempts=1, timing=Timing(start_s=10, look_s=0.5)))
+        assert len(answers) == 36
         assert (
-            "pool a: 1 of 2 actors started within 25 s, each needs 1 CPU; the cluster has 2 CPUs; working on"
+            "pool a: 1 of 2 actors started within 10 s, each needs 1 CPU; the cluster has 2 CPUs; working on"
             in caplog.text
         )
 
@@ -208,7 +211,7 @@ NO_COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_st
 def growing(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a cluster that has no CPU until somebody wants one."""
     port = free_port()
-    provider = {"type": "external", "module": PROVIDER, "gcs_address": f"127.0.0.1:{port}"}
+    provider: dict[str, Any] = {"type": "external", "module": PROVIDER, "gcs_address": f"127.0.0.1:{port}"}
     provider |= {"disable_node_updaters": True, "disable_launch_config_check": True}
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     if request.param == "newer autoscaler":
@@ -268,11 +271,18 @@ def test_an_autoscaler_is_waited_for_and_what_it_does_not_bring_is_said(growing:
             time.sleep(0.25)
         assert may_grow()
         assert total(cluster_machines()).cpus == 0
-        rows = list(stream_receipts(units(4), [pool(actors=2)], attempts=1, start_s=300))
+        rows = list(stream_receipts(units(4), [pool(actors=2)], attempts=1, timing=Timing(start_s=300, look_s=0.5)))
         assert sorted(row["number"] for row in rows if isinstance(row, dict)) == [0, 1, 2, 3]
         assert [one.cpus for one in cluster_machines() if one.cpus] == [1, 1]
         with pytest.raises(NotEnoughResources) as caught:
-            list(stream_receipts(units(400), [pool(actors=4, arguments={"seconds": 1.0})], attempts=1, start_s=40))
+            list(
+                stream_receipts(
+                    units(400),
+                    [pool(actors=4, arguments={"seconds": 1.0})],
+                    attempts=1,
+                    timing=Timing(start_s=12, look_s=0.5),
+                )
+            )
         assert re.fullmatch(
-            r"pool a: [12] of 4 actors started within 40 s, each needs 1 CPU; the cluster has 2 CPUs", str(caught.value)
+            r"pool a: [12] of 4 actors started within 12 s, each needs 1 CPU; the cluster has 2 CPUs", str(caught.value)
         )

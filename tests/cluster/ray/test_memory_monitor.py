@@ -15,13 +15,14 @@ pytestmark = pytest.mark.ray
 CODE = """
 import json
 import pyarrow as pa
-from vrshq.cluster.ray.engine import Lost, Pool, stream_receipts
+from vrshq.cluster.ray.engine import Lost, stream_receipts
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.session import ray_session
 from tests.support.engine_workers import Greedy
 
 units = pa.table({"unit_id": ["00", "01", "02"], "number": [0, 1, 2]})
 with ray_session("local", num_cpus=1, object_store_memory=100_000_000):
-    answers = list(stream_receipts(units, [Pool(name="a", worker=Greedy)], attempts=1))
+    answers = list(stream_receipts(units, [ActorPool(name="a", worker=Greedy)], attempts=1))
 lost = [one for one in answers if isinstance(one, Lost)]
 print(json.dumps([sorted(one["unit_id"] for one in answers if isinstance(one, dict)), [one.reason for one in lost]]))
 """

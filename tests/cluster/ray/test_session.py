@@ -14,14 +14,15 @@ pytestmark = pytest.mark.ray
 
 SCRIPT = """
 import pyarrow as pa
-from vrshq.cluster.ray.engine import Pool, stream_receipts
+from vrshq.cluster.ray.engine import stream_receipts
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.session import ray_session
 from tests.support.engine_workers import Step
 
 with ray_session(num_cpus=3, num_gpus=1, object_store_memory=100_000_000):
     for deadly in [], [2]:
         arguments = {"name": "a", "deadly": deadly}
-        pools = [Pool(name="a", worker=Step, arguments=arguments, actors=2, num_cpus=0.5, num_gpus=0.5)]
+        pools = [ActorPool(name="a", worker=Step, arguments=arguments, actors=2, num_cpus=0.5, num_gpus=0.5)]
         units = pa.table({"unit_id": ["0", "1", "2", "3"], "number": range(4)})
         answers = stream_receipts(units, pools, attempts=2)
         print(sorted(answer["number"] for answer in answers if isinstance(answer, dict)))

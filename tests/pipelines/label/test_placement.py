@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrshq.cluster.ray.engine import Pool as EnginePool
-from vrshq.cluster.ray.engine import lacking
+from vrshq.cluster.ray.needs import lacking
+from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, total
 from vrshq.operators.models.bundle import bundled_names, open_bundle
 from vrshq.pipelines.label.costs import ASSUMED_FRAMES, Estimate, estimate
@@ -41,9 +41,9 @@ def costing(presample: float, tokens: float, propagate: float) -> Estimate:
     return Estimate(seconds, frames=100, known=True, source="a test")
 
 
-def engine_pools(pools: list[Pool]) -> list[EnginePool]:
+def engine_pools(pools: list[Pool]) -> list[ActorPool]:
     return [
-        EnginePool(
+        ActorPool(
             name="+".join(pool.operators), worker=UnitWorker, actors=pool.actors, num_cpus=pool.cpus, num_gpus=pool.gpus
         )
         for pool in pools

@@ -1,0 +1,78 @@
+"""What a run consists of: pools of actors, and the intervals at which they are watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorPool:
+    """One stage of a run: a number of actors (processes of Ray), each with one worker.
+
+    Attributes:
+        name: its name in messages.
+        worker: a class of an importable module: `__init__(**arguments)` loads, `__call__(pa.Table) -> pa.Table` maps
+            up to `batch_size` rows to any number of rows. It travels to the actors by reference, so every machine must
+            have its module. It should turn failures into rows: an exception loses the batch.
+        arguments: its arguments; small and picklable.
+        actors: the least number of actors. At most as many are started as there are units.
+        max_actors: the largest number of actors, if the cluster has room or an autoscaler makes some. Default: `actors`.
+        num_cpus: CPUs that one actor reserves. Reservations guide the placement; they do not limit the use.
+        num_gpus: GPUs that one actor reserves; a fraction should be 1/k.
+        memory: bytes that one actor reserves.
+        batch_size: the largest number of rows in a call. All rows of a call are lost together if it kills its process.
+        deadline_s: seconds that a call may take, unless its worker asks for more (`vrshq.cluster.ray.guard.allow`). Its
+            process is then ended. None: no limit.
+    """
+
+    name: str
+    worker: type
+    arguments: dict[str, Any] = field(default_factory=dict)
+    actors: int = 1
+    max_actors: int | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory: int | None = None
+    batch_size: int = 1
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.worker.__module__ == "__main__" or "<locals>" in self.worker.__qualname__:
+            raise ValueError(
+                f"pool {self.name}: {self.worker.__qualname__} must stand at the top of an importable module, "
+                "because workers travel to other processes by name"
+            )
+        if not self.name or "/" in self.name:
+            raise ValueError(f"a pool's name must not be empty and must not hold '/', got {self.name!r}")
+        if self.actors < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"pool {self.name}: actors and batch_size must be at least 1, got {self.actors} and {self.batch_size}"
+            )
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ValueError(f"pool {self.name}: max_actors {self.max_actors} is less than actors {self.actors}")
+
+    def fitted(self, units: int) -> ActorPool:
+        """The pool with no more actors than there are calls for `units` rows."""
+        calls = -(-units // self.batch_size)
+        most = None if self.max_actors is None else min(self.max_actors, calls)
+        return replace(self, actors=min(self.actors, calls), max_actors=most)
+
+    def single(self) -> ActorPool:
+        """The pool with one actor that takes one row at a time."""
+        return replace(self, actors=1, max_actors=None, batch_size=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Intervals of a run, in seconds.
+
+    Attributes:
+        start_s: time in which the `actors` of each pool must begin to load in a pass. They begin as soon as there is room.
+        look_s: interval at which the driver looks at the notes of the actors.
+        grace_s: time after its deadline at which a call is ended that holds Python's lock, so that no thread can end it.
+    """
+
+    start_s: float = 600.0
+    look_s: float = 2.0
+    grace_s: float = 10.0

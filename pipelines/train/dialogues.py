@@ -1,9 +1,9 @@
 """Readers of the training mixture's dialogues: LLaVA-Instruct and the three lists of Chat-UniVi-Instruct.
 
-Layouts as the public loader of VRS-HQ reads them; every path is inside the given root. It draws one of the three lists with
-equal weights, asks an item's last question alone, and never uses items without a picture or a video. Apart from that
-loader: what holds a conversation is known by its list, not by letters in the file's name; a question keeps its own answer;
-a question that does not mention the picture is asked with it all the same; frames are not numbered.
+The layouts are those that the public loader of VRS-HQ reads; all paths are inside the given root. That loader draws one of the
+three lists with equal weights, asks only an item's last question, and skips items without a picture or a video. Differences
+from it: an item's list decides the kind of its files, not letters in the file's name; a question keeps its own answer; a
+question that does not mention the picture is asked with the picture, too; frames are not numbered.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -33,27 +34,45 @@ MIMIC = "Fine-tuning/MIMIC_imageonly"
 MIMIC_PARTS = ("CGD", "LA", "SD")
 VIDEO = "Fine-tuning/VIDEO"
 SCIENCE = "ScienceQA_tuning"
-# How many of Chat-UniVi's items may be drawn until one can be read, as in its loader: copies of it lack files.
+# How many of Chat-UniVi's items may be drawn until one can be read, as in its loader; public copies lack files.
 TRIES = 10
 PADDING = tuple(int(255 * mean) for mean in CLIP_MEAN)
-LONGEST = 2048  # pixels; without it, padding makes gigabytes of a picture one pixel high
+LONGEST = 2048  # pixels; without a limit, padding turns a picture one pixel high into gigabytes
 
 Place = Callable[[str], str | None]
 Read = Callable[[Folder, Sequence[str], np.random.Generator], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which items and turns of a listing are used.
+
+    Attributes:
+        last: only an item's last question and answer.
+        most: items with more pictures than this are left out; the prompt would have no room for the answer.
+        tries: how many items may be drawn until one can be read. Unreadable items are logged; the error of the last try
+            is raised.
+    """
+
+    last: bool = True
+    most: int = 1
+    tries: int = TRIES
+
+
+DEFAULT = Choice()
+
+
 class Dialogues:
-    """A list of items, each with the names of what it is about and a conversation.
+    """Items of pictures or videos, each with a conversation about them.
 
     Args:
-        listing: JSON, a list of {`key`: a name or several, "conversations": [{"from", "value"}]}; others are left out.
-        place: from an item's name to a path inside the folder; None where it lies in no known one: the item is left out.
-        read: from an item's paths to frames (n, H, W, 3) uint8 RGB.
+        source: name of the data set.
+        folder: root of the data set.
+        listing: JSON, a list of {`key`: a name or several, "conversations": [{"from", "value"}]}; other items are left out.
+        place: maps a name of an item to a path inside the folder; None: the item is left out.
+        read: reads the frames (n, H, W, 3) uint8 RGB of an item's paths.
         key: "image" or "video".
-        last: keep the last question and answer only.
-        most: items with more pictures than this are left out: the prompt would have no room for the answer.
-        tries: how many items may be drawn until one can be read. Those passed over are logged; what the last one raises,
-            and any other failure of the storage, is raised.
+        choice: which items and turns are used.
     """
 
     def __init__(
@@ -65,23 +84,27 @@ class Dialogues:
         read: Read,
         *,
         key: str = "image",
-        last: bool = True,
-        most: int = 1,
-        tries: int = TRIES,
+        choice: Choice = DEFAULT,
     ) -> None:
-        self.source, self.folder, self.read, self.key, self.tries = source, folder, read, key, tries
+        self.source, self.folder, self.read, self.key, self.tries = source, folder, read, key, choice.tries
         self.items: list[tuple[list[str], tuple[tuple[str, str], ...]]] = []
         for item in read_json(folder, listing):
             named = item.get(key) or []
             places = [place(str(name)) for name in (named if isinstance(named, list) else [named])]
             names = [name for name in places if name is not None]
             turns = pairs(item.get("conversations") or [])
-            if turns and 0 < len(places) <= most and len(names) == len(places):
-                self.items.append((names, tuple(turns[-1:] if last else turns)))
+            if turns and 0 < len(places) <= choice.most and len(names) == len(places):
+                self.items.append((names, tuple(turns[-1:] if choice.last else turns)))
         if not self.items:
             raise DatasetError(f"{folder.uri_of(listing)}: no conversations about a picture or a video")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random item.
+
+        Raises:
+            ValueError: the item of the last try is no picture or video (`DatasetError` included).
+            StorageError: the file of the last try does not exist, or the storage failed.
+        """
         for left in reversed(range(self.tries)):
             names, turns = self.items[random.integers(len(self.items))]
             try:
@@ -108,10 +131,12 @@ def pairs(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
 
 
 def whole_picture(folder: Folder, names: Sequence[str], _: np.random.Generator) -> np.ndarray:
+    """The first picture, unpadded, as one frame (1, H, W, 3) uint8."""
     return read_image(folder, names[0])[None]
 
 
 def padded_pictures(folder: Folder, names: Sequence[str], _: np.random.Generator) -> np.ndarray:
+    """All pictures, padded to squares: (n, S, S, 3) uint8."""
     return squares([read_image(folder, name) for name in names])
 
 
@@ -125,9 +150,9 @@ def sampled_video(
 
 
 def squares(images: Sequence[np.ndarray]) -> np.ndarray:
-    """(n, S, S, 3) uint8: pictures (H, W, 3) in the middle of squares of CLIP's mean colour; S is the longest side of all.
+    """(n, S, S, 3) uint8: pictures (H, W, 3) centred in squares of CLIP's mean colour; S is the longest side of all.
 
-    What is longer than `LONGEST` is shrunk to it first.
+    Pictures with a side longer than `LONGEST` are shrunk first.
     """
     padded = []
     for pixels in images:
@@ -142,20 +167,22 @@ def squares(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def llava_instruct(folder: Folder) -> Dialogues:
-    """Whole conversations about pictures of COCO, which are not padded."""
+    """Whole conversations about pictures of COCO; the pictures are not padded."""
     listing = "llava_dataset/llava_instruct_150k.json"
-    return Dialogues("llava-instruct", folder, listing, "coco/train2017/{}".format, whole_picture, last=False, tries=1)
+    return Dialogues(
+        "llava-instruct", folder, listing, "coco/train2017/{}".format, whole_picture, choice=Choice(last=False, tries=1)
+    )
 
 
 def mimic(folder: Folder, most: int) -> Dialogues:
-    """MIMIC-IT's pictures, often two that are compared; the first of CGD, LA and SD in a file's name is its folder."""
+    """MIMIC-IT's pictures, often two to compare; the first of CGD, LA and SD in a file's name names its folder."""
 
     def place(name: str) -> str | None:
         part = next((part for part in MIMIC_PARTS if part in name), None)
         return part and f"{MIMIC}/{part}/images/{name}"
 
     listing = f"{MIMIC}/MIMIC-IT-imageonly.json"
-    return Dialogues("chat-univi-mimic", folder, listing, place, padded_pictures, most=most)
+    return Dialogues("chat-univi-mimic", folder, listing, place, padded_pictures, choice=Choice(most=most))
 
 
 def science_qa(folder: Folder, most: int) -> Dialogues:
@@ -165,7 +192,7 @@ def science_qa(folder: Folder, most: int) -> Dialogues:
         return f"{SCIENCE}/train/" + name.replace("\\", "/")
 
     listing = f"{SCIENCE}/llava_train_QCM-LEA.json"
-    return Dialogues("chat-univi-sqa", folder, listing, place, padded_pictures, most=most)
+    return Dialogues("chat-univi-sqa", folder, listing, place, padded_pictures, choice=Choice(most=most))
 
 
 def video_chat(folder: Folder, frames: tuple[int, int]) -> Dialogues:

@@ -34,11 +34,16 @@ def read_image(folder: Folder, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's names for a broken picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors for a broken picture
         raise DatasetError(f"{folder.uri_of(name)}: expected a JPEG or PNG picture that can be decoded") from error
 
 
 def read_json(folder: Folder, name: str) -> Any:
+    """A JSON file in UTF-8, or in cp1252 as some public copies have it.
+
+    Raises:
+        DatasetError: not JSON.
+    """
     data = folder.read_bytes(name)
     try:
         try:
@@ -67,12 +72,13 @@ def paint(segmentation: Any, height: int, width: int) -> np.ndarray:
 def image_clip(
     source: str, image: np.ndarray, texts: Sequence[str], masks: Sequence[np.ndarray], ignored: np.ndarray | None = None
 ) -> Clip:
+    """A clip of one image (H, W, 3) uint8 with texts, their masks (H, W) bool, and pixels (H, W) bool that no loss uses."""
     stacked = np.stack(masks)[:, None] if masks else np.zeros((0, 1, *image.shape[:2]), bool)
     return Clip(source, image[None], tuple(map(normalize, texts)), stacked, ignored, is_video=False)
 
 
 def some(random: np.random.Generator, items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of the items, without repetition, in random order."""
+    """At most `most` of the items, without repetition, in random order."""
     return [items[number] for number in random.permutation(len(items))[:most]]
 
 
@@ -80,8 +86,13 @@ class LabelMaps:
     """ADE20K, COCO-Stuff and Mapillary Vistas: an image, and a PNG with a class number at each pixel.
 
     Args:
-        names: class names by number; None where a class is not asked for.
-        offset: what is taken from a PNG's number to give a class's; 0 then is `IGNORE` (ADE20K's void).
+        source: name of the data set.
+        folder: root of the data set.
+        labels: folder of the PNG label maps.
+        images: folder of the JPEG images of the same names.
+        names: class names by number; None for a class that is never asked for.
+        offset: is subtracted from a PNG's number to give the class number; numbers below 0 become `IGNORE` (ADE20K's void).
+        most: largest number of classes in a clip.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class LabelMaps:
             raise DatasetError(f"{folder.uri_of(labels)}: no PNG label maps")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random image."""
         while True:
             stem = self.stems[random.integers(len(self.stems))]
             with Image.open(io.BytesIO(self.folder.read_bytes(f"{self.labels}/{stem}.png")), formats=("PNG",)) as image:
@@ -112,13 +124,13 @@ class LabelMaps:
 
 
 def ade20k(folder: Folder, most: int) -> LabelMaps:
-    """`classes.json` in the root: a list of the 150 names (the public loader has it at a path of its own)."""
+    """`classes.json` in the root: a list of the 150 names (the public loader reads it from another path)."""
     names = read_json(folder, "ade20k/classes.json")
     return LabelMaps("ade20k", folder, "ade20k/annotations/training", "ade20k/images/training", names, 1, most)
 
 
 def coco_stuff(folder: Folder, most: int) -> LabelMaps:
-    """Names are those of `cocostuff/classes.txt`, lines "id: name", the first one a title; names with "-" are not asked for."""
+    """Names are those of `cocostuff/classes.txt`, lines "id: name" after a title; names with "-" are never asked for."""
     lines = folder.read_bytes("cocostuff/classes.txt").decode().splitlines()[1:]
     names = [line.partition(": ")[2].strip() for line in lines if line.strip()]
     asked = [None if "-" in name else name for name in names]
@@ -154,6 +166,7 @@ class CocoParts:
             raise DatasetError(f"{folder.uri_of(annotations)}: no annotated images")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random image."""
         image = self.order[random.integers(len(self.order))]
         about = self.images[image]
         chosen = some(random, sorted(self.grouped[image]), self.most)
@@ -164,13 +177,16 @@ class CocoParts:
 
 
 def spoken_category(name: str) -> str:
-    """ "dog:ear" is the ear of the dog; what follows "_(" is a qualifier, and underscores are spaces."""
+    """The spoken form of a category: "dog:ear" is "the ear of the dog".
+
+    A qualifier that begins with "_(" is dropped, and underscores are spaces.
+    """
     whole, _, part = (piece.split("_(")[0].replace("_", " ").strip() for piece in name.partition(":"))
     return f"the {part} of the {whole}" if part else whole
 
 
 class ReasonSeg:
-    """Images with a JSON of the same name: questions, and outlines of what answers them or is to be ignored.
+    """Images with a JSON of the same name: questions, and outlines of their answers and of areas to ignore.
 
     `explanatory/train.json` has an answer in words for some images. As in the recipe, `EXPLAINED` of their samples ask for the
     words alone, half of the others for masks and the words, and the rest for masks.
@@ -186,6 +202,7 @@ class ReasonSeg:
         self.explanations = {str(item["image"]): str(item["outputs"]) for item in items}
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random image."""
         stem = self.stems[random.integers(len(self.stems))]
         about = read_json(self.folder, f"{stem}.json")
         picture = read_image(self.folder, f"{stem}.jpg")
@@ -201,7 +218,7 @@ class ReasonSeg:
 
 
 def outlines(shapes: Sequence[dict[str, Any]], height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: 1 target, 255 ignore. The largest is painted first; flags are no shapes."""
+    """(H, W) uint8: 1 target, 255 ignore. The largest shape is painted first; flags are left out."""
     painted = np.zeros((height, width), np.uint8)
     layers = []
     for shape in shapes:
@@ -241,6 +258,7 @@ class Refer:
             raise DatasetError(f"{folder.uri_of(base)}: no sentences of the split train")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random image."""
         image = self.order[random.integers(len(self.order))]
         about = self.images[image]
         chosen = some(random, self.grouped[image], self.most)

@@ -1,4 +1,4 @@
-"""The losses of a stage by step: a JSONL file that survives a cut, and TensorBoard."""
+"""The losses of a stage by step: a JSONL file that a resumed run continues, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from vrshq.cluster.storage.folder import Folder
 
 
 class TrainingLog:
-    """`rows` are those of the steps up to `before`, as written, and what was added since.
+    """The log of a stage.
 
-    `local`: whether TensorBoard's files are written, for which the folder must be local.
+    Attributes:
+        rows: the written rows of the steps up to `before`, and the rows added since.
+
+    Args:
+        folder: of the run.
+        stage: name of the stage.
+        local: whether TensorBoard's files are written, too; the folder must be local then.
+        before: last step to keep; None: all.
     """
 
     def __init__(self, folder: Folder, stage: str, *, local: bool, before: int | None = None) -> None:
@@ -28,6 +35,7 @@ class TrainingLog:
             self.board = SummaryWriter(f"{folder.uri}/tensorboard/{stage}", purge_step=(before or 0) + 1)
 
     def add(self, step: int, values: dict[str, float]) -> None:
+        """Adds the row of a step; NaNs are left out."""
         known = {name: round(value, 7) for name, value in values.items() if value == value}
         self.rows.append({"step": step, **known})
         if self.board is not None:
@@ -37,6 +45,7 @@ class TrainingLog:
                 )
 
     def write(self) -> None:
+        """Writes all rows."""
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         self.folder.write_bytes(self.name, text.encode())
         if self.board is not None:

@@ -1,4 +1,4 @@
-"""The training mixture: sample k of seed S is a pure function of both, so that a sampler's whole state is the next k.
+"""The training mixture: sample k of seed S is a pure function of both, so a sampler's whole state is the next k.
 
 Any number of workers, and a run that was resumed, draw the same global sequence.
 """
@@ -24,7 +24,9 @@ MULTIPLIER, INCREMENT = 141, 83
 class Source(Protocol):
     """A data set of the mixture: draws a clip from random numbers alone."""
 
-    def draw(self, random: np.random.Generator) -> Clip: ...
+    def draw(self, random: np.random.Generator) -> Clip:
+        """A clip."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,14 @@ class SynthData:
             raise ValueError(f"kinds = {list(self.kinds)}: expected some of {', '.join(KINDS)}")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random video with an instruction of `kinds`.
+
+        Raises:
+            ValueError: none of 200 videos has one.
+        """
         for _ in range(200):
             video = make_video(self.seed, int(random.integers(self.videos)), self.split, self.config)
-            # a rare video has nothing that nobody would argue about
+            # a rare video has no undisputed instruction
             if any(expression.kind in self.kinds for expression in video.expressions):
                 return from_synth(video, random, self.frames, self.expressions, self.kinds)
         raise ValueError(
@@ -75,7 +82,13 @@ def balanced(weights: Sequence[float], number: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sources by name, with weights; `balance`: shares are met in every 256 draws, as the recipe's README command does."""
+    """Sources by name, each with its weight.
+
+    Attributes:
+        sources: (weight, source) by name.
+        seed: of the samples.
+        balance: whether each 256 consecutive samples meet the shares exactly, as the command in the recipe's README does.
+    """
 
     sources: Mapping[str, tuple[float, Source]]
     seed: int
@@ -93,17 +106,19 @@ class Mixture:
         return self.sources[names[chosen]][1].draw(random)
 
     def stream(self, numbers: Iterable[int]) -> Iterator[Clip]:
+        """The samples of these numbers, in order."""
         for number in numbers:
             yield self.sample(number)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sources that share one place in a mixture: one is drawn by weight, with true random numbers, as inside `rvos`."""
+    """Sources that share one weight in a mixture; a member is drawn at random by weight, as inside the recipe's `rvos`."""
 
     members: Mapping[str, tuple[float, Any]]
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a member."""
         weights = np.array([weight for weight, _ in self.members.values()], float)
         chosen = list(self.members.values())[int(random.choice(len(weights), p=weights / weights.sum()))]
         clip: Clip = chosen[1].draw(random)

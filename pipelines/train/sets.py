@@ -23,8 +23,8 @@ from vrshq.pipelines.train.settings import FileData, SourceConfig, Stage
 class VideoSet:
     """A video benchmark's training split: a random video, a random frame of each segment, a few of its expressions.
 
-    Videos of fewer than 2 frames, or without expressions, are left out, as in the recipe. An expression without objects is
-    kept: its target is empty.
+    Videos with fewer than 2 frames or without expressions are left out, as in the recipe. An expression without objects is
+    kept; its target is empty.
     """
 
     def __init__(self, name: str, config: FileData) -> None:
@@ -35,6 +35,7 @@ class VideoSet:
             raise DatasetError(f"{config.root}: {name} has no videos with masks to train on")
 
     def draw(self, random: np.random.Generator) -> Clip:
+        """A clip of a random video."""
         video = self.videos[random.integers(len(self.videos))]
         frames = choose_frames(random, len(video.frames), *self.config.frames)
         order = random.permutation(len(video.expressions))[: self.config.expressions]
@@ -53,7 +54,7 @@ class VideoSet:
         for place, frame in enumerate(frames):
             for code in found[frame] if frame < len(found) else []:
                 mask = rle.decode(code["counts"], *code["size"])
-                if mask.shape == size:  # a mask of another size than its frame is an error of the data set
+                if mask.shape == size:  # a mask whose size differs from its frame's is an error of the data set
                     result[place] |= mask.astype(bool)
         return result
 
@@ -103,7 +104,7 @@ def open_mixture(stage: Stage, seed: int) -> Mixture:
 
 
 def open_source(config: SourceConfig) -> Any:
-    """What draws clips for one place of a mixture."""
+    """The source of clips that a config describes."""
     if config.group is not None:
         return Group({name: (item.weight, open_source(item)) for name, item in config.group.items()})
     if config.files is None:

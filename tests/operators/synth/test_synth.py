@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrshq.operators.synth import KINDS, SPLITS, Expression, SynthConfig, SynthObject, SynthVideo, make_video
-from vrshq.operators.synth.colours import COLOURS, rgb
+from vrshq.operators.synth.colours import COLOURS, Colour, rgb
 from vrshq.operators.synth.coverage import Patch, cover, layer
 from vrshq.operators.synth.grammar import all_wordings, expand, vocabulary
 from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
@@ -223,9 +223,15 @@ def test_an_object_owns_a_pixel_where_half_of_it_shows_and_nobody_else_does(seed
         open_ *= 1 - coverage
 
 
+def middle_of(colour: Colour) -> np.ndarray:
+    """RGB in the middle of a colour's ranges."""
+    hue, saturation, value = (float(np.mean(part)) for part in (colour.hue, colour.saturation, colour.value))
+    return rgb(hue % 360, saturation, value)
+
+
 def test_a_person_would_call_the_colours_so() -> None:
     """The mean colour in an object's mask is nearer to the middle of its own name's range than to any other's."""
-    middles = {name: rgb(np.mean(c.hue) % 360, np.mean(c.saturation), np.mean(c.value)) for name, c in COLOURS.items()}
+    middles = {name: middle_of(colour) for name, colour in COLOURS.items()}
     names = list(middles)
     plain = replace(SMALL, effects=0.0)
     wrong, total = 0, 0
@@ -245,8 +251,7 @@ def test_no_colour_of_the_background_is_asked_for_in_vain() -> None:
     for video, expression in expressions():
         background = video.frames[0][~video.masks[:, 0].any(axis=0)].mean(axis=0)
         if expression.kind == "absent" and expression.subtype == "colour":
-            wanted = COLOURS[expression.names["colour"]]
-            middle = rgb(np.mean(wanted.hue) % 360, np.mean(wanted.saturation), np.mean(wanted.value))
+            middle = middle_of(COLOURS[expression.names["colour"]])
             pair = np.stack([background, middle]).astype(np.float32)[None] / 255
             one, other = cv2.cvtColor(pair, cv2.COLOR_RGB2LAB)[0]
             assert np.linalg.norm(one - other) >= 20, (video.video_id, expression.text)
@@ -257,7 +262,7 @@ def test_objects_stand_out_from_what_is_around_them() -> None:
     faint = []
     for index in range(60):
         video = make_video(3, index, "train", plain)
-        background = ~video.masks.any(axis=0)
+        background = ~np.asarray(video.masks.any(axis=0))
         frames = cv2.cvtColor(video.frames[0].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
         for mask in video.masks[:, 0]:
             ring = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))).astype(bool) & background[0]
@@ -291,7 +296,8 @@ def way(video: SynthVideo, number: int) -> np.ndarray:
     """From where it is first to where it is last in view, in short sides."""
     item = video.objects[number]
     places = item.centre[item.inside >= 0.6 * item.area]
-    return (places[-1] - places[0]) / min(video.frames.shape[1:3])
+    moved: np.ndarray = (places[-1] - places[0]) / min(video.frames.shape[1:3])
+    return moved
 
 
 def fits(item: SynthObject, names: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ def model_of(**changes: Any) -> TrainingModel:
     return build(StartConfig(**{"bundle": "untrained-tiny", **changes}), "untrained-tiny", 0, "cpu")
 
 
-def view_of(objects: Objects, view: str = "centre", side: int = 8) -> View:
-    return tower_view(*objects.masks.shape[2:], TowerConfig(image_size=side, patch_size=1, view=view))
+def view_of(objects: Objects, view: Literal["centre", "whole"] = "centre", side: int = 8) -> View:
+    height, width = objects.masks.shape[2:]
+    return tower_view(height, width, TowerConfig(image_size=side, patch_size=1, view=view))
 
 
 def one_step(model: TrainingModel, config: StageConfig, clips: list[Clip]) -> tuple[dict[str, float], set[str]]:
@@ -65,3 +66,9 @@ def objects_of(clip: Clip) -> Objects:
 def heads_of(model: TrainingModel) -> Auxiliary:
     assert model.auxiliary is not None
     return model.auxiliary
+
+
+def gradient_of(model: TrainingModel, name: str) -> Tensor:
+    gradient = model.get_parameter(name).grad
+    assert gradient is not None
+    return gradient

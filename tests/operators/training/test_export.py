@@ -57,26 +57,27 @@ def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Pat
     write_bundle(model, "untrained-tiny", tmp_path / "whole", name="x", extras=("heads",))
     heads = dict(heads_of(model).named_parameters())
     for name, same in (("bare", False), ("whole", True)):
-        config = StartConfig(bundle=str(tmp_path / name), auxiliary=True)
-        again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
+        folder = str(tmp_path / name)
+        config = StartConfig(bundle=folder, auxiliary=True)
+        again = dict(heads_of(build(config, folder, 1, "cpu")).named_parameters())
         assert all(torch.equal(value, again[key]) for key, value in heads.items()) == same
-    # weights alone make a bundle what it is
+    # the fingerprint covers the weights, not the heads
     assert open_bundle(str(tmp_path / "bare")).fingerprint == open_bundle(str(tmp_path / "whole")).fingerprint
-    # a bundle of before a head was thought of lacks it; one with a head that nobody knows is another model's
+    # heads that an older bundle lacks stay fresh; an unknown head is an error
     file = tmp_path / "whole" / "heads.safetensors"
     fewer = {name: value for name, value in load_file(file).items() if not name.startswith("on_deeds")}
     save_file(fewer, file)
-    again = dict(build(config, config.bundle, 1, "cpu").auxiliary.named_parameters())
+    again = dict(heads_of(build(config, folder, 1, "cpu")).named_parameters())
     assert [name for name, value in heads.items() if not torch.equal(value, again[name])] == [
         "on_deeds.weight",
         "on_deeds.bias",
     ]
     save_file(fewer | {"on_smell.weight": torch.zeros(2)}, file)
     with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model .*on_smell"):
-        build(config, config.bundle, 1, "cpu")
+        build(config, folder, 1, "cpu")
     file.write_bytes(b"no heads")
     with pytest.raises(CheckpointError, match=r"heads\.safetensors: not the heads of this model"):
-        build(config, config.bundle, 1, "cpu")
+        build(config, folder, 1, "cpu")
 
 
 def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tests.operators.training.helpers import (
     clip_of,
+    gradient_of,
     heads_of,
     model_of,
     objects_of,
@@ -25,6 +27,7 @@ from vrshq.operators.training.clip import (
     COLOUR_NAMES,
     DEEDS,
     SHAPE_NAMES,
+    Clip,
 )
 from vrshq.operators.training.forward import ForwardConfig, TrainingModel
 from vrshq.operators.training.losses import LossWeights
@@ -109,7 +112,7 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, tak_place=0.5))
     assert losses["loss"].item() == pytest.approx(0.5 * losses["tak_place"].item())
     losses["loss"].backward()
-    assert model.language.text_hidden_fcs[0].weight.grad.any()
+    assert gradient_of(model, "language.text_hidden_fcs.0.weight").any()
 
 
 def test_tak_is_asked_whether_anything_is_meant_by_those_that_do_and_do_not_alike() -> None:
@@ -135,7 +138,7 @@ def test_tak_is_asked_whether_anything_is_meant_by_those_that_do_and_do_not_alik
     )
     assert losses["loss"].item() == pytest.approx(0.5 * losses["tak_presence"].item())
     losses["loss"].backward()
-    assert model.language.text_hidden_fcs[0].weight.grad.any()
+    assert gradient_of(model, "language.text_hidden_fcs.0.weight").any()
 
 
 def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
@@ -146,7 +149,7 @@ def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() ->
     with torch.no_grad():
         auxiliary.on_frames.weight.copy_(torch.eye(4))
         auxiliary.on_frames.bias.zero_()
-    shown = masks.any((2, 3))
+    shown = np.asarray(masks.any((2, 3)))
     own = one_token_each(shown)
     knows = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
@@ -170,7 +173,7 @@ def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares()
     with torch.no_grad():
         auxiliary.on_pace.weight.copy_(torch.eye(4))
         auxiliary.on_pace.bias.zero_()
-    shown = masks.any((2, 3))
+    shown = np.asarray(masks.any((2, 3)))
     own = one_token_each(shown)
     knows = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
@@ -232,11 +235,13 @@ def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: p
     monkeypatch.setattr(Auxiliary, "told", lambda *_: other)
     asked: list[np.ndarray] = []
     plain = TrainingModel._segment
-    monkeypatch.setattr(
-        TrainingModel,
-        "_segment",
-        lambda self, clip, masks, *rest: (asked.append(masks), plain(self, clip, masks, *rest)),
-    )
+
+    def segment_and_record(self: TrainingModel, clip: Clip, masks: np.ndarray, *rest: Any) -> None:
+        asked.append(masks)
+        plain(self, clip, masks, *rest)
+
+    monkeypatch.setattr(TrainingModel, "_segment", segment_and_record)
+    assert clip.masks is not None
     segment = SegmentConfig(window=1, mask_size="low")
     for truth in ("meant", "told"):
         model(clip, 1, ForwardConfig(truth=truth, segment=segment), LossWeights(ce=0))

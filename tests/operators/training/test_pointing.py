@@ -41,6 +41,7 @@ def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() ->
     expected = []
     with torch.no_grad():
         tokens, _, levels = model._image_tokens(clip.frames)
+        assert clip.masks is not None
         meant = meant_tokens(levels, clip.masks, model._view(clip.frames))
         assert meant.any(-1).sum() > frames
         for number, text in enumerate(clip.texts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("seen", ["centre", "whole", "padded"])
-def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: str) -> None:
+def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: Literal["centre", "whole", "padded"]) -> None:
     wide = replace(SMALL, aspects=(1.5,))
     clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (1, 1), 1)
     objects = objects_of(clip)
@@ -134,9 +134,8 @@ def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_wha
 
 
 def test_places_are_those_in_what_the_tower_sees() -> None:
-    wide = from_synth(
-        make_video(0, 1, "train", replace(SMALL, aspects=(1.5,))), np.random.default_rng(0), (2, 2), 1
-    ).objects
+    video = make_video(0, 1, "train", replace(SMALL, aspects=(1.5,)))
+    wide = objects_of(from_synth(video, np.random.default_rng(0), (2, 2), 1))
     height, width = wide.masks.shape[2:]
     pixels = wide.places[..., :2] * (width, height)
     assert np.allclose(seen_places(wide, view_of(wide, "whole")), wide.places[..., :2], atol=1e-6)

@@ -11,8 +11,9 @@ from vrshq.pipelines.cli.run_display import print_summary
 from vrshq.pipelines.cli.terminal import console, say
 from vrshq.pipelines.evaluate.ablate import sections as ablation_sections
 from vrshq.pipelines.evaluate.compare import sections as comparison_sections
-from vrshq.pipelines.evaluate.report import Section, headline
 from vrshq.pipelines.evaluate.run import Evaluation
+from vrshq.pipelines.evaluate.score_sections import headline
+from vrshq.pipelines.evaluate.section import Section
 
 
 def print_evaluation(done: Evaluation, output: str) -> None:

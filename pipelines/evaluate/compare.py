@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
+from vrshq.pipelines.evaluate.markdown import markdown
+from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.protocols import bootstrap, summarize
-from vrshq.pipelines.evaluate.report import Section, markdown, page
 from vrshq.pipelines.evaluate.scores import SCORES
+from vrshq.pipelines.evaluate.section import Section
 
 SAMPLES, SEED, LEVEL = 2000, 0, 0.95
 COMPARED = ("J", "F", "A", "R")

@@ -1,7 +1,1 @@
-"""Writers of a run's masks, one file for each family of formats; `vrshq.pipelines.export.run` chooses among them."""
-
-from vrshq.errors import UserError
-
-
-class ExportError(UserError, ValueError):
-    """The export cannot start; one line that says why."""
+"""Writers of masks, one file for each family of formats; `vrshq.pipelines.export.run` chooses among them."""

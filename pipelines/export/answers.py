@@ -58,7 +58,7 @@ class Answer:
 
 
 @dataclass
-class Summary:
+class ExportSummary:
     """What an export wrote, and what it could not.
 
     Attributes:
@@ -114,7 +114,7 @@ class RunVideo:
 Answers = Iterator[tuple[RunVideo, Iterator[Answer]]]
 
 
-def read_answers(run: RunDirectory, summary: Summary) -> Answers:
+def read_answers(run: RunDirectory, summary: ExportSummary) -> Answers:
     """The videos of a run in the manifest's order, each with its instructions; take the latter before the next video.
 
     Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. What cannot be written is noted in `summary`.
@@ -179,7 +179,7 @@ def empty_mask(height: int, width: int) -> FrameMask:
 
 
 def _answers(
-    found: Iterator[_Instruction], size: tuple[int, int, int], tracks: _Tracks, summary: Summary
+    found: Iterator[_Instruction], size: tuple[int, int, int], tracks: _Tracks, summary: ExportSummary
 ) -> Iterator[Answer]:
     frames, height, width = size
     empty = empty_mask(height, width)
@@ -201,7 +201,7 @@ def _answers(
         yield Answer(item.instruction_id, item.text, track["status"], track["presence"], masks)
 
 
-def _leave_out(item: _Instruction, track: dict[str, Any] | None, summary: Summary) -> None:
+def _leave_out(item: _Instruction, track: dict[str, Any] | None, summary: ExportSummary) -> None:
     summary.unfinished += track is None
     _note(summary.left_out, item, track)
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vrshq.pipelines.export.answers import Answer, Answers, FrameMask, RunVideo, Summary
+from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, FrameMask, RunVideo
 from vrshq.pipelines.export.names import path_of
 from vrshq.pipelines.export.sinks import JsonFile
 
@@ -14,7 +14,7 @@ CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 HEAD: dict[str, Any] = {"info": {"description": "masks of a vrshq run"}, "licenses": [], "categories": CATEGORIES}
 
 
-def write_coco(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+def write_coco(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
     """`annotations.json`: an image for each frame, an annotation for each mask that is not empty, one category.
 
     An annotation also holds `video_id`, `instruction_id`, `caption` (the text) and `score` (the frame's object logit as a
@@ -36,7 +36,7 @@ def write_coco(answers: Answers, output: Path, summary: Summary) -> None:  # noq
             first_image += video.num_frames
 
 
-def write_ytvis(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
     """`annotations.json` in YouTube-VIS's form, and `submission.json`, its list of results, scored by presence."""
     with (
         JsonFile(output / "annotations.json", HEAD, {"videos": "[]", "annotations": "[]"}) as file,
@@ -60,7 +60,7 @@ def write_ytvis(answers: Answers, output: Path, summary: Summary) -> None:  # no
                 submission.add("", common | {"score": presence} | text)
 
 
-def write_revos(answers: Answers, output: Path, summary: Summary) -> None:  # noqa: ARG001 - all writers are called alike
+def write_revos(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
     """`results.json` with `{video: {instruction: {"prediction_masks": [RLE per frame]}}}`, as Sa2VA's evaluators read it;
     `meta_expressions_train_.json` and `mask_dict.json`, the run as a data set in ReVOS's layout, without `type_id`.
 

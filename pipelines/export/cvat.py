@@ -17,7 +17,7 @@ from xml.sax.xmlreader import AttributesImpl
 import numpy as np
 
 from vrshq.operators.masks.rle import decode
-from vrshq.pipelines.export.answers import Answers, FrameMask, RunVideo, Summary
+from vrshq.pipelines.export.answers import Answers, ExportSummary, FrameMask, RunVideo
 from vrshq.pipelines.export.names import path_of
 from vrshq.pipelines.export.sinks import to_json
 
@@ -27,7 +27,7 @@ ATTRIBUTES = ("instruction_id", "text")
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def write_cvat(answers: Answers, output: Path, summary: Summary) -> None:
+def write_cvat(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`<video>.xml` for each video, and `labels.json`: the labels that a CVAT task needs, for its raw label editor.
 
     Frames are numbered from 0 as the run does, so import a file into a task of the same video or folder of frames.

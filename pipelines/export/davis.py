@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vrshq.operators.masks.rle import decode
-from vrshq.pipelines.export.answers import Answer, Answers, RunVideo, Summary
+from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVideo
 from vrshq.pipelines.export.names import path_of
 from vrshq.pipelines.export.pictures import palette_png
 from vrshq.pipelines.export.sinks import FolderSink
@@ -28,7 +28,7 @@ ANNOTATORS = 4
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,3}")
 
 
-def write_davis(answers: Answers, output: Path, summary: Summary) -> None:
+def write_davis(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`anno_0` to `anno_3`, in each `<video>/<frame>.png`; instruction_id = 4 * object_index + annotator, value = index + 1.
 
     Holds one video's masks. A video with other instruction ids is left out, and noted.

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from vrshq.operators.masks.rle import decode
-from vrshq.pipelines.export.answers import Answer, Answers, FrameMask, RunVideo, Summary
+from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, FrameMask, RunVideo
 from vrshq.pipelines.export.names import is_video_file, path_of
 from vrshq.pipelines.export.sinks import JsonFile
 
 
-def write_fiftyone(answers: Answers, output: Path, summary: Summary) -> None:
+def write_fiftyone(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`manifest.json`, and `labels/<video>.json` for each video; the videos stay where they are.
 
     A detection's `label` is the instruction's text, its `index` the instruction's place, `instruction_id` an attribute,

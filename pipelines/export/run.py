@@ -10,16 +10,16 @@ from pathlib import Path
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import is_remote
-from vrshq.pipelines.export import ExportError
-from vrshq.pipelines.export.answers import Answers, Summary, read_answers
+from vrshq.pipelines.export.answers import Answers, ExportSummary, read_answers
 from vrshq.pipelines.export.coco_json import write_coco, write_revos, write_ytvis
 from vrshq.pipelines.export.cvat import write_cvat
 from vrshq.pipelines.export.davis import write_davis
+from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.fiftyone import write_fiftyone
 from vrshq.pipelines.export.sinks import to_json
 from vrshq.pipelines.export.trees import write_mevis, write_png_tree, write_ref_youtube_vos
 
-FORMATS: dict[str, Callable[[Answers, Path, Summary], None]] = {
+FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "png-tree": write_png_tree,
     "mevis-zip": write_mevis,
     "refytvos-zip": write_ref_youtube_vos,
@@ -32,7 +32,7 @@ FORMATS: dict[str, Callable[[Answers, Path, Summary], None]] = {
 }
 
 
-def export(run_uri: str, format_name: str, output: str) -> Summary:
+def export(run_uri: str, format_name: str, output: str) -> ExportSummary:
     """Writes a run's masks in another format.
 
     Args:
@@ -64,7 +64,7 @@ def export(run_uri: str, format_name: str, output: str) -> Summary:
     run = RunDirectory(run_uri)
     run.read_manifest()  # no run, no folder
     folder.mkdir(parents=True, exist_ok=True)
-    summary = Summary(run.uri, format_name)
+    summary = ExportSummary(run.uri, format_name)
     answers = read_answers(run, summary)
     FORMATS[format_name](answers, folder, summary)
     (folder / "export.json").write_text(to_json(summary.as_dict()) + "\n", encoding="utf-8")

@@ -6,30 +6,30 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vrshq.pipelines.export.answers import Answers, FrameMask, RunVideo, Summary, empty_mask
+from vrshq.pipelines.export.answers import Answers, ExportSummary, FrameMask, RunVideo, empty_mask
 from vrshq.pipelines.export.names import part_of, path_of
 from vrshq.pipelines.export.pictures import binary_png
 from vrshq.pipelines.export.sinks import FolderSink, Sink, ZipSink
 
 
-def write_png_tree(answers: Answers, output: Path, summary: Summary) -> None:
+def write_png_tree(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`<video>/<instruction>/<frame>.png`."""
     _write(answers, FolderSink(output), "", summary)
 
 
-def write_mevis(answers: Answers, output: Path, summary: Summary) -> None:
+def write_mevis(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """MeViS's submission: `mevis.zip` with the videos' folders on top."""
     with ZipSink(output / "mevis.zip") as sink:
         _write(answers, sink, "", summary)
 
 
-def write_ref_youtube_vos(answers: Answers, output: Path, summary: Summary) -> None:
+def write_ref_youtube_vos(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """Ref-YouTube-VOS's submission: `ref-youtube-vos.zip` with the folder Annotations on top."""
     with ZipSink(output / "ref-youtube-vos.zip") as sink:
         _write(answers, sink, "Annotations/", summary)
 
 
-def _write(answers: Answers, sink: Sink, top: str, summary: Summary) -> None:
+def _write(answers: Answers, sink: Sink, top: str, summary: ExportSummary) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for video, found in answers:
             folder = path_of(video.video_id)

@@ -28,8 +28,9 @@ from vrshq.pipelines.evaluate.ablate import (
 )
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
-from vrshq.pipelines.evaluate.report import markdown
-from vrshq.pipelines.evaluate.run import evaluate, write_instructions
+from vrshq.pipelines.evaluate.instructions import write_instructions
+from vrshq.pipelines.evaluate.markdown import markdown
+from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
 from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.synth.run import synth

@@ -17,8 +17,9 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.evaluate.breakdowns import calibration
 from vrshq.pipelines.evaluate.datasets import Video, open_benchmark
-from vrshq.pipelines.evaluate.report import Bar, bar_figure, published_rows
+from vrshq.pipelines.evaluate.figures import Bar, bar_figure
 from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.evaluate.score_sections import published_rows
 from vrshq.pipelines.evaluate.scores import keyframe_distances
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
@@ -207,6 +208,6 @@ def test_words_of_the_data_set_are_never_markup_in_tables_and_figures(tmp_path: 
 
 def test_a_bar_without_a_value_is_an_empty_place() -> None:
     figure = bar_figure("x", [Bar("a", "", 50.0, (40.0, 60.0)), Bar("b", "", None)])
-    assert figure.count('class="bar"') == figure.count('class="error"') == 1
+    assert figure.count('class="plotted"') == figure.count('class="error"') == 1
     assert 'height="100.0"' in figure
     assert ">b</text>" in figure

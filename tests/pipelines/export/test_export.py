@@ -32,9 +32,9 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.evaluate.datasets import open_benchmark
-from vrshq.pipelines.export import ExportError
 from vrshq.pipelines.export.answers import UNITS_AT_ONCE
 from vrshq.pipelines.export.cvat import row_runs
+from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.names import part_of, path_of, source_names
 from vrshq.pipelines.export.pictures import voc_palette
 from vrshq.pipelines.export.run import FORMATS, export

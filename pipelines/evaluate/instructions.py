@@ -1,0 +1,28 @@
+"""A benchmark as an instruction table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vrshq.pipelines.evaluate.datasets.base import Benchmark
+
+
+def write_instructions(benchmark: Benchmark, path: Path) -> str:
+    """Writes the benchmark as Parquet: instruction_id is the expression's id, video_uri is relative to the root."""
+    rows = [
+        {
+            "video_id": video.video_id,
+            "video_uri": video.uri,
+            "instruction_id": expression.expression_id,
+            "text": expression.text,
+            "kind": expression.kind,
+        }
+        for video in benchmark.videos
+        for expression in video.expressions
+    ]
+    fields = [pa.field(name, pa.string()) for name in ("video_id", "video_uri", "instruction_id", "text", "kind")]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), path)
+    return str(path)

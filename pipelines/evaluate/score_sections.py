@@ -1,0 +1,274 @@
+"""The sections of an evaluation's page: its numbers beside the published ones, and the numbers behind them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from markupsafe import Markup
+
+from vrshq.pipelines.evaluate.figures import Bar, bar_figure, reliability_figure
+from vrshq.pipelines.evaluate.section import Section
+
+# The page shows this many problems of a kind; scores.json lists all.
+SHOWN_PROBLEMS = 20
+OURS = "this evaluation"
+HEADINGS = {"asks": "kind of question"}
+
+
+def published_rows(dataset: str) -> list[dict[str, str]]:
+    """The published numbers of a data set: benchmark, system, group, J, F, JF, R ("" where not found), source, note."""
+    text = files("vrshq.pipelines.evaluate").joinpath("published.csv").read_text(encoding="utf-8")
+    name = "ref-davis17" if dataset == "ref-davis17-official" else dataset
+    return [row for row in csv.DictReader(text.splitlines()) if row["benchmark"] == name]
+
+
+def sections(scores: dict[str, Any]) -> list[Section]:
+    """The page's sections, in order, without those for which the data set has no data."""
+    parts = [
+        headline(scores),
+        _beside_published(scores),
+        _problems(scores),
+        *(_breakdown(name, parts) for name, parts in scores["breakdowns"].items()),
+        _tracking(scores),
+        _no_target(scores),
+        *(_no_target_breakdown(name, parts) for name, parts in scores["no_target_breakdowns"].items()),
+        _calibration(scores),
+        _over_frames(scores),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _beside_published(scores: dict[str, Any]) -> Section:
+    protocol = scores["protocol"]
+    groups = [name for name in ("referring", "reasoning") if name in scores["published"]] + ["overall"]
+    systems: dict[str, dict[str, dict[str, str]]] = {}
+    another = any(
+        name in found for found in (scores["breakdowns"], scores["no_target_breakdowns"]) for name in HEADINGS
+    )
+    for row in published_rows(scores["dataset"]) if not another else ():
+        systems.setdefault(row["system"], {})[row["group"]] = row
+    ranked = sorted(systems.items(), key=lambda item: float(item[1].get("overall", {}).get("JF") or -1), reverse=True)
+    ours = [OURS]
+    for group in groups:
+        ours += [_number(scores["published"].get(group, {}).get(name)) for name in ("J", "F", "JF")]
+    ours += [_number(scores["published"].get("overall", {}).get("R")), protocol["source"], ""]
+    rows = [ours]
+    for system, by_group in ranked:
+        numbers = [by_group.get(group, {}).get(name, "") for group in groups for name in ("J", "F", "JF")]
+        overall = by_group.get("overall") or next(iter(by_group.values()))
+        rows.append([system, *numbers, overall["R"], overall["source"], overall["note"]])
+    head = ["system", *(f"{group} {name}" for group in groups for name in ("J", "F", "J&F")), "R", "source", "note"]
+    lines = [
+        f"Protocol: {protocol['source']}. {_capital(protocol['remark'])}" + ("." if protocol["remark"] else ""),
+        (
+            f"{scores['in_published_mean']:,} of {scores['expressions']:,} expressions on {scores['videos']:,} videos are in "
+            "these means. Published numbers are as their sources print them; J&F is the mean of J and F, R is the public "
+            "script's R."
+        ),
+    ]
+    if scores["dataset"] == "ref-davis17-official":
+        lines.append("The published numbers mix this protocol and VISA's, which is easier; see their notes.")
+    if another:
+        lines.append(
+            "The expressions name their kind of question, as only synthetic sets do. The published numbers are of other "
+            "videos and are left out."
+        )
+    return Section("Beside the published numbers", lines, head, rows, frozenset({0}))
+
+
+def headline(scores: dict[str, Any]) -> Section:
+    """The numbers by group, as published and fixed, and the intervals of the published ones."""
+    rows = []
+    for group in scores["fixed"]:
+        published, fixed = scores["published"].get(group, {}), scores["fixed"][group]
+        interval = _between(scores["published_intervals"].get(group, {}).get("JF", (None, None)))
+        for spelling, values, between in (("as published", published, interval), ("fixed", fixed, "")):
+            numbers = [_number(values.get(name)) for name in ("J", "F", "JF")]
+            rows.append([group, spelling, *numbers, between, *(_number(values.get(name)) for name in ("A", "R"))])
+    lines = [
+        (
+            "The public A and R compare 0/255 predictions with 0/1 ground truth in 8-bit arithmetic. The fixed ones take "
+            "0/1 masks; fixed means also count every expression once, a missing answer as 0, and round nothing."
+        )
+    ]
+    if scores["overwritten_expressions"]:
+        count = scores["overwritten_expressions"]
+        lines.append(
+            f"{count:,} expressions are not in the published mean: a later text on the same object overwrites."
+        )
+    level = f"{scores['intervals']['level']:.0%} over videos"
+    return Section("As published, and fixed", lines, ["group", "", "J", "F", "J&F", level, "A", "R"], rows)
+
+
+def _problems(scores: dict[str, Any]) -> Section:
+    rows = []
+    for kind, found in scores["problems"].items():
+        for place, one in enumerate(found["expressions"][:SHOWN_PROBLEMS]):
+            first = [kind, f"{found['count']:,}", found["cost"]] if place == 0 else ["", "", ""]
+            missing = f"{one['missing_frames']} frames missing" if one.get("missing_frames") else ""
+            detail = "; ".join(filter(None, [missing, one.get("detail") or ""]))
+            rows.append([*first, f"{one['video_id']} / {one['expression_id']}", detail])
+    if not rows:
+        return Section("Missing and wrong answers", ["Every expression has a usable answer."])
+    head = ["problem", "expressions", "cost", "video / expression", "detail"]
+    lines = [f"At most {SHOWN_PROBLEMS} of a kind are shown; scores.json lists all."]
+    return Section("Missing and wrong answers", lines, head, rows)
+
+
+def _no_target(scores: dict[str, Any]) -> Section | None:
+    counts, values = scores["no_target_counts"], scores["no_target"]
+    names = {
+        "n_acc": "N-acc: no-target expressions with all masks empty, %",
+        "false_positive_rate": "false positives: no-target expressions with a mask on some frame, %",
+        "t_acc": "T-acc: other expressions with a mask, %",
+        "auroc": "AUROC of presence, %",
+        "auprc": "AUPRC of presence, %",
+        "false_positive_area": "pixels predicted where nothing is meant, %",
+        "empty_expressions": "expressions with a target and no mask at all, %",
+        "empty_frames": "empty frames of expressions with a target, %",
+    }
+    rows = [[text, _number(_percent(values[name]))] for name, text in names.items() if values[name] is not None]
+    line = f"{counts['no_target']:,} answered expressions without and {counts['target']:,} with a target."
+    return Section("Whether something is there", [line], ["measure", "value"], rows) if rows else None
+
+
+def _over_frames(scores: dict[str, Any]) -> Section:
+    names = {
+        "gIoU": "gIoU: mean over frames",
+        "cIoU": "cIoU: summed intersection over summed union",
+        "tIoU": "tIoU: frames, as sets, over time",
+        "vIoU": "vIoU: mean over the frames of either",
+    }
+    rows = [[text, _number(scores["over_frames"][name])] for name, text in names.items()]
+    return Section("Over frames and time", ["Expressions with a target, %."], ["measure", "value"], rows)
+
+
+def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
+    rows = [
+        [value, f"{means['expressions']:,}", *(_number(means[measure]) for measure in ("J", "F", "JF"))]
+        for value, means in parts.items()
+    ]
+    line = "Mean over expressions with a target, not rounded, a missing answer as 0."
+    figure = Markup("")
+    if name in ("kind", "asks"):
+        bars = [Bar(value, _counted(means["expressions"]), means["JF"]) for value, means in parts.items()]
+        figure = bar_figure("J&F, %", bars)
+    heading = HEADINGS.get(name, name)
+    return Section(f"By {heading}", [line], [heading, "expressions", "J", "F", "J&F"], rows, figure=figure)
+
+
+def _no_target_breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
+    rows = [
+        [
+            value,
+            f"{means['expressions']:,}",
+            _number(_percent(means["false_positive_rate"])),
+            *(_number(means[measure]) for measure in ("J", "F", "JF")),
+            f"{means['presence']:.3f}",
+            _number(_percent(means["auroc"])),
+        ]
+        for value, means in parts.items()
+    ]
+    heading = HEADINGS.get(name, name)
+    line = (
+        "Answered expressions without a target, by the kind of question. J and F are 100 on a frame where nothing is "
+        "drawn, else 0; AUROC is of presence against expressions with a target that ask the same."
+    )
+    head = [heading, "expressions", "false positives, %", "J", "F", "J&F", "mean presence", "AUROC, %"]
+    return Section(f"Nothing is there, by {heading}", [line], head, rows)
+
+
+def _tracking(scores: dict[str, Any]) -> Section | None:
+    """J by the distance from the keyframe, where the predictions tell of keyframes."""
+    found = scores["tracking"]
+    if found is None:
+        return None
+    ranges = found["distances"] | found["far"]
+    rows = [
+        [
+            distance,
+            f"{one['expressions']:,}",
+            f"{one['frames']:,}",
+            _number(one["J"]),
+            _between(one["J_interval"]),
+            _number(one["relative"]),
+            _between(one["relative_interval"]),
+            f"{one['hidden_frames']:,}",
+            _number(_percent(one["hidden_empty"])),
+        ]
+        for distance, one in ranges.items()
+    ]
+    level = f"{scores['intervals']['level']:.0%} over videos"
+    lines = [
+        (
+            f"{found['expressions']:,} answered expressions with a target; on {found['keyframes_with_object']:.1%} of the "
+            "keyframes it is there. J is over the frames that truly show it: the mean over expressions of their own means. "
+            "The other frames are hidden; there, an empty mask is right."
+        ),
+        (
+            "Relative to the keyframe: the sum of these means over the sum of J on the keyframes, both of the same "
+            "expressions, those that have both."
+        ),
+    ]
+    head = ["frames from keyframe", "expressions", "frames", "J", level, "relative, %", level, "hidden frames"]
+    head.append("empty there, %")
+    bars = [
+        Bar(distance, f"{one['frames']:,} frames", one["J"], one["J_interval"])
+        for distance, one in found["distances"].items()
+    ]
+    marked = frozenset(place for place, distance in enumerate(ranges) if distance in found["far"])
+    figure = bar_figure("J by frames from the keyframe, %", bars)
+    return Section("Far from the keyframe", lines, head, rows, marked, figure)
+
+
+def _calibration(scores: dict[str, Any]) -> Section | None:
+    found = scores["calibration"]
+    if found is None:
+        return None
+    threshold = found["threshold"]
+    lines = [
+        (
+            f"Presence as the chance that something is meant, over {found['expressions']:,} answered expressions. Expected "
+            f"calibration error {found['expected_calibration_error']:.4f}; Brier score {found['brier_score']:.4f}, where "
+            f"always saying the share of targets has {found['brier_score_of_base_rate']:.4f}."
+        ),
+        (
+            f"If expressions had a mask only with a presence above {threshold['presence']:.6f}, "
+            f"{threshold['no_target']:.1%} of the no-target ones would have one (at most {threshold['allowed']:.0%} are "
+            f"allowed), and {threshold['target']:.1%} of the others would keep theirs."
+        ),
+    ]
+    rows = [
+        [
+            f"{one['low']:.1f} to {one['high']:.1f}",
+            f"{one['count']:,}",
+            *("" if value is None else f"{value:.3f}" for value in (one["presence"], one["share"])),
+        ]
+        for one in found["bins"]
+    ]
+    head = ["presence", "expressions", "mean presence", "share with a target"]
+    return Section("Calibration of presence", lines, head, rows, figure=reliability_figure(found["bins"]))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _between(ends: Sequence[float | None]) -> str:
+    low, high = ends
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
+def _counted(expressions: float) -> str:
+    return f"{expressions:,} expressions" if expressions != 1 else "1 expression"
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

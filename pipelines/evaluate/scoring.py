@@ -1,0 +1,86 @@
+"""Scoring of a benchmark's videos, on Ray or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from vrshq.pipelines.evaluate.datasets import open_benchmark
+from vrshq.pipelines.evaluate.datasets.base import Benchmark, Folders, Video
+from vrshq.pipelines.evaluate.predictions import open_predictions
+from vrshq.pipelines.evaluate.protocols import PROTOCOLS, Protocol
+from vrshq.pipelines.evaluate.scores import SCORES, read_keyframes, score_video, unscored
+
+ATTEMPTS = 3
+UNITS = pa.schema([pa.field("unit_id", pa.string(), nullable=False)])
+
+
+class ScoreWorker:
+    """Scores one video a call, from names alone, so that it travels to any process.
+
+    In: `unit_id`, the video's position in the benchmark. Out: `unit_id` and `SCORES`, one row an expression.
+    Costs the metadata and, for a results.json, all predictions in memory, once an actor; then one video at a time.
+    """
+
+    def __init__(
+        self, dataset: str, root: str, split: str | None, folders: dict[str, str | None], predictions: str
+    ) -> None:
+        self.benchmark = open_benchmark(dataset, root, split=split, folders=Folders(**folders))
+        self.predictions = open_predictions(predictions, root)
+        self.keyframes = read_keyframes(self.predictions)
+        self.protocol = PROTOCOLS[dataset]
+
+    def units(self) -> list[str]:
+        """The positions of the videos that have an expression."""
+        return [str(number) for number, video in enumerate(self.benchmark.videos) if video.expressions]
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Scores the videos of the units, one after the other."""
+        rows = [
+            {"unit_id": unit_id} | row
+            for unit_id in units["unit_id"].to_pylist()
+            for row in self._score(self.benchmark.videos[int(unit_id)])
+        ]
+        return pa.Table.from_pylist(rows, schema=pa.schema([*UNITS, *SCORES]))
+
+    def _score(self, video: Video) -> list[dict[str, Any]]:
+        return score_video(self.benchmark, video, self.predictions, self.protocol, self.keyframes)
+
+
+def score_in_process(units: pa.Table, worker: ScoreWorker) -> Iterator[dict[str, Any]]:
+    """Rows of the videos, scored one after the other in this process."""
+    for place in range(units.num_rows):
+        yield from worker(units.slice(place, 1)).to_pylist()
+
+
+def score_on_ray(units: pa.Table, arguments: dict[str, Any], address: str | None) -> Iterator[dict[str, Any]]:
+    """Rows of the videos scored on Ray, in any order; a video that killed its worker `ATTEMPTS` times has none."""
+    from vrshq.cluster.ray.engine import stream_receipts
+    from vrshq.cluster.ray.pool import ActorPool
+    from vrshq.cluster.ray.resources import cluster_resources, local_resources
+    from vrshq.cluster.ray.session import ray_session
+
+    with ray_session(address, num_cpus=max(2, int(local_resources().cpus))):  # one to score, one to feed
+        actors = max(1, int(cluster_resources().cpus) - 1)
+        pool = ActorPool(name="score", worker=ScoreWorker, arguments=arguments, actors=actors)
+        for row in stream_receipts(units, [pool], attempts=ATTEMPTS):
+            if isinstance(row, dict):  # a lost unit has no rows; its expressions are found by their absence
+                yield row
+
+
+def in_order(benchmark: Benchmark, rows: list[dict[str, Any]], protocol: Protocol) -> pa.Table:
+    """`SCORES` in the benchmark's order, whatever order the rows came in; every expression has a row.
+
+    A video without rows is one whose worker died with it, each time it was tried.
+    """
+    by_key = {(row["video_id"], row["expression_id"]): row for row in rows}
+    lost = "the worker process died while it held this video"
+    ordered = [
+        by_key.get((video.video_id, expression.expression_id))
+        or unscored(video, expression, protocol, "scoring-failed", lost)
+        for video in benchmark.videos
+        for expression in video.expressions
+    ]
+    return pa.Table.from_pylist(ordered, schema=SCORES)

@@ -1,4 +1,4 @@
-"""A command as a Ray job: sent to a cluster, its log followed here, its exit code handed back."""
+"""Submits a command as a Ray job, prints its log and returns its exit code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def submit(
     """Runs `argv` as a job on the cluster.
 
     Args:
-        address: the cluster's job server, "http://host:8265". It wins over RAY_ADDRESS.
-        argv: the command, word by word. No shell reads into the words.
+        address: the cluster's job server, "http://host:8265". It takes precedence over RAY_ADDRESS.
+        argv: the words of the command. No shell interprets them.
         runtime_env: Ray's runtime environment of the job (working_dir, pip, env_vars).
         follow: prints the job's log until it ends. Ctrl-C then asks whether to stop the job; without a terminal to ask
             on, the job is left running.
@@ -36,7 +36,7 @@ def submit(
         once without `follow`; 130 after Ctrl-C.
 
     Raises:
-        ConnectionError: no job server answers at the address, or it stopped answering.
+        ConnectionError: no job server answers at the address, or it stops answering.
     """
     if not argv:
         raise ValueError("no command was given to submit")
@@ -69,7 +69,7 @@ def _client(address: str) -> Any:
     try:
         from ray.job_submission import JobSubmissionClient
 
-        # It remarks on the end of each log in its own format, between the lines of the job.
+        # It would log the end of each followed log in its own format, between the lines of the job.
         logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
         with _without_environment("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             return JobSubmissionClient(address)
@@ -98,14 +98,14 @@ def _without_environment(*names: str) -> Iterator[None]:
 
 
 def _print_log(client: Any, job: str, address: str) -> None:
-    """Prints the job's log as it grows; takes it up where it was cut off."""
+    """Prints the job's log as it grows. Continues after a cut connection where it stopped."""
     printed = 0
 
     async def follow() -> None:
         nonlocal printed
         seen = 0
         async for chunk in client.tail_job_logs(job):
-            # A new connection begins at the log's beginning.
+            # A new connection starts at the beginning of the log.
             new = chunk[max(0, printed - seen) :]
             seen += len(chunk)
             if new:
@@ -143,7 +143,7 @@ def _exit_code(client: Any, job: str, address: str) -> int:
 
 
 def _details(client: Any, job: str, address: str) -> Any:
-    """The job's state; a server that does not answer for a moment is asked again."""
+    """The job's state. A server that does not answer is asked three times."""
     for last in (False, False, True):
         try:
             return client.get_job_info(job)

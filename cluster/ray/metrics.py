@@ -1,13 +1,13 @@
-"""The counters of a run, for Prometheus: Ray exports what is declared here, with `ray_` before each name.
+"""The metrics of a run for Prometheus. Ray exports them with `ray_` before each name.
 
-Everything is counted by the driver from the receipts that reach it, so a unit counts once however often it was tried.
+The driver counts receipts, so a unit counts once however often it was tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-# The names, and what they count; `cluster/deploy/grafana-dashboard.json` draws them.
+# Name -> description; `cluster/deploy/grafana-dashboard.json` draws them.
 METRICS: dict[str, str] = {
     "vrshq_units_total_done": "units finished",
     "vrshq_units_done": "instructions finished, by status: ok, empty, error",
@@ -22,7 +22,7 @@ _SECONDS = [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600]
 
 
 class RunMetrics:
-    """The metrics of one command. Needs a connection to Ray to be exported; without one it counts for nobody.
+    """The metrics of one command. Without a connection to Ray nothing is exported.
 
     Args:
         waiting: units that are not finished.
@@ -55,7 +55,7 @@ class RunMetrics:
         seconds: float,
         stage_seconds: Mapping[str, float | None],
     ) -> None:
-        """Counts one finished unit: instructions by status, and what the other names say."""
+        """Counts one finished unit: its instructions by status, frames, errors, retries and seconds."""
         self._units.inc()
         for status, number in statuses.items():
             if number:

@@ -1,4 +1,4 @@
-"""What this machine, or the connected Ray cluster, has to work with. No torch: nothing here touches a GPU."""
+"""The resources of this machine and of the connected Ray cluster. No torch: nothing here touches a GPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Resources:
 
 
 def local_resources() -> Resources:
-    """What this process may use of its machine: affinity and container limits count, not what is built in."""
+    """The resources that this process may use on its machine, by CPU affinity and container limits."""
     return Resources(cpus=_cpus(), gpus=float(_gpus()), memory_bytes=_memory(), nodes=1)
 
 
 def cluster_resources() -> Resources:
-    """All that the living machines of the connected Ray cluster offer, used or not. Needs a connection."""
+    """The sum of the resources of all living machines of the connected Ray cluster, used or not. Needs a connection."""
     return total(cluster_machines())
 
 
@@ -37,7 +37,7 @@ def largest_node() -> Resources:
 
 
 def total(machines: Iterable[Resources]) -> Resources:
-    """The sum of what machines have."""
+    """The sum of the resources of the machines."""
     counted = list(machines)
     return Resources(
         cpus=sum(machine.cpus for machine in counted),
@@ -48,7 +48,7 @@ def total(machines: Iterable[Resources]) -> Resources:
 
 
 def largest(machines: Iterable[Resources]) -> Resources:
-    """The most of each resource that any one of the machines has; nothing where there is none."""
+    """The most of each resource that any single machine has; zeros if there is no machine."""
     counted = list(machines)
     return Resources(
         cpus=max((machine.cpus for machine in counted), default=0.0),
@@ -59,17 +59,17 @@ def largest(machines: Iterable[Resources]) -> Resources:
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler looks after the connected cluster, so that machines may come which are not there yet.
+    """Whether an autoscaler manages the connected cluster, so that it may add machines.
 
-    An autoscaler gives machines the names of its groups; what only watches a cluster of a fixed size calls them after
-    their ids. How many machines an autoscaler may bring is known to no call of Ray's. The tables asked are Ray's own,
-    and differ between its older autoscaler and its newer one; where they are not to be had, the answer is no.
+    An autoscaler names machines after its groups; the monitor of a cluster of fixed size names them after their ids. No call
+    of Ray tells how many machines an autoscaler may add. This reads internal tables of Ray, which differ between its older
+    and its newer autoscaler; where they cannot be read, the answer is False.
     """
     return any(kind and not kind.startswith("node_") for kind in _kinds_of_machines())
 
 
 def cluster_machines() -> list[Resources]:
-    """What each living machine of the connected Ray cluster offers, used or not. Needs a connection."""
+    """The resources of each living machine of the connected Ray cluster, used or not. Needs a connection."""
     import ray
 
     if not ray.is_initialized():
@@ -87,7 +87,7 @@ def cluster_machines() -> list[Resources]:
 
 
 def _kinds_of_machines() -> set[str]:
-    """What the autoscaler, or what stands in its place, calls the kinds of the cluster's machines."""
+    """The names that the autoscaler, or the monitor of a fixed cluster, gives to the kinds of machines."""
     import ray
     from ray.exceptions import RayError
 
@@ -135,7 +135,7 @@ def _gpus() -> int:
     if visible is not None:
         names: list[str] = []
         for name in visible.split(","):
-            # CUDA reads the list up to the first name that is none.
+            # CUDA ignores the list after the first invalid name.
             if name.strip() in ("", "-1", "NoDevFiles"):
                 break
             names.append(name)

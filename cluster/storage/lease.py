@@ -1,9 +1,9 @@
-"""One command at a time on a run directory: a lock file with a heartbeat, on local disk and in a bucket alike.
+"""A lease: the right of one command at a time to write into a run directory.
 
-A command that was killed leaves its lock behind. On the same machine it is seen to be dead at once; from another machine
-it is taken for dead when its heartbeat stands still for three beats. No clocks are compared. Stores have no atomic
-"create if absent" that all of them share, so two commands that start within the same second may both get in: that
-wastes work, but what they write is the same, and each appears whole.
+A lease is a lock file with a heartbeat, on local disk and in a bucket alike. A killed command leaves its lock behind. A
+command on the same machine sees at once that the owner is dead; a command on another machine takes it for dead when three
+heartbeats in a row are missing. No clocks are compared. Not all stores have an atomic "create if absent", so two commands
+that start within the same second may both get the lease. They then waste work, but they write the same files, each whole.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ BEAT_SECONDS = 10.0
 
 
 class InUseError(UserError, ValueError):
-    """Another command works on the folder; the one-line message says which."""
+    """Another command works on the folder. The one-line message names it."""
 
 
 class Lease:
     """The right to write into a folder, for the time of a `with`.
 
     Args:
-        folder: the run directory. command: what the other one is told, such as "label".
-        beat_seconds: between heartbeats; three of them without one are taken for death.
+        folder: the run directory.
+        command: the name of this command in the message for others, such as "label".
+        beat_seconds: seconds between heartbeats. An owner without a heartbeat for three of them counts as dead.
 
     Raises (on entering):
-        InUseError: another living command has it. StorageError: the lock cannot be written.
+        InUseError: another living command holds it.
+        StorageError: the lock cannot be written.
     """
 
     def __init__(self, folder: Folder, command: str, *, beat_seconds: float = BEAT_SECONDS) -> None:
@@ -92,7 +94,7 @@ class Lease:
         beat = 0
         while not self._stop.wait(self._beat_seconds):
             beat += 1
-            # The store may be away for a moment; the work itself will notice if it stays away.
+            # The store may be unreachable for a moment. If it stays so, the work itself fails.
             with suppress(StorageError):
                 self._write(beat)
 
@@ -105,13 +107,13 @@ class Lease:
         except StorageNotFoundError:
             return None
         except ValueError:
-            return None  # not written by this program, or by a store that lost its end
+            return None  # not written by this program, or cut off by the store
         known = isinstance(content, dict) and {*self._owner, "beat"} <= content.keys()
         return content if known else None
 
 
 def _machine() -> str:
-    """What two processes share exactly if a process id means the same to both: the booted kernel and the namespace."""
+    """The booted kernel and the process namespace. Process ids are comparable exactly between processes that share both."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - it is no path
@@ -120,7 +122,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks; None if there is no such process, or it is only waited for."""
+    """The start time of a process in kernel ticks; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,14 +1,14 @@
-"""Compaction: the parts of a run, one a unit, merged into a few files that query engines like.
+"""Compaction merges the parts of a run (a part holds the rows of one unit) into a few large files for query engines.
 
     masks/merged-{number}-{digest}.parquet      the rows of many units, in the order of the manifest
-    ledger/masks/merged-{number}-{digest}.units which units they are, and how many rows each has (Parquet)
+    ledger/masks/merged-{number}-{digest}.units the units and their numbers of rows (Parquet)
 
-The ledger file is written first, the merged file second, and only then are the parts removed; a merged file counts once
-it is there, and a part whose unit is in a merged file counts no more. So a command that is killed at any point leaves
-nothing lost, and nothing twice for those who read through `RunDirectory`; who reads the folder by a pattern can see a
-unit twice until the next `label` or `compact` has removed what the killed one left.
+The ledger file is written first, the merged file second, and the parts are removed last. A merged file counts as soon as it
+exists, and a part whose unit is in a merged file no longer counts. A command that is killed at any point therefore loses
+nothing, and readers through `RunDirectory` see nothing twice. A reader of the folder by a pattern can see a unit twice until
+the next `label` or `compact` removes the leftover parts.
 
-Units with errors keep their parts, so that they can be tried again without rewriting a merged file.
+Units with errors keep their parts, so that a retry does not rewrite a merged file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEDGER = pa.schema([pa.field("unit_id", pa.string(), nullable=False), pa.field(
 
 @dataclass(frozen=True)
 class Merged:
-    """One merged file: its name inside the run directory, and its units with their numbers of rows, in its order."""
+    """One merged file: its name inside the run directory, its units, and their numbers of rows in the order of the file."""
 
     name: str
     units: pa.Array
@@ -58,7 +58,7 @@ def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[
 def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, str]]], first: int) -> None:
     """Writes one merged file for each group of (unit id, part name), and removes the group's parts.
 
-    Groups are numbered from `first`. Memory: some row groups, whatever the size of a group.
+    Groups are numbered from `first`. Memory: a few row groups, independent of the size of a group.
     """
     for number, group in enumerate(groups, start=first):
         digest = hashlib.sha256("".join(unit for unit, _ in group).encode()).hexdigest()[:12]
@@ -75,7 +75,7 @@ def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, 
 
 
 def remove_leftovers(folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged]) -> None:
-    """Removes what killed commands left: parts that are merged already, and ledger files without their merged file."""
+    """Removes leftovers of killed commands: parts that are already merged (`dead`), and orphan ledger files."""
     stems = {one.name.rpartition("/")[2].removesuffix(".parquet") for one in merged}
     orphans = [
         name
@@ -91,7 +91,7 @@ def grouped(
 ) -> list[list[tuple[str, str]]]:
     """Cuts (unit id, part name) pairs into groups of about `TARGET_BYTES`.
 
-    What is left over at the end makes a group of its own only with `to_the_end`: while a run goes on, more may come.
+    The rest at the end becomes a group only with `to_the_end`: while a run goes on, more parts may come.
     """
     groups: list[list[tuple[str, str]]] = []
     current: list[tuple[str, str]] = []
@@ -108,7 +108,7 @@ def grouped(
 
 
 def rows_of_units(folder: Folder, merged: Merged, wanted: set[str], columns: list[str]) -> pa.Table:
-    """The rows of the wanted units of one merged file; reads only the row groups that hold them."""
+    """The rows of the wanted units of one merged file. Reads only the row groups that hold them."""
     begins, position = {}, 0
     for unit, rows in zip(merged.units.to_pylist(), merged.rows.to_pylist(), strict=True):
         if unit in wanted:
@@ -137,7 +137,7 @@ def _ledger_name(table_name: str, stem: str) -> str:
 
 
 def _read_ahead(folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str]) -> Iterator[pa.Table]:
-    """The parts in order, a few of them read at the same time."""
+    """Yields the parts in order, and reads a few of them ahead."""
     waiting = []
     for name in names:
         waiting.append(pool.submit(folder.read_bytes, name))
@@ -148,7 +148,7 @@ def _read_ahead(folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str]) 
 
 
 def _write_merged(path: Path, parts: Iterator[pa.Table]) -> list[int]:
-    """Writes the parts one after the other into one Parquet file; the number of rows of each."""
+    """Writes the parts in order into one Parquet file. Returns the number of rows of each."""
     rows: list[int] = []
     writer: pq.ParquetWriter | None = None
     gathered: list[pa.Table] = []

@@ -1,16 +1,15 @@
-"""The run directory: what a run writes and every tool reads, local or in a bucket.
+"""The run directory: a run writes it and every tool reads it, local or in a bucket.
 
-    run.json      the run's identity (what may not change), its SHA-256, and details (what may)
+    run.json      the run's identity (fixed), the SHA-256 of the identity, and details (may differ between commands)
     manifest/     the units of work, one row each
-    masks/ tracks/ tokens/ errors/     one part a unit, `part-{unit_id}.parquet`, or parts merged by `compact`
-    ledger/       which units a merged file holds (`vrshq.cluster.storage.merging`)
-    stats.json    whatever the caller keeps there
+    masks/ tracks/ tokens/ errors/     parts: a part, `part-{unit_id}.parquet`, holds one unit's rows; or merged files
+    ledger/       the units of each merged file (`vrshq.cluster.storage.merging`)
+    stats.json    statistics of the caller
     run.lock      the command that works on it now (`vrshq.cluster.storage.lease`)
 
-A unit is finished when its `tracks` part is there: that part is written last, and its name says whose it is, so that
-finished work is found by listing names, without opening a file but the ledger of merged ones. All names are functions of
-the unit and all bytes are functions of the content: doing a unit twice, in a row or at the same time, gives what doing it
-once gives.
+A unit is finished when its `tracks` part exists. That part is written last, and its name contains the unit's id, so
+finished units are found by listing names; only the ledger files are opened. All names are functions of the unit and all
+bytes are functions of the content: a unit that is done twice, in a row or at the same time, gives the same files.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ _PART = re.compile(r"part-([0-9a-f]+)\.parquet")
 
 
 class RunDirectoryError(UserError, ValueError):
-    """The folder cannot be used as this run's directory; the message says why."""
+    """The folder cannot be used as the directory of this run. The message names the reason."""
 
 
 class ConfigurationDiffers(RunDirectoryError):  # noqa: N818 - reads as the sentence that it is
-    """The run directory belongs to a run with other settings; the message lists each differing key."""
+    """The run directory belongs to a run with other settings. The message lists each differing key."""
 
 
 class RunDirectory:
@@ -60,19 +59,19 @@ class RunDirectory:
         self.uri = self.folder.uri
 
     def open(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
-        """Begins the run, or takes it up again.
+        """Begins the run, or continues an existing one.
 
         Args:
-            identity: JSON-able settings that decide what the tables hold. They must be the same each time.
-            details: JSON-able facts about this command (version, machine); the first command's are kept.
+            identity: JSON-able settings that determine the content of the tables. They must be the same each time.
+            details: JSON-able facts about this command (version, machine). Those of the first command are kept.
 
         Returns:
-            whether the run was there already.
+            whether the run existed already.
 
         Raises:
-            ConfigurationDiffers: `run.json` is there with another identity.
-            RunDirectoryError: the folder holds something else than a run.
-            StorageError: it cannot be written.
+            ConfigurationDiffers: `run.json` exists with another identity.
+            RunDirectoryError: the folder is not empty and is not a run directory.
+            StorageError: the folder cannot be written.
         """
         self.folder.check_writable()
         try:
@@ -108,11 +107,11 @@ class RunDirectory:
         return self.folder.exists(_MANIFEST)
 
     def write_manifest(self, table: pa.Table) -> None:
-        """Writes the units (one row each, with a `unit_id`) in the order given, over what was there."""
+        """Writes the units (one row each, with a `unit_id`) in the given order. Replaces an existing manifest."""
         self.folder.write_bytes(_MANIFEST, _parquet(table, row_group_size=_MANIFEST_ROWS))
 
     def read_manifest(self) -> pa.Table:
-        """The units as they were written. Raises StorageNotFoundError if there is no manifest yet."""
+        """The units in the order of writing. Raises StorageNotFoundError if there is no manifest yet."""
         return pq.read_table(pa.BufferReader(self.folder.read_bytes(_MANIFEST)))
 
     def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> int:
@@ -127,8 +126,8 @@ class RunDirectory:
     def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> int:
         """Writes all of a unit's tables; when this returns, the unit is finished. Returns the bytes written.
 
-        `tables` must hold `tracks`. The others are written if they have rows, and what an earlier attempt left of them
-        is removed otherwise. `tracks` comes last: whoever sees it sees the rest.
+        `tables` must contain `tracks`. Each other table is written if it has rows; otherwise its part of an earlier attempt
+        is removed. `tracks` is written last: a reader that sees it sees the rest.
         """
         unknown = sorted(set(tables) - set(TABLES))
         if unknown or "tracks" not in tables:
@@ -144,11 +143,11 @@ class RunDirectory:
         return written + self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
 
     def finished_units(self) -> set[str]:
-        """Ids of the units that are finished, whatever their outcome. Lists `tracks/`, opens no part."""
+        """Ids of the finished units, with any outcome. Lists `tracks/` and opens no part."""
         return self._units("tracks")
 
     def errored_units(self) -> set[str]:
-        """Ids of the units that have error rows. Lists `errors/`, opens nothing."""
+        """Ids of the units that have error rows. Lists `errors/` and opens no file."""
         return self._units("errors")
 
     def compact(self, unit_ids: Sequence[str], *, to_the_end: bool) -> dict[str, tuple[int, int]]:
@@ -158,7 +157,7 @@ class RunDirectory:
 
         Args:
             unit_ids: all units of the manifest, in its order.
-            to_the_end: also merge what is too little for a file of that size; for when no more parts will come.
+            to_the_end: also merges a rest that is smaller than that size. Use it when no more parts will come.
 
         Returns:
             for each table, how many parts were merged, into how many files.
@@ -178,7 +177,7 @@ class RunDirectory:
         return done
 
     def forget_unit(self, unit_id: str) -> None:
-        """Makes a unit with error rows unfinished again and removes what it wrote, its `tracks` part first."""
+        """Makes a unit with error rows unfinished again: removes its parts, `tracks` first."""
         for name in ("tracks", *(table for table in TABLES if table != "tracks")):
             self.folder.remove(part_name(name, unit_id))
 
@@ -191,12 +190,13 @@ class RunDirectory:
     ) -> pa.Table:
         """The rows of a table: merged files first, then parts in the order of their names.
 
-        No rows, but all columns, if there is no part.
+        Holds the whole table in memory. For `masks` of a large run give `columns`, or read the folder with a query engine.
 
-        `unit_ids`: only the parts of these units; default: all.
-
-        Holds the whole table in memory: for `masks` of a large run, give `columns`, or read the folder with a query
-        engine.
+        Args:
+            table_name: one of `TABLES`.
+            schema: the table's schema. A table without parts has all its columns and no rows.
+            columns: only these columns; default: all.
+            unit_ids: only the rows of these units; default: all.
         """
         if columns is not None:
             schema = pa.schema([schema.field(column) for column in columns])
@@ -205,7 +205,7 @@ class RunDirectory:
             try:
                 return self._read(table_name, schema, wanted)
             except StorageNotFoundError:
-                # a compaction took the part away since the listing
+                # a compaction removed the part since the listing
                 if last:
                     raise
         raise AssertionError("unreachable")
@@ -248,7 +248,7 @@ class RunDirectory:
         return units
 
     def _live(self, table_name: str, names: Iterable[str]) -> tuple[dict[str, str], list[merging.Merged], list[str]]:
-        """The parts that count (unit id -> name), the merged files, and the names of parts that are merged already."""
+        """The live parts (unit id -> name), the merged files, and the names of parts that are already merged."""
         names = list(names)
         merged = merging.merged_files(self.folder, table_name, names)
         in_merged = {unit for one in merged for unit in one.units.to_pylist()}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import typer
 import yaml
@@ -111,7 +111,8 @@ def load(name: str) -> dict[str, Any]:
 
 def cluster_of(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = load(name)["spec"]
-    return spec.get("rayClusterSpec", spec)
+    cluster: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return cluster
 
 
 def templates(name: str) -> Iterator[tuple[str, dict[str, Any]]]:

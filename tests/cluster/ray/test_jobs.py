@@ -82,7 +82,8 @@ def test_a_session_inside_a_job_is_the_jobs_cluster_and_success_is_zero(
 ) -> None:
     # The address that was given wins over Ray's variable.
     monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{free_port()}")
-    code = "import os; from vrshq.cluster.ray.session import ray_session; from vrshq.cluster.ray.resources import cluster_resources\n"
+    code = "import os; from vrshq.cluster.ray.session import ray_session\n"
+    code += "from vrshq.cluster.ray.resources import cluster_resources\n"
     code += "with ray_session(): print(os.environ['GIVEN'], cluster_resources().cpus)"
     assert submit(job_server, [sys.executable, "-c", code], runtime_env={"env_vars": {"GIVEN": "word"}}) == 0
     assert capfd.readouterr().out.splitlines()[-1:] == ["word 7.0"]

@@ -1,4 +1,4 @@
-"""What `vrshq.cluster.storage.folder` promises when a store misbehaves: a real S3 server behind a proxy that spoils its answers."""
+"""Promises of storage when a store misbehaves: a real S3 server behind a proxy that spoils its answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+from botocore.retries.standard import ExponentialBackoff  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.s3_server import S3_BUCKET, S3Server
 from vrshq.cluster.storage import fetch as fetching
+from vrshq.cluster.storage import retry
 from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.folder import Folder
@@ -46,6 +48,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         (pages / f"{number:04d}").touch()
     with server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pauses of this module's retries and of the client's are 10 ms; what is retried, and how often, stays."""
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda _, context: 0.01 * 2**context.attempt_number)
 
 
 @pytest.fixture
@@ -232,7 +241,7 @@ def test_patience_ends_in_one_line_and_silence_is_never_taken_for_an_answer(
 def test_patience_is_how_long_an_operation_is_tried(uri: str, proxy: FaultyProxy) -> None:
     proxy.rate_503 = 1.0
     counts = []
-    for patience_s in (0.0, 3.0):
+    for patience_s in (0.0, 0.5):
         proxy.counts.clear()
         with pytest.raises(StorageError, match="tried for"):
             Folder(uri, patience_s).remove("there")

@@ -84,7 +84,8 @@ def test_missing_credentials_and_servers_are_one_line(tmp_path: Path) -> None:
         "HOME": str(tmp_path),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    code = "import sys; from vrshq.cluster.storage.folder import Folder\ntry: Folder(sys.argv[1], patience_s=0).check_writable()\n"
+    code = "import sys; from vrshq.cluster.storage.folder import Folder\n"
+    code += "try: Folder(sys.argv[1], patience_s=0).check_writable()\n"
     code += "except OSError as error: print(error)"
     keys = {"AWS_ACCESS_KEY_ID": "k" * 16, "AWS_SECRET_ACCESS_KEY": "s" * 16, "AWS_MAX_ATTEMPTS": "1"}
     nowhere = keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}

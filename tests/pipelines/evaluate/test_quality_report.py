@@ -208,6 +208,6 @@ def test_words_of_the_data_set_are_never_markup_in_tables_and_figures(tmp_path: 
 
 def test_a_bar_without_a_value_is_an_empty_place() -> None:
     figure = bar_figure("x", [Bar("a", "", 50.0, (40.0, 60.0)), Bar("b", "", None)])
-    assert figure.count('class="plotted"') == figure.count('class="error"') == 1
+    assert figure.count('class="plotted"') == figure.count('class="interval"') == 1
     assert 'height="100.0"' in figure
     assert ">b</text>" in figure

@@ -126,7 +126,7 @@ def test_a_run_that_fails_throughout_stops_early_and_says_why(small_corpus: Path
     match = re.fullmatch(
         r"stopped: (\d+) of the first (\d+) instructions failed, more than --max-error-rate 0\.2 allows; "
         r"\d+ x InputError, the first error: \S+none-\d+\.mp4 cannot be opened \(No such file or directory\).*"
-        r"run the same line with --retry-errors\n",
+        r"run the same command with --retry-errors\n",
         result.stderr,
     )
     assert match, result.stderr

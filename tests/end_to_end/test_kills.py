@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,21 +22,43 @@ from vrshq.pipelines.label.settings import Settings
 
 pytestmark = pytest.mark.ray
 
-VIDEOS, DRIVER_KILLS = 56, 20
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the experiment: videos of the corpus, kills of the driver."""
+
+    videos: int
+    driver_kills: int
+
+
 MODEL = ["--model", "untrained-tiny"]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), VIDEOS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(Size(videos=24, driver_kills=6), id="24 videos"),
+        pytest.param(Size(videos=56, driver_kills=20), id="56 videos", marks=pytest.mark.long),
+    ],
+)
+def size(request: pytest.FixtureRequest) -> Size:
+    """The small experiment of every run, and the large one of `make test-long`."""
+    chosen: Size = request.param
+    return chosen
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def corpus(size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The instruction table of the corpus, beside its videos."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), size.videos)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(size: Size, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Checksums of the for-loop's tables."""
     output = str(tmp_path_factory.mktemp("undisturbed") / "run")
     summary = label(str(corpus), output, Settings(model="untrained-tiny"), use_ray=False)
-    assert (summary.counts["units"], summary.counts["errors"], summary.incomplete) == (VIDEOS, 0, 0)
+    assert (summary.counts["units"], summary.counts["errors"], summary.incomplete) == (size.videos, 0, 0)
     return checksums(output)
 
 
@@ -91,18 +114,18 @@ def test_four_actors_on_two_nodes_and_a_shuffled_table_give_identical_tables(
 
 @pytest.mark.timeout(1800)
 def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_identical_tables(
-    corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
+    size: Size, corpus: Path, undisturbed: dict[str, str], cluster: Nodes, tmp_path: Path
 ) -> None:
     chance = random.Random(11)
     runs = [str(tmp_path / "run-0")]
     before = len(cluster.units_begun())
     kills = actors = machines = 0
-    while kills < DRIVER_KILLS:
+    while kills < size.driver_kills or actors < 3 or machines < 1:
         run = runs[-1]
         line = ["label", str(corpus), "--output", run, *MODEL, "--address", cluster.address]
         command = Command(*line)
         done = finished(run)
-        if chance.random() < 0.7 and done < VIDEOS:
+        if chance.random() < 0.7 and done < size.videos:
             # in the middle of the work
             wait_for_units(run, done + 1, command)
             if actors < 3:
@@ -122,16 +145,16 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
             kills += 1
         else:
             # on a fast machine it outruns the kills: the rest of them hit a further run
-            assert finished(run) == VIDEOS, command.output
+            assert finished(run) == size.videos, command.output
             runs.append(str(tmp_path / f"run-{len(runs)}"))
     for run in runs:
         last = Command("label", str(corpus), "--output", run, *MODEL, "--address", cluster.address)
         assert last.end(600) == 0, last.output
         assert checksums(run) == undisturbed
         counts = accounted(run)
-        assert (len(counts), set(counts.values())) == (VIDEOS, {1})
+        assert (len(counts), set(counts.values())) == (size.videos, {1})
     assert (actors, machines) == (3, 1)
-    begun, units = len(cluster.units_begun()) - before, VIDEOS * len(runs)
+    begun, units = len(cluster.units_begun()) - before, size.videos * len(runs)
     print(
         f"{kills} kills of the driver, {actors} of actors, {machines} of a machine; "
         f"{units} units, begun {begun} times: {begun - units} of them again"
@@ -142,18 +165,24 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
 
 @pytest.mark.timeout(1200)
 def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
-    corpus: Path, undisturbed: dict[str, str], cluster: Nodes, server: S3Server, proxy: FaultyProxy
+    size: Size,
+    corpus: Path,
+    undisturbed: dict[str, str],
+    cluster: Nodes,
+    server: S3Server,
+    proxy: FaultyProxy,
 ) -> None:
     """Videos and run directory on S3; 503s, cut connections, a server that dies and comes back, a driver that dies."""
-    run = f"s3://{S3_BUCKET}/kills/run"
-    (server.served / S3_BUCKET / "videos").mkdir()
+    run = f"s3://{S3_BUCKET}/kills-{size.videos}/run"
+    (server.served / S3_BUCKET / "videos").mkdir(exist_ok=True)
     for file in corpus.parent.iterdir():
         (server.served / S3_BUCKET / "videos" / file.name).write_bytes(file.read_bytes())
     table = f"s3://{S3_BUCKET}/videos/{corpus.name}"
     line = ["label", table, "--output", run, *MODEL, "--address", cluster.address]
-    proxy.rate_503, proxy.rate_cut_before_answer, proxy.rate_cut_in_body, proxy.rate_cut_upload = 0.05, 0.02, 0.02, 0.02
+    proxy.rate_503 = proxy.rate_cut_before_answer = proxy.rate_cut_in_body = 0.05
+    proxy.rate_cut_upload = 0.08  # a small corpus has few uploads
     first = Command(*line)
-    tracks = server.served / S3_BUCKET / "kills/run/tracks"
+    tracks = server.served / S3_BUCKET / f"kills-{size.videos}/run/tracks"
 
     def parts() -> int:
         return len(list(tracks.glob("part-*.parquet"))) if tracks.is_dir() else 0
@@ -170,7 +199,7 @@ def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
     # identical but for where the videos lie
     assert checksums(run)["masks"] == undisturbed["masks"]
     counts = accounted(run)
-    assert (len(counts), set(counts.values())) == (VIDEOS, {1})
+    assert (len(counts), set(counts.values())) == (size.videos, {1})
     assert "0 errors" in second.output
     print(f"requests {sum(proxy.counts.values())}, faults {dict(proxy.faults)}")
     assert set(proxy.faults) >= {"503", "cut_before_answer", "cut_in_body", "cut_upload"}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,7 @@ import ray
 
 from tests.end_to_end.conftest import SETTINGS
 from tests.support.label_runs import content, instruction, vrshq, vrshq_process, write_table
-from vrshq.cluster.ray.session import ray_session
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.settings import Settings
 
 pytestmark = pytest.mark.ray
 
@@ -61,43 +57,30 @@ def test_ray_gives_the_for_loops_tables(small_corpus: Path, loop_run: str, tmp_p
     assert not ray.is_initialized()
 
 
-@pytest.fixture(scope="module")
-def faulty_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One local Ray for the tests below, in whose actors `FAULTS` takes effect."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "sitecustomize.py").write_text(FAULTS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{site}{os.pathsep}{Path.cwd()}")
-        with ray_session(num_cpus=2, object_store_memory=100_000_000):
-            yield
-
-
-@pytest.mark.usefixtures("faulty_ray")
-def test_worker_that_dies_costs_at_most_its_unit_and_is_recorded(
-    small_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_worker_that_dies_costs_at_most_its_unit_and_is_recorded(small_corpus: Path, tmp_path: Path) -> None:
     """The actor's process ends while it decodes one video, and after it wrote the tables of another."""
     names = ["one.mp4", "dies-decoding.mp4", "dies-after-writing.mp4"]
     for name in names:
         shutil.copy(small_corpus / "one.mp4", tmp_path / name)
     table = write_table(tmp_path / "table.jsonl", [instruction(name, 0, "the block") for name in names])
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(FAULTS)
     output = str(tmp_path / "run")
-    settings = Settings.model_validate({"model": "untrained-tiny", "resources": {"attempts": 2}})
-    with caplog.at_level(logging.WARNING):
-        summary = label(table, output, settings)
-    assert (summary.incomplete, summary.stopped) == (0, None)
+    line = ["label", table, "--output", output, "--model", "untrained-tiny", "--set", "resources.attempts=2"]
+    result = vrshq_process(*line, environment={"PYTHONPATH": f"{site}{os.pathsep}{Path.cwd()}"})
+    assert result.returncode == 0, result.stderr
+    assert "its worker process died" in result.stderr
     tables = content(output)
     tracks = {row["video_id"]: row for row in tables["tracks"]}
     assert len(tables["tracks"]) == len(tracks) == 3
     assert tracks["one.mp4"]["status"] in ("ok", "empty")
     decoding = tracks["dies-decoding.mp4"]
     assert (decoding["status"], decoding["error_type"], decoding["attempts"]) == ("error", "WorkerDied", 2)
-    assert "its worker process died" in caplog.text
     assert tracks["dies-after-writing.mp4"]["status"] == tracks["one.mp4"]["status"]
     assert [row["video_id"] for row in tables["errors"]] == ["dies-decoding.mp4"]
 
 
-@pytest.mark.usefixtures("faulty_ray")
 def test_more_errors_than_allowed_is_exit_code_3_with_every_instruction_accounted_for(tmp_path: Path) -> None:
     table = write_table(tmp_path / "table.jsonl", [instruction("none.mp4", number, "it") for number in range(3)])
     (tmp_path / "settings.yaml").write_text("model: untrained-tiny\nkeyframe: {method: first}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def vrshq(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(list(arguments), ended.value.code, output.getvalue(), errors.getvalue())
 
 
-def vrshq_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+def vrshq_process(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command as a process of its own: its exit code and everything that reached its two streams."""
     command = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=variables)

@@ -1,4 +1,4 @@
-"""What each stage of a unit costs: measures the operators as an actor runs them, and prints the rows for `pipelines/label/costs.csv`.
+"""Measures the cost of each stage of a unit, as an actor runs it, and prints the rows of `pipelines/label/costs.csv`.
 
     python -m tests.benchmarks.bench_costs [--model untrained-tiny] [--device cpu|cuda] [--dtype float32]
 

@@ -88,9 +88,7 @@ def noop(units: int) -> None:
         with ray_session("local", num_cpus=4, object_store_memory=200 * MIB):
             pool = ActorPool(name="nothing", worker=NoWork, actors=actors, deadline_s=60)
             begin = time.perf_counter()
-            moments = []
-            for _ in stream_receipts(manifest, [pool], attempts=1):
-                moments.append(time.perf_counter())
+            moments = [time.perf_counter() for _ in stream_receipts(manifest, [pool], attempts=1)]
             rate = (units - 1) / (moments[-1] - moments[0])
             print(
                 f"{actors} actors: {units} units in {moments[-1] - begin:.1f} s, first after {moments[0] - begin:.1f} s, "
@@ -146,11 +144,10 @@ def store(place: str) -> str:
     """What the run's raylets say about spilling, and Ray Data about the bytes that crossed the object store."""
     logs = [*Path(place).rglob("raylet.out")]
     spilled = sum("Spilled" in line for log in logs for line in log.read_text(errors="replace").splitlines())
-    crossed = []
+    crossed: list[int] = []
     for log in Path(place).rglob("ray-data-dataset_*.log"):
-        for line in log.read_text(errors="replace").splitlines():
-            if "'bytes_outputs_of_finished_tasks'" in line:
-                crossed.append(int(line.split("'bytes_outputs_of_finished_tasks': ")[1].split(",")[0]))
+        texts = log.read_text(errors="replace").split("'bytes_outputs_of_finished_tasks': ")[1:]
+        crossed += [int(text.split(",")[0]) for text in texts]
     return f"bytes through the object store by operator {crossed}, spills {spilled}"
 
 

@@ -14,10 +14,10 @@ other, so that what disturbs the machine disturbs them alike; the best of some r
 thread. All ways must agree on every J and F, or the benchmark fails. This project's measures take a video at once, as they
 do in `vrshq evaluate`, the others a frame.
 
-"whole images" is `tests.full_image_metrics`. It and vos-benchmark are timed on decoded arrays; the column "decoding" is what
-it takes to get them from run-length codes, which is what a run's tables, a results.json and ground truth hold. This
-project's measures begin with the codes. The last table is `vrshq.pipelines.evaluate.metrics.measure` as `vrshq evaluate` calls it, A and R
-included, and what that makes of a data set's size.
+"whole images" is `tests.support.full_image_metrics`. It and vos-benchmark are timed on decoded arrays; the column "decoding"
+is the time to decode them from run-length codes, which is what a run's tables, a results.json and ground truth hold. This
+project's measures begin with the codes. The last table is `vrshq.pipelines.evaluate.metrics.measure` as `vrshq evaluate`
+calls it, A and R included, and the time that follows for a data set's size.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import multiprocessing
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def compare(size: tuple[int, int], videos: int, repetitions: int, other: VosBenc
                 if fast(video) != want:
                     raise SystemExit(f"J and F differ from those of whole images: {fast(video)}, {want}")
                 for place, call in enumerate((fast, whole_images, decoding)):
-                    sums[place] += best_of(repetitions, lambda call=call, video=video: call(video))
+                    sums[place] += best_of(repetitions, partial(call, video))
                 for pair, (j, f) in zip(video if other is not None else [], want, strict=False):
                     assert other is not None
                     seconds, *found = other(pair, repetitions, folder)
@@ -195,10 +195,14 @@ def peak(name: str, size: tuple[int, int]) -> float:
     """MiB that a way adds to a fresh process that holds a video and has done a small one."""
     from tests.benchmarks.bench_schedule import forget_peak, memory_mib
 
+    def decode_and_measure(video: list[Pair]) -> Any:
+        decoding(video)
+        return whole_images(video)
+
     ways: dict[str, Callable[[list[Pair]], Any]] = {
         "this": fast,
         "whole images": whole_images,
-        "whole images, with decoding": lambda video: (decoding(video), whole_images(video)),
+        "whole images, with decoding": decode_and_measure,
     }
     rng = np.random.default_rng(0)
     ways[name](draw(60, 80, 0.1, 2, rng))
@@ -216,7 +220,7 @@ def expressions(size: tuple[int, int], repetitions: int) -> float:
     for share in SHARES:
         pairs = draw(*size, share, VIDEO, rng)
         truth, predicted = [[pair.codes[0]] for pair in pairs], [pair.codes[1] for pair in pairs]
-        seconds += best_of(repetitions, lambda truth=truth, predicted=predicted: measure(truth, predicted, truth))
+        seconds += best_of(repetitions, partial(measure, truth, predicted, truth))
     return len(SHARES) * VIDEO / FRAMES / seconds
 
 
@@ -273,4 +277,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

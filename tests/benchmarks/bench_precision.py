@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def times() -> dict[str, tuple[float, float]]:
             features = segmenter.encode(pixels)
             pair = (
                 seconds(lambda: segmenter.encode(pixels)),
-                seconds(lambda features=features: segmenter.track(features, keyframe, recent, pointers)),
+                seconds(partial(segmenter.track, features, keyframe, recent, pointers)),
             )
             if round_number:  # the first round warms up
                 encode.append(pair[0])
@@ -72,7 +73,9 @@ def times() -> dict[str, tuple[float, float]]:
 
 def masks_of(precision: str, folder: str) -> tuple[dict[tuple[str, str, int], np.ndarray], list[int]]:
     run = str(Path(folder, precision))
-    label(str(INSTRUCTIONS), run, Settings(model="untrained-tiny", dtype=precision), use_ray=False)
+    label(
+        str(INSTRUCTIONS), run, Settings.model_validate({"model": "untrained-tiny", "dtype": precision}), use_ray=False
+    )
     directory = RunDirectory(run)
     masks = {
         (row["video_id"], row["instruction_id"], row["frame_index"]): rle.decode(

@@ -60,6 +60,7 @@ def encode(
     """Writes a clip at 25 frames per second, or with the given pts (in 1/1000 s). `rotation`: degrees counter-clockwise."""
     with av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(codec, rate=25, options={key: str(value) for key, value in options.items()})
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, width, pix_fmt, gop
         if pts is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
@@ -84,10 +85,16 @@ def remux(source: Path, path: Path, *, shift: int = 0, skip: int = 0, container:
         for position, packet in enumerate(reader.demux(video=0)):
             if packet.dts is None or position < skip:
                 continue
+            assert packet.pts is not None
             ticks = int(shift / 25 / packet.time_base)
             packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, stream
             output.mux(packet)
     return path
+
+
+def named(options: dict[str, Any]) -> dict[str, Any]:
+    """Codec options whose names Python cannot spell as keyword arguments, to be passed with `**`."""
+    return options
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,13 @@ class Kind:
 
 def h264(path: Path, **options: Any) -> Path:
     """H.264 with up to 3 B-frames and a keyframe every 12 frames, unless told otherwise."""
-    return encode(path, **({"preset": "ultrafast", "crf": 28, "bf": 3} | options))
+    chosen: dict[str, Any] = {"preset": "ultrafast", "crf": 28, "bf": 3} | options
+    return encode(path, **chosen)
 
 
 def open_gop(path: Path, **options: Any) -> Path:
     """H.264 whose keyframes are preceded by B-frames that are stored after them."""
-    return h264(path, **{"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}, **options)
+    return h264(path, **named({"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}), **options)
 
 
 def remuxed(source: Callable[[Path], Path], path: Path, **options: Any) -> Path:
@@ -119,7 +127,7 @@ def av1(path: Path) -> Path:
     """SVT-AV1 makes the calling thread a real-time one where it may, and leaves it so: all later processes would inherit it."""
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
-        return encode(path, codec="libsvtav1", preset=10, **{"svtav1-params": "lp=1"})
+        return encode(path, codec="libsvtav1", preset=10, **named({"svtav1-params": "lp=1"}))
     finally:
         os.sched_setscheduler(0, policy, parameter)
 
@@ -127,7 +135,7 @@ def av1(path: Path) -> Path:
 def hevc(path: Path, open_groups: bool) -> Path:
     """HEVC with 4 B-frames."""
     params = f"bframes=4:b-adapt=0:log-level=none:pools=1:frame-threads=1:scenecut=0:open-gop={int(open_groups)}"
-    return encode(path, "libx265", preset="ultrafast", **{"x265-params": params})
+    return encode(path, "libx265", preset="ultrafast", **named({"x265-params": params}))
 
 
 HIDING = {"avoid_negative_ts": "disabled"}  # frames before time 0 end up outside the edit list
@@ -136,12 +144,14 @@ GOOD: dict[str, Kind] = {
     "h264 mp4": Kind(partial(h264, bf=0)),
     "h264 mp4 b-frames": Kind(h264),
     "h264 mp4 open gop": Kind(open_gop),
-    "h264 mp4 intra refresh": Kind(partial(h264, bf=0, **{"x264-params": "intra-refresh=1"})),
-    "h264 mp4 interlaced": Kind(partial(h264, **{"x264-params": "interlaced=1"})),
+    "h264 mp4 intra refresh": Kind(partial(h264, bf=0, **named({"x264-params": "intra-refresh=1"}))),
+    "h264 mp4 interlaced": Kind(partial(h264, **named({"x264-params": "interlaced=1"}))),
     "h264 mp4 variable rate": Kind(partial(h264, pts=[n * 33 + 700 * (n > 20) + n % 3 * 5 for n in range(60)])),
     "h264 mp4 start at 3 s": Kind(partial(h264, pts=range(3000, 5400, 40))),
     "h264 mp4 fragments": Kind(partial(remuxed, h264, container={"movflags": "frag_keyframe+empty_moov"})),
-    "h264 mp4 gop 300": Kind(partial(h264, frames=400, gop=300, **{"x264-params": "scenecut=0"}), numbers=range(400)),
+    "h264 mp4 gop 300": Kind(
+        partial(h264, frames=400, gop=300, **named({"x264-params": "scenecut=0"})), numbers=range(400)
+    ),
     "h264 mp4 edit list": Kind(partial(remuxed, h264, shift=-13, container=HIDING), numbers=range(13, 60)),
     "h264 mp4 rotated 90": Kind(partial(h264, height=160, width=96, rotation=90)),
     "h264 mp4 rotated 180": Kind(partial(h264, rotation=180)),
@@ -160,10 +170,10 @@ GOOD: dict[str, Kind] = {
     "hevc mp4 b-frames": Kind(partial(hevc, open_groups=False)),
     "hevc mp4 open gop": Kind(partial(hevc, open_groups=True)),
     "av1 mp4": Kind(av1),
-    "vp9 webm": Kind(partial(encode, codec="libvpx-vp9", deadline="realtime", **{"cpu-used": 8}), ".webm"),
-    "vp8 webm": Kind(partial(encode, codec="libvpx", deadline="realtime", b="300k", **{"cpu-used": 8}), ".webm"),
-    "mpeg4 avi b-frames": Kind(partial(encode, codec="mpeg4", bf=2, **{"q:v": 4}), ".avi"),
-    "mpeg4 mp4": Kind(partial(encode, codec="mpeg4", **{"q:v": 4})),
+    "vp9 webm": Kind(partial(encode, codec="libvpx-vp9", deadline="realtime", **named({"cpu-used": 8})), ".webm"),
+    "vp8 webm": Kind(partial(encode, codec="libvpx", deadline="realtime", b="300k", **named({"cpu-used": 8})), ".webm"),
+    "mpeg4 avi b-frames": Kind(partial(encode, codec="mpeg4", bf=2, **named({"q:v": 4})), ".avi"),
+    "mpeg4 mp4": Kind(partial(encode, codec="mpeg4", **named({"q:v": 4}))),
     "mjpeg mov": Kind(partial(encode, codec="mjpeg", pix_fmt="yuvj420p"), ".mov"),
 }
 

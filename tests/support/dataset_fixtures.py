@@ -94,7 +94,9 @@ def write_palette(folder: Path, clip: Clip, names: Iterable[str] | None = None) 
 
 def union(clip: Clip, object_ids: Iterable[str]) -> np.ndarray:
     """The union of some objects' masks, (T, H, W) bool; nothing for no ids."""
-    return np.any([np.zeros(clip.shape, bool), *(clip.objects[object_id] for object_id in object_ids)], axis=0)
+    masks = [np.zeros(clip.shape, bool), *(clip.objects[object_id] for object_id in object_ids)]
+    joined: np.ndarray = np.any(masks, axis=0)
+    return joined
 
 
 def write_revos(root: Path, split: str = "valid", videos: Mapping[str, Clip] | None = None) -> Truth:

@@ -25,7 +25,7 @@ TABLES = {"masks": MASKS, "tracks": TRACKS, "tokens": TOKENS, "errors": ERRORS}
 MEASURED = {"seconds", "at"}
 
 
-def instruction(video: str, number: int, text: str, **extra: Any) -> dict[str, Any]:
+def instruction(video: str, number: int | str, text: str, **extra: Any) -> dict[str, Any]:
     """A row of an instruction table; `extra` holds optional columns."""
     return {"video_uri": video, "instruction_id": str(number), "text": text, **extra}
 

@@ -45,7 +45,8 @@ class Operator(Protocol):
 
     name: str
 
-    def __call__(self, batch: Batch) -> Batch: ...
+    def __call__(self, batch: Batch) -> Batch:
+        """Maps a batch to a batch with the stage's columns added."""
 
 
 class InputError(UserError, ValueError):

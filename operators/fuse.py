@@ -41,6 +41,7 @@ class Fuse:
         self.config = config
 
     def __call__(self, batch: Batch) -> Batch:
+        """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
         return map_units(self.name, batch, self._fuse, {"similarities": [], "fused": []})
 
     def _fuse(self, unit: Unit) -> Unit:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vrshq.operators.batch import Batch, Unit, map_units, open_instructions
-from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.load import shared_segmenter
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Decoded, Segmenter, fill_holes
+from vrshq.operators.models.sam2.prompting import decode_candidates
 from vrshq.operators.video.sampling import generator
 
 METHODS = ("tks", "clip", "similarity", "object_score", "random", "first", "middle")
@@ -81,6 +81,7 @@ class SelectKeyframe:
         self.segmenter = shared_segmenter(config.model, config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
+        """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
         empty: Unit = {
             "object_scores": [],
             "keyframe_index": [],
@@ -122,37 +123,3 @@ class SelectKeyframe:
             result["presence"][position] = 1 / (1 + math.exp(-float(scores.max())))
             result["keyframe_logits"][position] = rows[chosen][1]
         return {**result, "sam2_features": features}
-
-
-def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
-    """This process's SAM2 of a model, computing in `dtype` (torch's name of it); its weights are float32."""
-    segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
-    segmenter.precision = getattr(torch, dtype)
-    return segmenter
-
-
-@torch.inference_mode()
-def decode_candidates(
-    segmenter: Segmenter,
-    features: VideoFeatures,
-    candidates: list[tuple[int, int]],
-    fused: list[list[float]],
-    batch_size: int,
-    hole_area: int,
-) -> dict[tuple[int, int], tuple[float, Tensor]]:
-    """Decodes each (frame, instruction position) with the instruction's fused embedding.
-
-    Returns:
-        per candidate its object logit and its low-resolution mask logits (l, l), holes filled, on the CPU.
-    """
-    like = next(segmenter.parameters())
-    done: dict[tuple[int, int], tuple[float, Tensor]] = {}
-    ordered = sorted(candidates)  # by frame, so that a small feature cache still encodes each frame once
-    for begin in range(0, len(ordered), batch_size):
-        part = ordered[begin : begin + batch_size]
-        prompts = torch.tensor([fused[position] for _, position in part], device=like.device, dtype=like.dtype)
-        decoded: Decoded = segmenter.decode_prompt(features.get([frame for frame, _ in part]), prompts)
-        masks = fill_holes(decoded.low_res, hole_area).cpu()
-        for key, score, mask in zip(part, decoded.object_logit.tolist(), masks, strict=True):
-            done[key] = score, mask
-    return done

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
-from vrshq.operators.models.bundle import open_bundle, shared_network
-from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.clip import clip_token_ids, image_embeddings, image_text_logits, text_embeddings
+from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
-from vrshq.operators.video.prefetch import ahead
 from vrshq.operators.video.sampling import SAMPLERS, generator
 
 
@@ -49,40 +45,6 @@ class PreSampleConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
 
 
-def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
-    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video, read in batches while the last one is encoded."""
-    size = clip.config.vision_config.image_size
-    stream = iter(video.stream())
-
-    def read(_: int) -> Tensor:
-        # one full-size frame is in memory at a time
-        return torch.cat([clip_input(frame[None], size) for frame in itertools.islice(stream, batch_size)])
-
-    parts = []
-    for pixels in ahead(read, range(-(-video.num_frames // batch_size))):
-        features = clip.get_image_features(pixel_values=pixels.to(clip.device, clip.dtype)).pooler_output
-        parts.append(F.normalize(features.float(), dim=-1))
-    return torch.cat(parts)
-
-
-def text_embeddings(clip: CLIPModel, token_ids: Sequence[Sequence[int]], pad: int, batch_size: int) -> Tensor:
-    """Unit-length CLIP embeddings (E, C) float32 of texts given as token ids."""
-    parts = []
-    for begin in range(0, len(token_ids), batch_size):
-        rows = token_ids[begin : begin + batch_size]
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=clip.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=clip.device)
-        features = clip.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
-        parts.append(F.normalize(features.float(), dim=-1))
-    return torch.cat(parts)
-
-
-def image_text_logits(clip: CLIPModel, images: Tensor, texts: Tensor) -> Tensor:
-    """exp(logit scale) * cosine: (E, T) for unit-length embeddings (T, C) and (E, C)."""
-    return clip.logit_scale.float().exp() * (texts @ images.T)
-
-
 class PreSample:
     """Operator. Per unit: one CLIP image encoding of each frame of the video, one text encoding of each instruction.
 
@@ -100,6 +62,7 @@ class PreSample:
         self.clip: Any = shared_network(config.model, "clip", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
+        """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
         return map_units(self.name, batch, self._sample, {"clip_probs": [], "sampled_frames": [], "notes": []})
 
     @torch.inference_mode()
@@ -138,9 +101,3 @@ class PreSample:
         if self.config.overlong_text == "refuse":
             raise InputError(f"instruction too long for CLIP: {len(ids)} tokens; expected at most {limit}")
         return [*ids[: limit - 1], ids[-1]], f"CLIP text truncated from {len(ids)} to {limit} tokens"
-
-
-def clip_token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
-    """Token ids of a text; one that spells CLIP's own begin or end token stays text and is not read as that token."""
-    ids: list[int] = tokenizer(text, split_special_tokens=True, verbose=False).input_ids
-    return ids

@@ -197,7 +197,7 @@ def boundary(bits: np.ndarray, rows: int) -> np.ndarray:
     edges[..., :-1] |= bits[..., :-1] ^ lower[..., 1:]
     edges &= _rows(rows - 1, bits.shape[-2])
     edges[..., :-1] |= bits[..., :-1] ^ bits[..., 1:]
-    return edges
+    return np.asarray(edges)
 
 
 def dilate(bits: np.ndarray, radius: int) -> np.ndarray:

@@ -35,12 +35,9 @@ from vrshq.errors import UserError
 from vrshq.operators.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
-    from vrshq.operators.models.sam2.segmenter import Segmenter
     from vrshq.operators.models.vrs_hq.prompt import PromptTokenizer
-    from vrshq.operators.tokens import ChatUniVi
 
 FORMAT = "vrshq-bundle/1"
 DESCRIPTION = "bundle.json"
@@ -133,30 +130,6 @@ class Bundle:
         self.verify([*self.clip.glob("*.json"), *self.clip.glob("*.txt")])
         return CLIPTokenizer.from_pretrained(self.clip, local_files_only=True)
 
-    def load_language(self, device: str = "cpu", dtype: torch.dtype | None = None) -> ChatUniVi:
-        """The MLLM in evaluation mode; `dtype` default float32. Raises CheckpointError."""
-        import torch
-
-        from vrshq.operators.models import weights as checkpoint
-
-        return checkpoint.load_language(self, device, dtype or torch.float32)
-
-    def load_segmenter(self, device: str = "cpu", dtype: torch.dtype | None = None) -> Segmenter:
-        """SAM2 in evaluation mode; `dtype` default float32. Raises CheckpointError."""
-        import torch
-
-        from vrshq.operators.models import weights as checkpoint
-
-        return checkpoint.load_segmenter(self, device, dtype or torch.float32)
-
-    def load_clip(self, device: str = "cpu", dtype: torch.dtype | None = None) -> CLIPModel:
-        """The pre-sampling CLIP in evaluation mode; `dtype` default float32. Raises CheckpointError."""
-        import torch
-
-        from vrshq.operators.models import weights as checkpoint
-
-        return checkpoint.load_clip(self, device, dtype or torch.float32)
-
 
 def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = None) -> Bundle:
     """Opens a bundle by the name of a built-in one or by its local folder.
@@ -213,6 +186,7 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError where it is missing or no object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -291,18 +265,3 @@ def _checksum(path: Path) -> str:
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def shared_network(name: str, part: str, device: str, dtype: str) -> Any:
-    """One copy of a network for all operators of this process (TKS and propagation hold the same SAM2).
-
-    Args:
-        part: "language", "segmenter" or "clip".
-        dtype: torch's name of it, e.g. "float32".
-    """
-    import torch
-
-    bundle = open_bundle(name)
-    load = {"language": bundle.load_language, "segmenter": bundle.load_segmenter, "clip": bundle.load_clip}[part]
-    return load(device, getattr(torch, dtype))

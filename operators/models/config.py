@@ -56,8 +56,10 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig(VisionConfig):
-    """The MLLM's vision tower. `view`: it sees a frame's central square, as the reference has it (`centre`), or all of it
-    (`whole`): about as many patches in the frame's own aspect, with the position embeddings interpolated to their grid.
+    """The MLLM's vision tower.
+
+    `view`: the tower sees a frame's central square, as in the reference (`centre`), or the whole frame (`whole`): about
+    as many patches in the frame's own aspect, with the position embeddings interpolated to their grid.
     """
 
     view: Literal["centre", "whole"] = "centre"
@@ -99,6 +101,7 @@ class ClusteringConfig:
 
     @property
     def tokens_per_image(self) -> int:
+        """Number of tokens that stand for one frame in the prompt."""
         return sum(self.clusters)
 
 
@@ -134,9 +137,11 @@ class ModelConfig:
 
     @property
     def out_dim(self) -> int:
+        """Width of the [SEG] and [TAK] embeddings after projection: SAM2's prompt width."""
         return self.sam2.d_model
 
     def to_dict(self) -> dict[str, Any]:
+        """The sizes as plain values, as `bundle.json` holds them."""
         return asdict(self)
 
     @classmethod

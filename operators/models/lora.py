@@ -93,7 +93,9 @@ class AdapterConfig:
         return cls(path, rank, alpha / rank, () if partial else tuple(map(str, targets or ())))
 
     def targets(self, weight: str) -> bool:
-        """Whether the adapter must have factors for this weight. Only asked of the LLaMA: bare names such as `q_proj` fit
+        """Whether the adapter must have factors for this weight.
+
+        Only the LLaMA's weights are asked: bare names such as `q_proj` fit
         layers of the other networks too, which training leaves alone.
         """
         module = f".{weight.removesuffix('.weight')}"

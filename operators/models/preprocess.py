@@ -1,5 +1,7 @@
-"""The three model inputs that are made from a video frame: SAM2's square, and CLIP's centre crop in two sizes, of which the
-MLLM's tower may have the whole frame instead.
+"""The three model inputs that are made from a video frame.
+
+SAM2 takes a padded square. The pre-sampling CLIP takes a centre crop. The MLLM's tower takes a centre crop of another size,
+or the whole frame.
 
 Resizing is Pillow's on uint8, as in the reference, because its filters antialias; one frame is worked on at a time.
 """

@@ -22,49 +22,17 @@ from typing import Literal, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import CLIPConfig as HfClipConfig
 from transformers import CLIPModel
 
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError
-from vrshq.operators.models.config import ClipConfig, ModelConfig
+from vrshq.operators.models.clip import clip_config
+from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.lora import AdapterConfig, LowRank, factor, pair, unwrapped
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.tokens import ChatUniVi
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
 
 Part = Literal["language", "segmenter", "clip"]
 Network = TypeVar("Network", bound=nn.Module)
-
-
-def load_language(bundle: Bundle, device: str, dtype: torch.dtype) -> ChatUniVi:
-    """The MLLM: vision tower, clustering, projector, LLaMA, and the read-out of [SEG] and [TAK]."""
-    return _load(bundle, "language", lambda: ChatUniVi(bundle.model), device, dtype)
-
-
-def load_segmenter(bundle: Bundle, device: str, dtype: torch.dtype) -> Segmenter:
-    """SAM 2.0 with an embedding as its prompt."""
-    return _load(bundle, "segmenter", lambda: Segmenter(bundle.model.sam2), device, dtype)
-
-
-def load_clip(bundle: Bundle, device: str, dtype: torch.dtype) -> CLIPModel:
-    """The CLIP of pre-sampling."""
-    return _load(bundle, "clip", lambda: CLIPModel(clip_config(bundle.model.clip)), device, dtype)
-
-
-def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str, dtype: torch.dtype) -> Network:
-    if bundle.seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(bundle.seed)
-            network = build()
-            if isinstance(network, Segmenter):
-                make_untrained_masks_vary(network)
-        return network.to(device=device, dtype=dtype).eval()
-    checkpoint = open_checkpoint(bundle)
-    checkpoint.check(bundle.model)
-    bundle.verify(checkpoint.files_of(part))
-    with parameters_on_meta():
-        network = build()
-    fill(network, part, checkpoint, device, dtype)
-    return network.to(device).eval()
 
 
 @dataclass(frozen=True)
@@ -241,7 +209,7 @@ def unused(name: str) -> str | None:
     return next((reason for suffix, reason in DERIVED.items() if name.endswith(suffix)), None)
 
 
-def place(name: str) -> tuple[Part, str] | str:
+def split_name(name: str) -> tuple[Part, str] | str:
     """Where a checkpoint tensor belongs: (part, parameter name inside it), or why it is not used.
 
     Raises:
@@ -256,7 +224,7 @@ def place(name: str) -> tuple[Part, str] | str:
 
 
 def published_name(part: Part, inside: str) -> str:
-    """The inverse of `place`: what a checkpoint calls the parameter `inside` a part of the model."""
+    """The inverse of `split_name`: what a checkpoint calls the parameter `inside` a part of the model."""
     for prefix, owner, start in _PLACES:
         if owner == part and inside.startswith(start):
             return prefix + inside.removeprefix(start)
@@ -264,7 +232,7 @@ def published_name(part: Part, inside: str) -> str:
 
 
 def _part(name: str) -> Part | None:
-    target = place(name)
+    target = split_name(name)
     return None if isinstance(target, str) else target[0]
 
 
@@ -287,7 +255,7 @@ def layout(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 def fill(network: nn.Module, part: Part, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
     """Puts the tensors of a checkpoint (checked before) into the parameters and buffers of one part of the model."""
     for name in list(checkpoint.tensors):
-        target = place(name)
+        target = split_name(name)
         if isinstance(target, str) or target[0] != part:
             continue
         owner, _, leaf = target[1].rpartition(".")
@@ -357,37 +325,3 @@ def parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
-def clip_config(config: ClipConfig) -> HfClipConfig:
-    """Transformers' configuration of the pre-sampling CLIP."""
-    text = config.text
-    return HfClipConfig(
-        projection_dim=config.projection_dim,
-        vision_config=config.vision.to_transformers(),
-        text_config={
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.intermediate_size,
-            "num_hidden_layers": text.num_layers,
-            "num_attention_heads": text.num_heads,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.max_positions,
-            "layer_norm_eps": text.layer_norm_eps,
-            "bos_token_id": 0,
-            "pad_token_id": 1,
-            "eos_token_id": text.eos_token_id,
-            "hidden_act": "quick_gelu",
-        },
-    )
-
-
-@torch.no_grad()
-def make_untrained_masks_vary(network: Segmenter) -> None:
-    """Spreads the outputs of untrained weights, whose masks would all be gated away, or nearly empty, or nearly full."""
-    decoder = network.sam_mask_decoder
-    decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
-    for mlp in decoder.output_hypernetworks_mlps:
-        bias = mlp.layers[-1].bias.normal_()
-        bias.sub_(bias.mean())
-    for convolution in (decoder.conv_s0, decoder.conv_s1):
-        convolution.weight.mul_(10)

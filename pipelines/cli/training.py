@@ -36,9 +36,7 @@ def synth(
 
     settings = load_config(config, set_ or [])
     say(f"{videos} videos of seed {seed} into {output}")
-    done = run_synth(
-        output, videos=videos, seed=seed, split=split, form=form, config=settings, where=Where(address)
-    )
+    done = run_synth(output, videos=videos, seed=seed, split=split, form=form, config=settings, where=Where(address))
     made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
     kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
     say(f"{made}; instructions: {kinds}; checksum {done.checksum}")

@@ -239,6 +239,7 @@ class RestWorker:
         self.worker = UnitWorker(**worker)
 
     def __call__(self, units: pa.Table) -> pa.Table:
+        """Fills in the stored tokens and runs the remaining stages on the units."""
         return self.worker(pa.Table.from_pylist([self._filled(unit) for unit in units.to_pylist()], schema=WIRE))
 
     def _filled(self, unit: dict[str, Any]) -> dict[str, Any]:

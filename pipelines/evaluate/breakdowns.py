@@ -123,8 +123,9 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
-    """J, F and JF (not rounded, a missing answer as 0) of the expressions with a target, by kind, what they ask by, source,
-    length, motion.
+    """J, F and JF of the expressions with a target, by kind, attribute asked, source, length and motion.
+
+    Values are not rounded. A missing answer counts as 0.
     """
     target = (columns["kind"] != "no-target") & (columns["status"] != "no-truth")
     keys: dict[str, Callable[[int], str | None]] = {

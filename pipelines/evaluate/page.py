@@ -19,7 +19,7 @@ def _values(part: Section) -> dict[str, Any]:
     return {
         "title": one_line(part.title),
         "lines": [one_line(line) for line in part.lines],
-        "figure": part.figure,
+        "figure": part.figure or "",
         "head": [one_line(cell) for cell in part.head],
         "column_classes": ["number" if is_number_column(part, place) else "text" for place in range(len(part.head))],
         "rows": [

@@ -101,6 +101,7 @@ class RunPredictions(Predictions):
                 self.tracks.setdefault(track["video_id"], []).append(track)
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        """The predictions for each expression of a video; None where the video has none."""
         tracks = self.tracks.get(video.video_id)
         if not tracks:
             return None
@@ -140,6 +141,7 @@ class PngTree(Predictions):
         self.folder = folder if inner.is_empty() else inner
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        """The predictions for each expression of a video; None where the video has none."""
         try:
             names = set(self.folder.list(video.video_id))
         except ValueError:  # an id that is no name inside a folder
@@ -185,6 +187,7 @@ class PaletteTree(Predictions):
         self.uri, self.folder = uri, Folder(uri)
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        """The predictions for each expression of a video; None where the video has none."""
         images: dict[int, list[np.ndarray | None]] = {}
         found = {}
         for expression in video.expressions:
@@ -224,6 +227,7 @@ class ResultsJson(Predictions):
         self.videos: dict[str, Any] = content
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
+        """The predictions for each expression of a video; None where the video has none."""
         expressions = self.videos.get(video.video_id)
         if not isinstance(expressions, dict):
             return None

@@ -29,7 +29,7 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     marked: frozenset[int] = frozenset()
-    figure: Markup = Markup("")
+    figure: Markup | None = None
 
 
 def is_number_column(part: Section, place: int) -> bool:

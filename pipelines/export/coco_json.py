@@ -61,7 +61,9 @@ def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:
 
 
 def write_revos(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
-    """`results.json` with `{video: {instruction: {"prediction_masks": [RLE per frame]}}}`, as Sa2VA's evaluators read it;
+    """The exports `results.json` and ReVOS's layout.
+
+    `results.json` with `{video: {instruction: {"prediction_masks": [RLE per frame]}}}`, as Sa2VA's evaluators read it;
     `meta_expressions_train_.json` and `mask_dict.json`, the run as a data set in ReVOS's layout, without `type_id`.
 
     Holds one video's masks.

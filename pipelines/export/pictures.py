@@ -29,8 +29,8 @@ def palette_png(ids: np.ndarray) -> bytes:
 
 def voc_palette() -> list[int]:
     """768 values: colour i takes its bits, three at a time, to the high ends of red, green and blue (VOC's devkit)."""
-    palette = []
-    for index in range(256):
-        for channel in range(3):
-            palette.append(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)))
-    return palette
+    return [
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
+        for index in range(256)
+        for channel in range(3)
+    ]

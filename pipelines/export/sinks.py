@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self
 class Sink(Protocol):
     """Takes files by their relative path."""
 
-    def write(self, name: str, data: bytes) -> None: ...
+    def write(self, name: str, data: bytes) -> None:
+        """Writes one file under a name relative to the export's root."""
 
 
 class FolderSink:
@@ -23,6 +24,7 @@ class FolderSink:
         self.folder = folder
 
     def write(self, name: str, data: bytes) -> None:
+        """Writes one file under a name relative to the export's root."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -35,6 +37,7 @@ class ZipSink:
         self.zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
 
     def write(self, name: str, data: bytes) -> None:
+        """Writes one file under a name relative to the export's root."""
         entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
         entry.create_system = 3  # Unix
         entry.external_attr = 0o644 << 16

@@ -1,4 +1,4 @@
-"""`vrshq compact`: the parts of a run, one a unit, merged into files of a size that query engines like."""
+"""`vrshq compact`: merges the parts of a run, one per unit, into files of a size that suits query engines."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 
 
 def compact(run_uri: str) -> dict[str, tuple[int, int]]:
-    """Merges the parts of finished units without errors; nothing else may write into the run meanwhile.
+    """Merges the parts of finished units without errors. No other command may write into the run meanwhile.
 
-    While units are missing, what is too little for a file of the usual size stays as it is.
+    While units are missing, parts that do not fill a file of the usual size are left unmerged.
 
     Returns:
-        for each table, how many parts were merged, into how many files.
+        (number of merged parts, number of files), by table.
 
     Raises:
-        InUseError: another command works on the run. StorageNotFoundError: it has no manifest. StorageError.
+        InUseError: another command works on the run.
+        StorageNotFoundError: the run has no manifest.
+        StorageError: the run cannot be read or written.
     """
     run = RunDirectory(run_uri)
     unit_ids = run.read_manifest()["unit_id"].to_pylist()

@@ -1,12 +1,12 @@
-"""What a unit costs in each stage: measured in this run already, or in the table that comes with the package.
+"""The cost of a unit in each stage: measured earlier in the same run, or taken from the package's table.
 
 `costs.csv` has a row for each stage of a model on a device in a dtype: seconds of one actor,
 
     unit + frame * T + instruction * E + frame_instruction * T * E
 
 for a video of T frames with E instructions, fitted to measurements with the default settings. `decode` is opening a
-video and reading all of its frames once; the other stages find their frames in the actor's cache. Its rows are what
-`python -m tests.benchmarks.bench_costs` prints; `measured` says on what.
+video and reading all of its frames once; the other stages find their frames in the actor's cache.
+`python -m tests.benchmarks.bench_costs` prints the rows; the column `measured` names the machine.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from vrshq.pipelines.label.worker import NEED_PIXELS
 
 TABLE = Path(__file__).with_name("costs.csv")
 TERMS = ("unit", "frame", "instruction", "frame_instruction")
-# Videos are not opened before the run, so where none of them is done their length is taken to be this.
+# Assumed number of frames of a video, until enough videos of the run are done: videos are not opened before the run.
 ASSUMED_FRAMES = 100
-# Units of a run that say more about the rest of it than the table does.
+# Number of finished units from which the run's own measurements replace the table.
 ENOUGH_UNITS = 16
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a unit is expected to take.
+    """The expected cost of a unit.
 
     Attributes:
-        seconds: of one actor by stage; `decode` is due in each pool that needs pixels.
-        frames: of a video on average; known: whether from videos of this run, rather than assumed.
-        source: where the seconds come from, in words.
+        seconds: seconds of one actor, by stage; `decode` counts in each pool that needs pixels.
+        frames: average number of frames of a video.
+        known: whether `frames` comes from videos of this run; False: it is assumed.
+        source: the origin of the seconds, in words.
     """
 
     seconds: Mapping[str, float]
@@ -44,7 +45,7 @@ class Estimate:
     source: str
 
     def of_pool(self, operators: Sequence[str]) -> float:
-        """Seconds of a unit in an actor with the given operators."""
+        """Seconds that an actor with the given operators needs for a unit."""
         own = sum(self.seconds[operator] for operator in operators)
         return own + self.seconds["decode"] if NEED_PIXELS & set(operators) else own
 
@@ -52,12 +53,14 @@ class Estimate:
 def estimate(
     model: str, device: str, dtype: str, instructions: float, commands: Sequence[Mapping[str, Any]] = ()
 ) -> Estimate | None:
-    """What a unit takes, or None if it was never measured.
+    """The expected cost of a unit, or None if it was never measured.
 
     Args:
-        model: the bundle's name. device, dtype: torch's names.
-        instructions: of a unit on average.
-        commands: what `stats.json` says of the run's earlier commands.
+        model: name of the bundle.
+        device: torch's name of the device.
+        dtype: torch's name of the type.
+        instructions: average number of instructions of a unit.
+        commands: the entries of the run's earlier commands in `stats.json`.
     """
     done = [command for command in commands if command["counts"].get("units")]
     units = sum(command["counts"]["units"] for command in done)
@@ -78,13 +81,13 @@ def estimate(
 
 
 def _seconds(command: Mapping[str, Any], stage: str) -> float:
-    """A stage's seconds in an earlier command, for one pool where each of several has the stage."""
+    """A stage's seconds in an earlier command; those of `decode` are divided by the number of pools that decode."""
     pools = sum(bool(NEED_PIXELS & set(operators)) for operators in command["pools"]) if stage == "decode" else 1
     return float(command["seconds_by_stage"][stage]) / max(1, pools)
 
 
 def _table() -> dict[tuple[str, str, str], dict[str, dict[str, str]]]:
-    """The rows by (model, device, dtype) and stage."""
+    """The rows of `costs.csv`, by (model, device, dtype) and stage."""
     found: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

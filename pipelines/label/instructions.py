@@ -1,10 +1,10 @@
-"""The instruction table: reading and checking it, and cutting it into the manifest's units.
+"""The instruction table: read, checked, and divided into the manifest's units.
 
 The columns that vrshq knows are `video_uri`, `instruction_id`, `text` and, if given, `video_id`. All others are *carried*:
 they travel through the run as one JSON string per instruction and come out again as columns of `tracks/`.
 
-A table with a mistake in it is refused before anything starts, in one line that names the item. What a *text* says is
-never a mistake: empty, endless, HTML or a path, it is data.
+A table with a mistake is refused before work starts, in one line that names the item. The content of a *text* is never
+a mistake: an empty text, a very long one, HTML or a path is data.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REQUIRED_COLUMNS = ("video_uri", "instruction_id", "text")
 # Rows turned into Python objects at a time: bounds the memory of a table of millions.
 SLICE_ROWS = 50_000
 
-# One JSON text for one value; what it is hashed and stored with must never change.
+# One JSON text per value. Unit ids are hashes of such texts, so this must never change.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -44,7 +44,7 @@ class InstructionTableError(UserError, ValueError):
 
 
 def read_instructions(uri: str) -> pa.Table:
-    """The instruction table at `uri`, checked and in one form whatever its format.
+    """The instruction table at `uri`, checked, in the same form for all formats.
 
     Args:
         uri: a `.parquet`, `.jsonl`, `.ndjson` or `.csv` file, local or remote.
@@ -56,9 +56,9 @@ def read_instructions(uri: str) -> pa.Table:
         values of several types becomes their JSON.
 
     Raises:
-        InstructionTableError: the file cannot be read or is no table, a column is missing, doubled or named like a column
-            of `tracks/`, an id or uri is null or empty, a (video_id, instruction_id) comes twice, a video_id has two uris,
-            or there is no row. Rows count from 1, without the header.
+        InstructionTableError: the file cannot be read or is no table; a column is missing, doubled or named like a column
+            of `tracks/`; an id or uri is null or empty; a (video_id, instruction_id) occurs twice; a video_id has two
+            uris; or the table has no row. Rows count from 1, without the header.
     """
     suffix = Path(uri).suffix.lower()
     if suffix not in _READERS:
@@ -79,17 +79,17 @@ def read_instructions(uri: str) -> pa.Table:
 
 
 def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_instructions_per_unit: int) -> pa.Table:
-    """The units of a table from `read_instructions`: each one video with up to N of its instructions.
+    """The units of a table from `read_instructions`. A unit is one video with up to N of its instructions.
 
     Args:
         table: rows in any order; the manifest does not depend on it.
-        videos_root: what relative video uris resolve against; None for `base`.
+        videos_root: root of relative video uris; None for `base`.
         base: the folder of the instruction table.
         max_instructions_per_unit: N, at least 1.
 
     Returns:
-        `vrshq.pipelines.label.schema.MANIFEST`, ordered by video_id and then instruction_id, both in plain string order (by UTF-8
-        bytes, so "10" comes before "2"). `unit_id` is 16 hex digits of the SHA-256 of the video_id and the
+        `vrshq.pipelines.label.schema.MANIFEST`, ordered by video_id and then instruction_id, both in plain string order
+        (by UTF-8 bytes, so "10" comes before "2"). `unit_id` is 16 hex digits of the SHA-256 of the video_id and the
         (instruction_id, text) pairs; neither uris nor carried columns enter it.
 
     Raises:
@@ -111,8 +111,9 @@ def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_i
 
 
 def carried_schema(table: pa.Table) -> pa.Schema:
-    """The fields of `tracks/` that hold the table's other columns: bool, int, float, string and lists of those keep their
-    type, all others become string.
+    """The fields of `tracks/` for the table's other columns.
+
+    The types bool, int, float, string and lists of those are kept; all others become string.
 
     Raises:
         InstructionTableError: a column named like one of `vrshq.pipelines.label.schema.TRACKS`.
@@ -145,13 +146,13 @@ def _read_csv(data: bytes) -> pa.Table:
         raise InstructionTableError("the table is empty")
     with pa.csv.open_csv(io.BytesIO(data), read, parse) as head:
         names = head.schema.names
-    # Typed as strings by hand: inference would turn the id "007" into 7, and the text "NA" into null.
+    # All columns are declared strings: inference would turn the id "007" into 7, and the text "NA" into null.
     convert = pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
     return pa.csv.read_csv(io.BytesIO(data), read, parse, convert)
 
 
 def _read_jsonl(data: bytes) -> pa.Table:
-    # By hand, because Arrow's reader turns date-like texts into timestamps and refuses ids of mixed types.
+    # Not with Arrow's reader: it turns date-like texts into timestamps and refuses ids of mixed types.
     columns: dict[str, list[Any]] = {}
     count = 0
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="\n"), start=1):
@@ -179,8 +180,10 @@ _READERS: dict[str, Callable[[bytes], pa.Table]] = {
 
 
 def _json_array(values: list[Any]) -> pa.Array:
-    """Values of one simple type as that type; others as strings (JSON of what is not a string): objects, because Arrow
-    would give them all each other's keys, values of several types, and numbers too big for Arrow.
+    """Values of one simple type as an array of that type; all others as an array of strings.
+
+    Values that are not strings become their JSON. This concerns objects (Arrow would give each of them the keys of all),
+    values of several types, and numbers too big for Arrow.
     """
     try:
         array = pa.array(values)
@@ -196,18 +199,18 @@ def _json_string(value: Any) -> str | None:
 
 
 def _encodable(text: str | None) -> str | None:
-    """The text with half surrogate pairs, which JSON can spell but UTF-8 cannot, replaced."""
+    """The text with lone surrogates replaced, which JSON can spell but UTF-8 cannot encode."""
     return text and text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _checked(table: pa.Table) -> pa.Table:
-    """The table in `read_instructions`' form; raises what is wrong with it."""
+    """The table in the form of `read_instructions`; raises InstructionTableError for its first mistake."""
     names = table.column_names
     if table.num_rows == 0:
         raise InstructionTableError("the table is empty")
     for name in names:
         if names.count(name) > 1:
-            raise InstructionTableError(f"column {name!r} comes {names.count(name)} times")
+            raise InstructionTableError(f"column {name!r} occurs {names.count(name)} times")
     for name in REQUIRED_COLUMNS:
         if name not in names:
             raise InstructionTableError(f"column {name!r} is missing; found {', '.join(map(repr, names))}")
@@ -239,7 +242,7 @@ def _string_column(table: pa.Table, name: str, *, numbers: bool = True) -> pa.Ch
 
 
 def _check_unique(known: pa.Table) -> None:
-    """Raises for a (video_id, instruction_id) that comes twice and for a video_id with two uris."""
+    """Raises InstructionTableError for a (video_id, instruction_id) that occurs twice, and for a video_id with two uris."""
     rows = known.select(["video_id", "video_uri", "instruction_id"]).append_column(
         "row", pa.array(range(known.num_rows))
     )
@@ -266,7 +269,7 @@ def _check_unique(known: pa.Table) -> None:
 
 
 def _earliest(groups: pa.Table, *columns: str) -> list[Any]:
-    """`row_min` and the columns of the group that begins first."""
+    """`row_min` and the given columns of the group with the smallest `row_min`."""
     group = groups.sort_by("row_min").slice(0, 1)
     return [group[column][0].as_py() for column in ("row_min", *columns)]
 
@@ -277,11 +280,12 @@ def _unit_starts(video_ids: pa.ChunkedArray, size: int) -> np.ndarray:
     rows = np.arange(len(codes))
     video_starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
     within = rows - np.repeat(video_starts, np.diff(np.r_[video_starts, len(codes)]))
-    return rows[within % size == 0]
+    starts: np.ndarray = rows[within % size == 0]
+    return starts
 
 
 def _slices(starts: np.ndarray, num_rows: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Whole units, about `SLICE_ROWS` rows at a time: the first row, the row after the last, the units' first rows."""
+    """Slices of whole units, of about `SLICE_ROWS` rows: (first row, row after the last, first rows of the units)."""
     begin = 0
     while begin < len(starts):
         end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + SLICE_ROWS)))
@@ -291,7 +295,7 @@ def _slices(starts: np.ndarray, num_rows: int) -> Iterator[tuple[int, int, np.nd
 
 
 def _units(rows: pa.Table, starts: np.ndarray, root: str) -> pa.RecordBatch:
-    """The manifest of sorted rows that the units cut at `starts`."""
+    """The manifest of sorted rows, whose units begin at `starts`."""
     ends = [*starts[1:].tolist(), rows.num_rows]
     offsets = pa.array([0, *ends], pa.int32())
     videos = rows.select(["video_id", "video_uri"]).take(pa.array(starts)).to_pydict()
@@ -312,7 +316,7 @@ def _unit_id(video_id: str, instruction_ids: list[str], texts: list[str]) -> str
 
 
 def _carried(rows: pa.Table) -> list[str]:
-    """One JSON object per row with its unknown columns."""
+    """One JSON object per row, with the columns that vrshq does not know."""
     names = [name for name in rows.column_names if name not in KNOWN_COLUMNS]
     if not names:
         return ["{}"] * rows.num_rows
@@ -321,13 +325,13 @@ def _carried(rows: pa.Table) -> list[str]:
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times and decimals as Arrow prints them: Python's own types would lose nanoseconds."""
+    """Times and decimals as Arrow prints them, because Python's types would lose nanoseconds."""
     exact = pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type)
     return column.cast(pa.string()) if exact else column
 
 
 def _jsonable(value: Any) -> Any:
-    """The value as strict JSON can hold it; what JSON has no type for becomes a string."""
+    """The value in types of strict JSON; a value of another type becomes a string."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -360,15 +364,16 @@ def _carried_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_scalar(kind: pa.DataType) -> bool:
-    return pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_string(kind)
+    types = pa.types
+    return bool(types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or _is_string(kind))
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _short(text: str) -> str:
-    """The text quoted, on one line and at most 80 characters of it."""
+    """The text quoted, on one line, cut to 80 characters."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 

@@ -18,12 +18,15 @@ def tracks_schema(carried: pa.Schema) -> pa.Schema:
 
 
 def unit_tables(unit: Unit, carried: pa.Schema, attempts: int = 1) -> dict[str, pa.Table]:
-    """All rows of one unit, whatever happened to it: exactly one of `tracks` per instruction.
+    """All rows of one unit, whether it succeeded or failed: exactly one row of `tracks` per instruction.
 
     Args:
         unit: the columns of `vrshq.operators.batch` and of every operator that ran; missing ones are null in `tracks`.
         carried: types of the instruction table's other columns.
-        attempts: how many times the unit was begun.
+        attempts: number of attempts at the unit.
+
+    Returns:
+        The tables `masks`, `tokens`, `errors` and `tracks`, by name.
     """
     positions = range(len(unit["texts"]))
     answered = [position for position in positions if unit["errors"][position] is None]

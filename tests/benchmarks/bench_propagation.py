@@ -31,11 +31,13 @@ from torch.profiler import ProfilerActivity, profile
 from tests.benchmarks.reference_schedule import HOLE_AREA
 from tests.support.array_video import ArrayVideo
 from vrshq.operators.masks import rle
-from vrshq.operators.models.bundle import BUNDLED, open_bundle, shared_network
+from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.bundle import BUNDLED, open_bundle
 from vrshq.operators.models.config import Sam2Config
+from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, fill_holes, to_frame_size
-from vrshq.operators.propagate import condition_all, propagate_all
+from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 
 # SAM2's own sam2_hiera_t.yaml; only the image is smaller: 512 instead of 1024 pixels.
 HIERA_TINY = Sam2Config(
@@ -176,7 +178,7 @@ class Step:
         """The tokens that a frame attends to, joined from single memories: copies only."""
         maps = [memory.flatten(2).permute(2, 0, 1) for memory in (self.keyframe.features, *self.recent)]
         stacked = torch.stack([self.keyframe.pointer, *self.pointers])
-        split = stacked.unflatten(-1, (-1, self.segmenter.mem_dim)).permute(0, 2, 1, 3).flatten(0, 1)
+        split = stacked.reshape(*stacked.shape[:-1], -1, self.segmenter.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         return torch.cat([*maps, split]), len(split)
 
     def memory_attention(self) -> Any:

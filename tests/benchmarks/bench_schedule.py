@@ -42,12 +42,12 @@ from tests.benchmarks.reference_schedule import (
 )
 from tests.support.array_video import ArrayVideo, unit_batch
 from vrshq.operators.batch import Unit, run_operators
-from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.clip import image_embeddings
+from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.preprocess import sam2_input, tower_input
 from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.tracking import condition_all
 from vrshq.operators.models.vrs_hq.prompt import normalize
-from vrshq.operators.presample import image_embeddings
-from vrshq.operators.propagate import condition_all
 
 MAX_SUFFIXES = 8  # `TokensConfig.max_suffixes`
 

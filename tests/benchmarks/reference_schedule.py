@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from tests.support.array_video import unit_batch
 from vrshq.operators.batch import Batch, Operator
 from vrshq.operators.fuse import Fuse, FuseConfig, fuse, similarities
-from vrshq.operators.keyframe import KeyframeConfig, SelectKeyframe, choose, decode_candidates
+from vrshq.operators.keyframe import KeyframeConfig, SelectKeyframe, choose
 from vrshq.operators.masks import rle
-from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.preprocess import tower_input
 from vrshq.operators.models.sam2.features import Frames, VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Segmenter, fill_holes, to_frame_size
+from vrshq.operators.models.sam2.prompting import decode_candidates
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
+from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.presample import PreSample, PreSampleConfig
-from vrshq.operators.propagate import Propagate, PropagateConfig, condition_all, propagate_all
+from vrshq.operators.propagate import Propagate, PropagateConfig
 from vrshq.operators.tokens import Tokens, TokensConfig
 
 HOLE_AREA, ALPHA = 8, 0.1
@@ -172,6 +175,7 @@ class ReferenceSchedule:
                 for item in step:
                     filled = fill_holes(item.low_res[None], HOLE_AREA)[0]
                     rows[start + item.frame] = filled, item.object_logit
+        assert mask is not None
         if not ends:  # the published code resets and enters the mask once more, without any effect
             condition_all(self.segmenter, state, {0: key}, {0: mask}, HOLE_AREA)
         return rows, state.resized_hw

@@ -31,9 +31,12 @@ from tests.support.clips import (
 )
 from tests.support.paths import SHARED
 from vrshq.operators.batch import InputError, new_batch
-from vrshq.operators.decode import Decode, DecodeConfig, Video, close_videos, open_video, probe
-from vrshq.operators.video import readers as video_readers
-from vrshq.operators.video.files import inspect_video
+from vrshq.operators.decode import Decode, close_videos
+from vrshq.operators.video.decord_reader import DecordReader
+from vrshq.operators.video.files import DecodeConfig, inspect_video
+from vrshq.operators.video.pyav_reader import PyavReader
+from vrshq.operators.video.reader import FrameCache, ReaderError
+from vrshq.operators.video.video import Video, open_video, probe
 
 NO_CACHE = DecodeConfig(frame_cache_bytes=0)
 VIDEOS = SHARED / "videos"
@@ -107,7 +110,7 @@ def test_decord_reads_where_it_is_right_and_pyav_elsewhere(kind: str, reader: st
 
 
 def test_table_of_the_index_contract_has_no_wrong_frame(clips: dict[str, Path]) -> None:
-    """Shown by `pytest tests/operators/test_decode.py -k table -s`, and by `python -m tests.clips`."""
+    """Shown by `pytest tests/operators/test_decode.py -k table -s`, and by `python -m tests.support.clips`."""
     table = contract_table(clips)
     print("\n" + table)
     column = table.index("wrong")
@@ -148,7 +151,8 @@ def test_stream_of_a_part_yields_that_part(clip: Path) -> None:
 def test_probe_tells_size_and_length_without_opening(clips: dict[str, Path]) -> None:
     info = probe(str(clips["h264 mp4 rotated 90"]))
     assert (info.num_frames, info.height, info.width, info.rotation) == (60, 96, 160, 90)
-    assert (info.codec, info.duration_s) == ("h264", pytest.approx(2.4))
+    assert info.codec == "h264"
+    assert info.duration_s == pytest.approx(2.4)
     assert probe(str(clips["av1 mp4"])).codec == "av1"
     # packets say which frames an edit list hides
     assert probe(str(clips["h264 mp4 edit list"])).num_frames == 47
@@ -158,20 +162,20 @@ def test_decord_failing_in_the_middle_is_replaced_by_pyav(clip: Path, monkeypatc
     with open_video(str(clip), NO_CACHE) as video:
         assert video.reader == "decord"
         assert codes(video.frames(range(20))) == list(range(20))
-        monkeypatch.setattr(video_readers.DecordReader, "read", fail)
+        monkeypatch.setattr(DecordReader, "read", fail)
         assert codes(video.frames(range(60))) == list(range(60))
         assert (video.reader, video.reader_reason) == ("pyav", "decord fails: for a test")
 
 
 def fail(*_: object) -> np.ndarray:
-    raise video_readers.ReaderError("for a test")
+    raise ReaderError("for a test")
 
 
 def test_a_seek_that_goes_wrong_is_noticed(clips: dict[str, Path]) -> None:
     """PyAV's frames after a seek must be the ones that the full decode saw at these indices."""
     path = clips["h264 avi b-frames"].parent / "h264_ts_b-frames.ts"
     info, packets = inspect_video(path, NO_CACHE)
-    reader = video_readers.PyavReader(path, info, packets, NO_CACHE, video_readers.FrameCache(0))
+    reader = PyavReader(path, info, packets, NO_CACHE, FrameCache(0))
     reader._times = [reader._times[-1]] * 60  # every seek goes to the end
     assert [read_code(reader.read(index)) for index in (40, 30, 50, 10)] == [40, 30, 50, 10]
     assert not reader._seekable
@@ -214,7 +218,7 @@ def test_decord_holds_a_few_frames_of_a_video_of_any_length(tmp_path: Path) -> N
         config = DecodeConfig(frame_cache_bytes=0, decord_bytes=most)
         with open_video(str(h264(tmp_path / "clip.mp4", frames=total)), config) as video:
             reader = video._reader
-            assert isinstance(reader, video_readers.DecordReader)
+            assert isinstance(reader, DecordReader)
             for number, frame in enumerate(video.stream()):
                 assert read_code(frame) == number
                 assert len(reader._held) <= 24

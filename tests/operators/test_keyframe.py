@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from vrshq.operators.fuse import fuse, similarities
 from vrshq.operators.keyframe import METHODS, KeyframeConfig, choose, tks_scores
-from vrshq.operators.models.sam2.segmenter import fill_holes
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.video.prefetch import ahead
 from vrshq.operators.video.sampling import generator
 
@@ -32,7 +33,8 @@ def chosen(method: str, *, scores: list[float], cosines: list[float], clip: list
 
 
 def test_each_method_looks_at_what_its_name_says() -> None:
-    given_scores = {"scores": [0.0, 9.0, 1.0, 0.0], "cosines": [0.9, -0.9, 0.0, 0.0], "clip": [0.1, 0.1, 0.1, 0.7]}
+    given_scores: dict[str, Any] = {"scores": [0.0, 9.0, 1.0, 0.0], "cosines": [0.9, -0.9, 0.0, 0.0]}
+    given_scores["clip"] = [0.1, 0.1, 0.1, 0.7]
     got = {method: chosen(method, **given_scores) for method in METHODS if method != "random"}
     assert got == {"tks": 1, "clip": 3, "similarity": 0, "object_score": 1, "first": 0, "middle": 2}
 

@@ -37,9 +37,10 @@ from tests.support.parity import (
 from vrshq.operators.batch import Unit, new_batch, run_operators
 from vrshq.operators.decode import Decode, close_videos
 from vrshq.operators.masks import rle
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import FORMAT
-from vrshq.operators.models.sam2.segmenter import fill_holes, to_frame_size
-from vrshq.operators.propagate import condition_all, propagate_all
+from vrshq.operators.models.sam2.segmenter import to_frame_size
+from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 
 TINY = "untrained-tiny"
 TEXTS = ["the red circle", "which dog reacts first?", "something that is not there", "a ball", "who is it?"]

@@ -13,8 +13,9 @@ from tests.support.array_video import ArrayVideo, unit_batch
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import normalize
-from vrshq.operators.tokens import ChatUniVi, Tokens, TokensConfig
+from vrshq.operators.tokens import Tokens, TokensConfig
 
 TEXTS = ["the red circle", "which dog runs?", "something that is not there, " * 6, "ball", "who is it?"]
 

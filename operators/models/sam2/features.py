@@ -22,7 +22,8 @@ class Frames(Protocol):
     height: int
     width: int
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray: ...
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """The frames at the given indices: (n, H, W, 3) uint8 RGB."""
 
 
 class VideoFeatures:

@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine, apply_rotary_enc
+from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
 
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.config import Sam2Config
-
-NARROW = 32  # width of memories below which PyTorch's fused attention is the faster way on a CPU
-SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) that are worked on while they are in the processor's cache
+from vrshq.operators.models.sam2.attention import attend_to_memory
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,12 @@ class Features:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the three feature maps."""
         return sum(part.element_size() * part.nelement() for part in (self.s4, self.s8, self.s16))
 
     @staticmethod
     def concatenate(parts: Sequence[Features]) -> Features:
+        """One object with the rows of all parts, in order."""
         return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in ("s4", "s8", "s16")))
 
 
@@ -81,6 +80,7 @@ class Memory:
 
     @staticmethod
     def concatenate(parts: Sequence[Memory]) -> Memory:
+        """One object with the rows of all parts, in order."""
         return Memory(torch.cat([part.features for part in parts]), torch.cat([part.pointer for part in parts]))
 
 
@@ -91,7 +91,7 @@ class _NoPosition(nn.Module):
         return features.new_empty(0)
 
 
-class Segmenter(SAM2Base):
+class Segmenter(SAM2Base):  # type: ignore[misc]
     """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
 
     `precision` is the type that matrix products and convolutions are computed in. `gate_masks`: whether the mask is -1024
@@ -242,7 +242,7 @@ class Segmenter(SAM2Base):
             attended = attend_to_memory(
                 self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
             )
-            backbone = attended.transpose(1, 2).unflatten(2, features.s16.shape[2:])
+            backbone = attended.transpose(1, 2).reshape(*attended.shape[:1], attended.shape[2], *features.s16.shape[2:])
             features = features.expand(len(backbone))
             decoded = self._decode(features, backbone, None)
             memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
@@ -277,6 +277,7 @@ class Segmenter(SAM2Base):
         return Decoded(low_res, object_logit[:, 0].float(), iou[:, 0].float(), pointer)
 
     def encode_mask(self, features: Features, mask: Tensor) -> Tensor:
+        """Memory features of a mask: sigmoid, scale and bias, then SAM2's memory encoder."""
         scaled = mask[:, None] * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
         encoded: Tensor = self.memory_encoder(features.s16, scaled, skip_mask_sigmoid=True)["vision_features"]
         return encoded
@@ -304,86 +305,6 @@ class Segmenter(SAM2Base):
         """The sine code of a feature map (B, c, h, h), as (1, h*h, c)."""
         code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2).to(like.dtype)
         return code
-
-
-def attend_to_memory(
-    network: MemoryAttention, image: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
-) -> Tensor:
-    """SAM2's memory attention, in evaluation, without what it repeats: equal to `network` within rounding.
-
-    What all instructions on a frame have in common, up to the first look at a memory, is computed once.
-
-    Args:
-        image: (1 or B, N, C) tokens of the frame with their position code added.
-        memory: (B, L, M), object pointers last. position: (1, L - pointers, M); pointers have none.
-
-    Returns:
-        (B, N, C).
-    """
-    for layer in network.layers:
-        image = layer._forward_sa(image, None)
-        image = image + _attend(layer.cross_attn_image, layer.norm2(image), memory, position, num_pointer_tokens)
-        image = image + layer.linear2(layer.activation(layer.linear1(layer.norm3(image))))
-    attended: Tensor = network.norm(image)
-    return attended
-
-
-def _attend(
-    attention: RoPEAttention, query: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
-) -> Tensor:
-    spatial = memory.shape[1] - num_pointer_tokens
-    queries = attention.q_proj(query)
-    keys = attention.k_proj(torch.cat([memory[:, :spatial] + position, memory[:, spatial:]], dim=1))
-    frequencies = attention.freqs_cis.to(query.device)
-    rotated, rotated_keys = apply_rotary_enc(
-        queries[:, None], keys[:, None, :spatial], freqs_cis=frequencies, repeat_freqs_k=True
-    )
-    queries = rotated[:, 0].to(keys.dtype).expand(len(memory), -1, -1)
-    keys[:, :spatial] = rotated_keys[:, 0].to(keys.dtype)
-    if keys.device.type == "cpu" and keys.dtype == torch.float32 and memory.shape[2] >= NARROW:
-        # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
-        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal, and is the faster one for narrow memories
-        attended = attention.v_proj(_weighted_memories(queries, keys, memory))
-    else:
-        attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], attention.v_proj(memory)[:, None])[
-            :, 0
-        ]
-    output: Tensor = attention.out_proj(attended)
-    return output
-
-
-def _weighted_memories(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(C)) m: (B, N, M) for queries (B, N, C), keys (B, L, C), memory (B, L, M)."""
-    rows = max(64, SCORES_AT_ONCE // keys.shape[1])
-    scale = queries.shape[-1] ** -0.5
-    parts = [
-        torch.cat([((part * scale) @ key.T).softmax(-1) @ values for part in query.split(rows)])
-        for query, key, values in zip(queries, keys, memory, strict=True)
-    ]
-    return torch.stack(parts)
-
-
-def fill_holes(low_res: Tensor, hole_area: int) -> Tensor:
-    """Sets small holes of low-resolution mask logits to 0.1, as the reference does on the GPU.
-
-    A hole is an 8-connected region of logits <= 0 with at most `hole_area` pixels; 0 switches it off.
-
-    Args:
-        low_res: (B, l, l) float; it is not changed.
-    """
-    if hole_area <= 0:
-        return low_res
-    background = (low_res <= 0).to(torch.uint8).cpu().numpy()
-    holes = np.zeros(background.shape, dtype=bool)
-    for index, image in enumerate(background):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=8)
-        small = stats[:, cv2.CC_STAT_AREA] <= hole_area
-        small[0] = False  # label 0 is the foreground here
-        if count > 1 and small.any():
-            holes[index] = small[labels]
-    if not holes.any():
-        return low_res
-    return torch.where(torch.from_numpy(holes).to(low_res.device), 0.1, low_res)
 
 
 def to_frame_size(low_res: Tensor, image_size: int, resized: tuple[int, int], frame: tuple[int, int]) -> Tensor:

@@ -15,7 +15,9 @@ from vrshq.operators.models.config import ClusteringConfig
 
 @dataclass(frozen=True)
 class Level:
-    """One level's result: `tokens` (n, K, C); `centres` (n, K) int64, input token at the centre of each cluster, best first;
+    """The result of one clustering level.
+
+    `tokens` (n, K, C); `centres` (n, K) int64, input token at the centre of each cluster, best first;
     `assignment` (n, N) int64, cluster of each input token.
     """
 

@@ -100,14 +100,17 @@ class Prompt:
 
     @property
     def extra_rows(self) -> int:
+        """Rows that the frames' tokens add to the prompt beyond one each."""
         return (self.tokens_per_image - 1) * self.num_frames
 
     @property
     def length(self) -> int:
+        """Rows of the whole prompt, with each frame's tokens counted."""
         return len(self.input_ids) + self.extra_rows
 
     @property
     def prefix_rows(self) -> int:
+        """Rows of the part before the instruction, which instructions on the same frames share."""
         return self.prefix_length + self.extra_rows
 
 

@@ -131,7 +131,9 @@ def ids_of(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def plain_rule(expression_id: str, found: Mapping[str, Any]) -> Expression:
-    """An expression of the common schema; its kind where there is a `type_id` as in ReVOS, and what it asks by where there
+    """An expression of the common schema.
+
+    Its kind is known where there is a `type_id` as in ReVOS, and the attribute that it asks by where there
     are `asks` and `subtype` as in `vrshq synth`'s.
     """
     asks, subtype = (text_of(found, key) or None for key in ("asks", "subtype"))

@@ -25,6 +25,7 @@ class Mevis(FileBenchmark):
     splits = ("valid_u", "train", "valid", "test")
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         names = [f"{self.split}/{name}" for name in METADATA]
         metadata = folders.metadata or next((name for name in names if self.folder.exists(name)), names[0])
@@ -43,6 +44,7 @@ class Lvvis(FileBenchmark):
     splits = ("train",)
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or "train/JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "train/meta_expressions.json", self.report)
         self.videos = build_videos(entries, self.report, _category_rule, frames_folder=self.frames_folder)

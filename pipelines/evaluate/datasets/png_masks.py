@@ -45,12 +45,14 @@ class PngMasks(Truth):
         self._broken: set[str] = set()
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
+        """The true masks: for each frame, the RLE codes of the expression's objects."""
         place = self.places[video.video_id, expression.expression_id]
         if place is None:
             return [[] for _ in video.frames]
         return [_chosen(self._read(place.folder, frame), place) for frame in video.frames]
 
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
+        """Like `masks`, but reports every problem instead of raising at the first."""
         place = self.places[video.video_id, expression.expression_id]
         frames: list[list[Rle]] = [[] for _ in video.frames]
         if place is None:
@@ -69,6 +71,7 @@ class PngMasks(Truth):
         return frames
 
     def count(self, video: Video, expression: Expression) -> int:
+        """Number of objects that the expression means."""
         place = self.places[video.video_id, expression.expression_id]
         return 0 if place is None else 1 if place.values is None else len(place.values)
 

@@ -25,6 +25,7 @@ class PngTree(FileBenchmark):
     splits = ("all",)
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or "JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
         self.videos = build_videos(

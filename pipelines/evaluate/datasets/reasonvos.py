@@ -22,6 +22,7 @@ class ReasonVos(FileBenchmark):
     splits = ("test",)
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or "JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
         for video_id, entry in entries.items():

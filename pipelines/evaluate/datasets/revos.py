@@ -33,6 +33,7 @@ class Revos(FileBenchmark):
     expects_foreground = True
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or "JPEGImages"
         metadata = folders.metadata or f"meta_expressions_{self.split}_.json"
         entries = video_entries(self.folder, metadata, self.report)
@@ -52,8 +53,10 @@ class Revos(FileBenchmark):
         self._last: tuple[str, list[list[Rle]]] | None = None  # all expressions of a video ask for the same
 
     def foreground(self, video: Video) -> list[list[Rle]] | None:
-        """`masks_rle` of the video. None where the data set has no foreground file. Raises DatasetError where the video is
-        not in it, has fewer masks than frames, or one that is no mask: the public evaluator scores such a video 0.
+        """`masks_rle` of the video; None where the data set has no foreground file.
+
+        Raises DatasetError where the video is not in it, has fewer masks than frames, or one that is no mask: the
+        public evaluator scores such a video 0.
         """
         if not self.has_foreground:
             return None

@@ -70,6 +70,7 @@ class MaskDict(Truth):
         return cls(folder, name, keys) if folder.exists(name) else None
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
+        """The true masks: for each frame, the RLE codes of the expression's objects."""
         place = f"{video.video_id}, expression {expression.expression_id}"
         frames: list[list[Rle]] = [[] for _ in video.frames]
         for key in self.keys[video.video_id, expression.expression_id]:
@@ -98,6 +99,7 @@ class MaskDict(Truth):
         return self._lists[key]
 
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
+        """Like `masks`, but reports every problem instead of raising at the first."""
         place = f"{video.video_id}, expression {expression.expression_id}"
         frames: list[list[Rle]] = [[] for _ in video.frames]
         for key in self.keys[video.video_id, expression.expression_id]:
@@ -123,9 +125,11 @@ class MaskDict(Truth):
         return frames
 
     def count(self, video: Video, expression: Expression) -> int:
+        """Number of objects that the expression means."""
         return len(self.keys[video.video_id, expression.expression_id])
 
     def load(self) -> None:
+        """Reads the table of masks into memory."""
         self.entries()
 
     def entries(self) -> dict[str, Any]:
@@ -177,6 +181,7 @@ class FileBenchmark(Benchmark):
         """Reads the metadata: sets `videos`, `frames_folder`, and `truth` and `expects_masks` where they differ."""
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
+        """The true masks: for each frame, the RLE codes of the expression's objects."""
         if self.truth is None:
             raise DatasetError(
                 f"{self.name}, split {self.split} at {self.folder.uri}: there are no masks to score against"

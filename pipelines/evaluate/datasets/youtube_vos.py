@@ -23,6 +23,7 @@ class RefYoutubeVos(FileBenchmark):
     splits = ("valid", "train")
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
         entries = video_entries(self.folder, metadata, self.report)
@@ -49,6 +50,7 @@ class RefDavis(FileBenchmark):
     mask_places: ClassVar[tuple[str, ...]] = ("mask_dict.pkl", "Annotations")
 
     def read(self, folders: Folders) -> None:
+        """Reads the data set's tables from the folders of its layout."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
         entries = video_entries(self.folder, metadata, self.report)

@@ -16,18 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.parity import KIT, TOLERANCES, clip_weights, main_weights, model_config, needs_kit
 from vrshq.operators.models.bundle import BUNDLED, CheckpointError, open_bundle
+from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.load import load_clip, load_language, load_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.weights import (
-    clip_config,
-    fill,
-    layout,
-    open_checkpoint,
-    parameters_on_meta,
-    place,
-    published_name,
-)
-from vrshq.operators.tokens import ChatUniVi
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
+from vrshq.operators.models.weights import fill, layout, open_checkpoint, parameters_on_meta, published_name, split_name
 
 SHARD = "pytorch_model-00002-of-00002.bin"
 
@@ -71,21 +65,20 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_published_layout_puts_every_tensor_where_it_belongs_parity(published: Path) -> None:
     bundle = open_bundle(str(published))
     loaded = {
-        "language": bundle.load_language().state_dict(),
-        "segmenter": bundle.load_segmenter().state_dict(),
-        "clip": bundle.load_clip().state_dict(),
+        "language": load_language(bundle).state_dict(),
+        "segmenter": load_segmenter(bundle).state_dict(),
+        "clip": load_clip(bundle).state_dict(),
     }
     used: dict[str, set[str]] = {part: set() for part in loaded}
     stored = main_weights() | {f"clip.{name}": value for name, value in clip_weights().items()}
     for name, tensor in stored.items():
-        target = place(name)
+        target = split_name(name)
         if isinstance(target, str):
             continue
         part, inside = target
         assert torch.equal(loaded[part][inside], tensor), name
         used[part].add(inside)
-    for part, state in loaded.items():
-        assert set(state) - used[part] == set()
+    assert {name: set(state) - used[name] for name, state in loaded.items()} == {name: set() for name in loaded}
 
 
 @needs_kit
@@ -94,11 +87,11 @@ def test_full_size_layout_is_placed_completely_without_its_memory() -> None:
     layout = layout.get("tensors", layout)  # type: ignore[assignment]
     config = ModelConfig()
     with parameters_on_meta():
-        networks = {"language": ChatUniVi(config), "segmenter": Segmenter(config.sam2)}
+        networks: dict[str, torch.nn.Module] = {"language": ChatUniVi(config), "segmenter": Segmenter(config.sam2)}
     wanted: dict[str, Any] = {part: network.state_dict() for part, network in networks.items()}
     ignored = []
     for name, shape in layout.items():
-        target = place(name)
+        target = split_name(name)
         if isinstance(target, str):
             ignored.append(name)
             continue
@@ -112,7 +105,7 @@ def test_full_size_layout_is_placed_completely_without_its_memory() -> None:
 
 @needs_kit
 def test_dtype_is_chosen_at_load(published: Path) -> None:
-    segmenter = open_bundle(str(published)).load_segmenter(dtype=torch.bfloat16)
+    segmenter = load_segmenter(open_bundle(str(published)), dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in segmenter.parameters()} == {torch.bfloat16}
 
 
@@ -165,7 +158,7 @@ def test_all_that_does_not_fit_is_counted_and_the_first_few_named(published: Pat
     state["model.visual_model.no_obj_ptr"] = torch.zeros(1, 64, dtype=torch.int32)
     torch.save(state, published / SHARD)
     with pytest.raises(CheckpointError) as caught:
-        open_bundle(str(published)).load_clip()
+        load_clip(open_bundle(str(published)))
     assert [name for name in lost if name in str(caught.value)] == lost[:3]
     for expected in (
         "unexpected tensor another.extra; unexpected tensor model.visual_model.extra",
@@ -179,7 +172,7 @@ def test_all_that_does_not_fit_is_counted_and_the_first_few_named(published: Pat
 def test_gamma_keeps_its_name_and_a_renamed_one_is_refused(published: Path) -> None:
     name = "memory_encoder.fuser.layers.0.gamma"
     published_name = f"model.visual_model.{name}"
-    loaded = open_bundle(str(published)).load_segmenter().state_dict()
+    loaded = load_segmenter(open_bundle(str(published))).state_dict()
     assert torch.equal(loaded[name], main_weights()[published_name])
     state = torch.load(published / SHARD, weights_only=True)
     state[published_name.replace("gamma", "weight")] = state.pop(published_name)
@@ -187,7 +180,7 @@ def test_gamma_keeps_its_name_and_a_renamed_one_is_refused(published: Path) -> N
     with pytest.raises(
         CheckpointError, match=rf"missing tensor {published_name}; unexpected tensor .*layers\.0\.weight"
     ):
-        open_bundle(str(published)).load_segmenter()
+        load_segmenter(open_bundle(str(published)))
 
 
 @needs_kit
@@ -204,7 +197,7 @@ def test_a_tensor_in_two_shards_is_refused(published: Path) -> None:
     state["model.embed_tokens.weight"] = main_weights()["model.embed_tokens.weight"]
     torch.save(state, published / SHARD)
     with pytest.raises(CheckpointError, match=r"unexpected tensor model\..*which another file has too"):
-        open_bundle(str(published)).load_clip()
+        load_clip(open_bundle(str(published)))
 
 
 @needs_kit
@@ -303,7 +296,7 @@ def change_shards(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]
 def read_out(folder: Path) -> torch.Tensor:
     """[SEG] and [TAK] of one instruction on two noise frames."""
     bundle = open_bundle(str(folder))
-    network = bundle.load_language()
+    network = load_language(bundle)
     generator = torch.Generator().manual_seed(2)
     tokens = network.image_tokens(torch.randn(2, 3, 224, 224, generator=generator))
     (result,) = network.read_out([bundle.prompt_tokenizer().encode("the red car", 2)], tokens)
@@ -335,8 +328,8 @@ def test_adapter_is_merged_as_if_it_had_been_merged_before(published: Path, tmp_
 @needs_kit
 def test_merging_is_in_float32_whatever_is_loaded(published: Path) -> None:
     write_adapter(published / "adapter", lora_factors())
-    exact = open_bundle(str(published)).load_language().state_dict()
-    rounded = open_bundle(str(published)).load_language(dtype=torch.bfloat16).state_dict()
+    exact = load_language(open_bundle(str(published))).state_dict()
+    rounded = load_language(open_bundle(str(published)), dtype=torch.bfloat16).state_dict()
     for module in TARGETS:
         name = f"llama.{module.removeprefix('model.')}.weight"
         assert torch.equal(exact[name].bfloat16(), rounded[name])
@@ -373,7 +366,7 @@ def test_checkpoint_with_its_adapter_still_wrapped_loads_merged(published: Path,
     assert_same(states(published), expected)
     shutil.rmtree(published / "adapter")
     with pytest.raises(CheckpointError, match="no adapter_config"):
-        open_bundle(str(published)).load_language()
+        load_language(open_bundle(str(published)))
 
 
 @needs_kit
@@ -410,7 +403,7 @@ def test_adapter_that_does_not_fit_is_refused_by_name(published: Path, change: d
     factors = {name: value for name, value in (lora_factors() | tensors).items() if value is not None}
     write_adapter(published / "adapter", factors, **{name: change[name] for name in change.keys() - tensors.keys()})
     with pytest.raises(CheckpointError) as caught:
-        open_bundle(str(published)).load_segmenter()
+        load_segmenter(open_bundle(str(published)))
     assert expected in str(caught.value)
 
 
@@ -427,7 +420,7 @@ def test_safetensors_bundle_of_the_same_weights_has_the_same_parts(published: Pa
 def test_untrained_bundle_is_the_same_each_time_and_leaves_the_random_state_alone() -> None:
     bundle = open_bundle("untrained-tiny")
     before = torch.random.get_rng_state()
-    first, second = bundle.load_segmenter().state_dict(), bundle.load_segmenter().state_dict()
+    first, second = load_segmenter(bundle).state_dict(), load_segmenter(bundle).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -447,8 +440,8 @@ def test_the_mask_decoder_has_the_width_that_the_bundle_says(tmp_path: Path) -> 
     shutil.copytree(BUNDLED / "untrained-tiny", tmp_path / "narrow")
     (tmp_path / "narrow/bundle.json").write_text(json.dumps(description))
     narrow, usual = open_bundle(str(tmp_path / "narrow")), open_bundle("untrained-tiny")
-    weights = dict(narrow.load_segmenter().named_parameters())
+    weights = dict(load_segmenter(narrow).named_parameters())
     name = "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight"
     assert weights[name].shape[0] == 64
-    assert dict(usual.load_segmenter().named_parameters())[name].shape[0] == 2048
+    assert dict(load_segmenter(usual).named_parameters())[name].shape[0] == 2048
     assert layout(narrow.model)[f"model.visual_model.{name}"] == tuple(weights[name].shape)

@@ -11,17 +11,19 @@ import torch
 
 from tests.support.array_video import ArrayVideo
 from tests.support.clips import h264
-from vrshq.operators.decode import DecodeConfig, Video, open_video
-from vrshq.operators.models.bundle import shared_network
+from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.sam2.features import Frames, VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.propagate import condition_all, propagate_all
+from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.video import Video, open_video
 
 WINDOW = 32  # the most frames that a sweep encodes ahead
 
 
 def segmenter() -> Segmenter:
-    return shared_network("untrained-tiny", "segmenter", "cpu", "float32")
+    network: Segmenter = shared_network("untrained-tiny", "segmenter", "cpu", "float32")
+    return network
 
 
 @cache

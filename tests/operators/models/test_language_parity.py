@@ -20,12 +20,17 @@ from tests.support.parity import (
     needs_kit,
     weights_under,
 )
+from vrshq.operators.models.clip import (
+    clip_config,
+    clip_token_ids,
+    image_embeddings,
+    image_text_logits,
+    text_embeddings,
+)
 from vrshq.operators.models.preprocess import clip_input, sam2_input
 from vrshq.operators.models.vrs_hq.clustering import cluster
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, PromptTokenizer, conversation, expanded, normalize, question
-from vrshq.operators.models.weights import clip_config
-from vrshq.operators.presample import clip_token_ids, image_embeddings, image_text_logits, text_embeddings
-from vrshq.operators.tokens import ChatUniVi
 from vrshq.operators.video.sampling import grid
 
 pytestmark = needs_kit

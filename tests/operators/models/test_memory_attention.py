@@ -7,8 +7,9 @@ import torch
 from sam2.modeling.memory_attention import MemoryAttention
 
 from vrshq.operators.models.config import Sam2Config
-from vrshq.operators.models.sam2 import segmenter as module
-from vrshq.operators.models.sam2.segmenter import NARROW, Segmenter, attend_to_memory
+from vrshq.operators.models.sam2 import attention as module
+from vrshq.operators.models.sam2.attention import NARROW, attend_to_memory
+from vrshq.operators.models.sam2.segmenter import Segmenter
 
 SMALL = Sam2Config(
     image_size=128,
@@ -32,10 +33,10 @@ def test_memories_are_looked_at_as_sam2_does(memory_dim: int, batch: int, monkey
     assert isinstance(network, MemoryAttention)
     averaged = 0
 
-    def counted(*args: torch.Tensor) -> torch.Tensor:
+    def counted(queries: torch.Tensor, keys: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
         nonlocal averaged
         averaged += 1
-        return weighted(*args)
+        return weighted(queries, keys, memory)
 
     weighted = module._weighted_memories
     monkeypatch.setattr(module, "_weighted_memories", counted)

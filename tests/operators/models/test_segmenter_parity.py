@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,16 +12,18 @@ import torch
 
 from tests.support.parity import Case, check, check_mask, each_case, load_case, model_config, needs_kit, weights_under
 from vrshq.operators.fuse import fuse, similarities
-from vrshq.operators.keyframe import choose, decode_candidates, tks_scores
+from vrshq.operators.keyframe import choose, tks_scores
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.preprocess import sam2_input
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, fill_holes, to_frame_size
-from vrshq.operators.propagate import TrackedFrame, condition_all, propagate_all
+from vrshq.operators.models.sam2.prompting import decode_candidates
+from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, propagate_all
 
 
 @cache
 def segmenter() -> Segmenter:
-    network = Segmenter(model_config().sam2).eval()
+    network: Segmenter = Segmenter(model_config().sam2).eval()
     network.load_state_dict(weights_under("model.visual_model."))
     return network
 
@@ -32,8 +35,9 @@ class CaseVideo:
         self.array = case["frames"]
         self.num_frames, self.height, self.width = self.array.shape[:3]
 
-    def frames(self, indices: list[int]) -> np.ndarray:
-        return self.array[list(indices)]
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self.array[list(indices)]
+        return found
 
 
 def features_of(case: Case, budget_bytes: int = 1 << 30, batch_size: int = 1) -> VideoFeatures:

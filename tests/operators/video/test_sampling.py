@@ -9,7 +9,7 @@ from vrshq.operators.video.sampling import SAMPLERS, generator, grid, local_glob
 
 
 def peak(total: int, best: int) -> np.ndarray:
-    return np.eye(total, dtype=np.float32)[best]
+    return np.asarray(np.eye(total, dtype=np.float32)[best])
 
 
 def random() -> np.random.Generator:

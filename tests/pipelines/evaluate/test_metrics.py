@@ -139,14 +139,14 @@ def test_all_measures_equal_the_whole_image_also_where_truth_exceeds_1(data: st.
         value=value,
     )
     for place, guess in enumerate(guesses):
-        truth = np.sum([zero, *layers[place]], axis=0, dtype=np.uint8)
-        foreground = np.sum([zero, *around[place]], axis=0, dtype=np.uint8)
+        truth = np.asarray(np.sum([zero, *layers[place]], axis=0, dtype=np.uint8))
+        foreground = np.asarray(np.sum([zero, *around[place]], axis=0, dtype=np.uint8))
         as_read = guess * np.uint8(value)
         assert got.j[place] == reference.jaccard(truth, guess)
         assert got.f[place] == reference.boundary_f(truth, guess)
         assert got.a[place] == reference.accuracy(truth, as_read)
         assert got.r[place] == reference.robustness(truth, as_read, foreground)
-        flat = [(image > 0).astype(np.uint8) for image in (truth, guess, foreground)]
+        flat = [np.asarray(image > 0).astype(np.uint8) for image in (truth, guess, foreground)]
         assert got.a_fixed[place] == reference.accuracy(*flat[:2])
         assert got.r_fixed[place] == reference.robustness(*flat)
 

@@ -299,7 +299,7 @@ def test_cvat_masks_decode_to_the_run_s(tmp_path: Path, run: RunDirectory, masks
             [mask] = track.findall("mask")  # CVAT keeps only the first mask of a track
             given = {node.get("name"): node.text for node in mask.findall("attribute")}
             assert given["text"] == f"text {given['instruction_id']} <&>"
-            key = (video, str(given["instruction_id"]))
+            key: Any = (video, str(given["instruction_id"]))
             groups.setdefault(f"{video} {track.get('group_id')}", set()).add(key)
             left, top, width, height = (int(mask.get(name, "")) for name in ("left", "top", "width", "height"))
             runs = [int(run) for run in mask.get("rle", "").split(",")]

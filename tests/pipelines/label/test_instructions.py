@@ -147,7 +147,7 @@ def test_a_missing_column_lists_those_found(tmp_path: Path) -> None:
         ("t.csv", b"", "empty"),
         ("t.csv", b"video_uri,instruction_id,text\n", "empty"),
         ("t.csv", b"video_uri,instruction_id,text\na.mp4,0\n", "not a .csv table"),
-        ("t.csv", b"video_uri,text,instruction_id,text\na.mp4,0,1,2\n", "'text' comes 2 times"),
+        ("t.csv", b"video_uri,text,instruction_id,text\na.mp4,0,1,2\n", "'text' occurs 2 times"),
         ("t.jsonl", b'{"video_uri": "a.mp4"\n', "line 1 is not JSON"),
         ("t.jsonl", b"\n[1, 2]\n", "line 2 is not a JSON object"),
         ("t.jsonl", b"\xff\xfe\x00", "not a .jsonl table"),

@@ -1,6 +1,4 @@
-"""Promises of `vrshq.pipelines.label.placement` and `vrshq.pipelines.label.costs`: pools fit the machines, wait for each other least, and cost what was
-measured.
-"""
+"""Promises of placement and costs: pools fit the machines, wait for each other least, and cost what was measured."""
 
 from __future__ import annotations
 

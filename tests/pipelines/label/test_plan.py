@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
+from vrshq.pipelines.cli.main import main
+from vrshq.pipelines.cli.terminal import console
+from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.settings import load_settings
 
-pytestmark = pytest.mark.ray
+Said = dict[str, list[str]]
+Command = Callable[..., tuple[int, Said, str]]
 
 TWO_GPUS = (
     "resources.pools=[{operators: [presample, tokens, fuse], actors: 2, cpus: 0.1, gpus: 1}, "
@@ -48,21 +50,30 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def vrshq(*arguments: str) -> tuple[int, dict[str, list[str]], str]:
-    """Exit code, what is said under each heading, and the errors."""
-    code = "from vrshq.pipelines.cli.main import main; main()"
-    command = [sys.executable, "-c", code, *arguments, "--model", "untrained-tiny"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "500"}
-    )
-    said: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        heading, _, text = line.partition(" ")
-        said.setdefault(heading, []).append(text.strip())
-    return done.returncode, said, done.stderr
+@pytest.fixture
+def vrshq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process; returns the exit code, the lines under each heading, and stderr."""
+    monkeypatch.setattr(console, "width", 500)
+
+    def run(*arguments: str) -> tuple[int, Said, str]:
+        monkeypatch.setattr("sys.argv", ["vrshq", *arguments, "--model", "untrained-tiny"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output, errors = capsys.readouterr()
+        said: Said = {}
+        for line in output.splitlines():
+            heading, _, text = line.partition(" ")
+            said.setdefault(heading, []).append(text.strip())
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, said, errors
+
+    return run
 
 
-def test_a_plan_for_this_machine_says_what_the_work_takes_and_how_that_is_known(table: str, tmp_path: Path) -> None:
+def test_a_plan_for_this_machine_says_what_the_work_takes_and_how_that_is_known(
+    vrshq: Command, table: str, tmp_path: Path
+) -> None:
     code, said, errors = vrshq("plan", table, "--output", str(tmp_path / "run"), "--set", "resources.device=cpu")
     assert (code, errors) == (0, "")
     assert said["on"][0].startswith("1 machine with ")
@@ -76,16 +87,19 @@ def test_a_plan_for_this_machine_says_what_the_work_takes_and_how_that_is_known(
     assert "missing" not in said
 
 
-def test_a_model_that_was_never_measured_has_no_numbers(table: str, tmp_path: Path) -> None:
+def test_a_model_that_was_never_measured_has_no_numbers(vrshq: Command, table: str, tmp_path: Path) -> None:
     code, said, _ = vrshq("plan", table, "--output", str(tmp_path / "run"), "--set", "dtype=bfloat16")
     assert code == 0
     assert said["cost"] == ["not measured for untrained-tiny in bfloat16 on this device"]
     assert "whole" not in said
 
 
-def test_a_plan_looks_at_the_cluster(cluster: str, table: str, tmp_path: Path) -> None:
-    line = ["plan", table, "--output", str(tmp_path / "run"), "--address", cluster]
-    code, said, errors = vrshq(*line)
+@pytest.mark.ray
+def test_a_plan_looks_at_the_cluster_and_label_refuses_with_the_same_line(
+    vrshq: Command, cluster: str, table: str, tmp_path: Path
+) -> None:
+    line = [table, "--output", str(tmp_path / "run"), "--address", cluster]
+    code, said, errors = vrshq("plan", *line)
     assert (code, errors) == (0, "")
     assert said["on"][0].startswith("2 machines with 6 CPUs, 2 GPUs, ")
     assert [pool.partition(", about ")[0] for pool in said["pool"]] == [
@@ -94,30 +108,29 @@ def test_a_plan_looks_at_the_cluster(cluster: str, table: str, tmp_path: Path) -
         "keyframe + propagate: 2 actors, each 0.37 CPU, 1/4 GPU",
     ]
     assert said["cost"] == ["not measured for untrained-tiny in float32 on this device"]
-    code, said, errors = vrshq(*line, "--set", WIDE)
+    code, said, errors = vrshq("plan", *line, "--set", WIDE)
     assert code == 1
     assert said["missing"] == ["pool keyframe+propagate: 4 CPUs on one machine, the largest has 3"]
     assert errors == f"error: {said['missing'][0]}\n"
     assert not (tmp_path / "run").exists()
+    code, said, errors = vrshq("label", *line, "--set", WIDE)
+    assert code == 1
+    assert said["missing"] == ["pool keyframe+propagate: 4 CPUs on one machine, the largest has 3"]
+    assert errors.endswith(f"error: {said['missing'][0]}\n")
 
 
-def test_what_is_missing_is_a_line_and_exit_code_1_and_label_says_the_same(table: str, tmp_path: Path) -> None:
-    line = [table, "--output", str(tmp_path / "run"), "--set", TWO_GPUS]
-    code, said, errors = vrshq("plan", *line)
+def test_missing_gpus_are_a_line_and_exit_code_1(vrshq: Command, table: str, tmp_path: Path) -> None:
+    code, said, errors = vrshq("plan", table, "--output", str(tmp_path / "run"), "--set", TWO_GPUS)
     assert code == 1
     assert said["missing"] == ["needs 2 GPUs, the cluster has 0"]
     assert errors == "error: needs 2 GPUs, the cluster has 0\n"
-    code, said, refused = vrshq("label", *line)
-    assert (code, refused) == (1, errors)
-    assert said["missing"] == ["needs 2 GPUs, the cluster has 0"]
 
 
-def test_where_nothing_is_left_to_do_nothing_is_missing(table: str, tmp_path: Path) -> None:
-    """Videos that are not there: all done at once, with error rows."""
+def test_where_nothing_is_left_to_do_nothing_is_missing(vrshq: Command, table: str, tmp_path: Path) -> None:
+    """The videos do not exist: all units end at once, with error rows."""
     run = str(tmp_path / "run")
-    code, said, _ = vrshq("label", table, "--output", run, "--set", "resources.device=cpu")
-    assert code == 0
-    assert "20 to do" in said["done"][0]
+    settings = load_settings(None, ["resources.device=cpu"], model="untrained-tiny")
+    assert label(table, run, settings, use_ray=False).counts["units"] == 20
     code, said, errors = vrshq("plan", table, "--output", run, "--set", TWO_GPUS)
     assert (code, errors) == (0, "")
     assert said["done"] == ["20 units, 0 to do"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,8 @@ from vrshq.pipelines.label.settings import load_settings
 from vrshq.pipelines.models.convert import convert
 from vrshq.pipelines.models.publish import publish
 
+Tracks = dict[str, dict[str, Any]]
+Masks = dict[str, list[dict[str, Any]]]
 TEXTS = ("the block that moves", "something red", "what is hidden?")
 
 
@@ -26,8 +29,8 @@ def bundle_with(folder: Path, presence: float) -> Path:
     return write_bundle(model, "untrained-tiny", folder, name="made", dtype=torch.float32, presence=presence)
 
 
-def labelled(folder: Path, name: str, model: Path, *assignments: str) -> tuple[dict[str, dict], dict[str, list]]:
-    """Of a run: the track of each instruction, and its masks in time's order."""
+def labelled(folder: Path, name: str, model: Path, *assignments: str) -> tuple[Tracks, Masks]:
+    """Labels the table in `folder`; returns the track of each instruction, and its masks in order of time."""
     table = folder / "instructions.jsonl"
     if not table.exists():
         clips.h264(folder / "clip.mp4", frames=6)
@@ -36,7 +39,7 @@ def labelled(folder: Path, name: str, model: Path, *assignments: str) -> tuple[d
     run = folder / name
     label(str(table), str(run), load_settings(None, list(assignments), model=str(model)), use_ray=False)
     tracks = {row["instruction_id"]: row for row in pq.read_table(run / "tracks").to_pylist()}
-    masks: dict[str, list] = {one: [] for one in tracks}
+    masks: Masks = {one: [] for one in tracks}
     for row in sorted(pq.read_table(run / "masks").to_pylist(), key=lambda row: row["frame_index"]):
         masks[row["instruction_id"]].append(row)
     return tracks, masks

@@ -30,7 +30,9 @@ def made(folder: Path, *, lm_head: bool = True) -> Path:
     """A bundle of the tiny sizes with weights that are nobody's."""
     start = StartConfig(bundle="untrained-tiny", lora=LoraConfig(rank=0))
     model = build(start, "untrained-tiny", 5, "cpu")
-    return write_bundle(model, "untrained-tiny", folder, name="made", dtype=torch.float32, extras=("lm_head",) if lm_head else ())
+    return write_bundle(
+        model, "untrained-tiny", folder, name="made", dtype=torch.float32, extras=("lm_head",) if lm_head else ()
+    )
 
 
 def tables_of(model: Path, folder: Path) -> dict[str, str]:

@@ -23,8 +23,8 @@ from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.label.instructions import build_manifest
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.report import run as report
-from vrshq.pipelines.report import videos
 from vrshq.pipelines.report import sheets as drawing
+from vrshq.pipelines.report import videos
 
 CLIP = CLIPS[0]
 KEYFRAME = 7
@@ -116,7 +116,7 @@ def test_a_compacted_run_has_the_same_pictures(place: str, clip: Path, ball: np.
 
 
 def test_every_instruction_has_a_sheet_and_a_place_on_the_page(place: str, clip: Path, ball: np.ndarray) -> None:
-    tracks = [
+    tracks: list[dict[str, Any]] = [
         {"video_id": "hide", "video_uri": str(clip), "instruction_id": "0"},
         {"video_id": "hide", "video_uri": str(clip), "instruction_id": "1", "status": "empty", "text": "the elephant"},
         {"video_id": "gone", "video_uri": "/none.mp4", "instruction_id": "0", "status": "error"}
@@ -149,7 +149,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, clip: Path, ball: np.
 
 def test_text_is_never_html_and_never_a_path(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
     ids = ["../../../outside", "a/b", "..", "/etc/x", "CON", "x" * 5000, EVIL]
-    tracks = [
+    tracks: list[dict[str, Any]] = [
         {"video_id": f"../{name}", "video_uri": str(clip), "instruction_id": name, "text": EVIL + "word " * 2000}
         for name in ids
     ]
@@ -177,7 +177,7 @@ def test_text_is_never_html_and_never_a_path(tmp_path: Path, clip: Path, ball: n
 def test_only_the_frames_shown_are_decoded_and_each_video_is_opened_once(
     tmp_path: Path, clip: Path, ball: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracks = [
+    tracks: list[dict[str, Any]] = [
         {"video_id": "hide", "video_uri": str(clip), "instruction_id": str(number), "keyframe_index": number}
         for number in (0, 7, 9)
     ]
@@ -281,7 +281,7 @@ def test_sheets_of_any_shape_and_text_are_drawn(size: tuple[int, int], text: str
     assert max(height, width) <= 480
     frames = {index: np.full((height, width, 3), 200, np.uint8) for index in (0, 3, 6)}
     answers = {index: drawing.Answer(np.ones(size, np.uint8) * (index > 0), 1.0) for index in (0, 3)}
-    track = {"video_id": text, "instruction_id": text, "text": text, "status": "ok", "presence": None}
+    track: dict[str, Any] = {"video_id": text, "instruction_id": text, "text": text, "status": "ok", "presence": None}
     track |= {"keyframe_index": 3, "num_frames": 7, "error_type": None, "error_message": None}
     sheet, repeated = drawing.draw_sheet(track, frames, answers, note=text)
     assert 0 < repeated < sheet.height

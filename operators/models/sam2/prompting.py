@@ -1,0 +1,37 @@
+"""Candidate masks: SAM2's mask decoder on single frames, prompted with fused embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.segmenter import Decoded, Segmenter
+
+
+@torch.inference_mode()
+def decode_candidates(
+    segmenter: Segmenter,
+    features: VideoFeatures,
+    candidates: list[tuple[int, int]],
+    fused: list[list[float]],
+    batch_size: int,
+    hole_area: int,
+) -> dict[tuple[int, int], tuple[float, Tensor]]:
+    """Decodes each (frame, instruction position) with the instruction's fused embedding.
+
+    Returns:
+        per candidate its object logit and its low-resolution mask logits (l, l), holes filled, on the CPU.
+    """
+    like = next(segmenter.parameters())
+    done: dict[tuple[int, int], tuple[float, Tensor]] = {}
+    ordered = sorted(candidates)  # by frame, so that a small feature cache still encodes each frame once
+    for begin in range(0, len(ordered), batch_size):
+        part = ordered[begin : begin + batch_size]
+        prompts = torch.tensor([fused[position] for _, position in part], device=like.device, dtype=like.dtype)
+        decoded: Decoded = segmenter.decode_prompt(features.get([frame for frame, _ in part]), prompts)
+        masks = fill_holes(decoded.low_res, hole_area).cpu()
+        for key, score, mask in zip(part, decoded.object_logit.tolist(), masks, strict=True):
+            done[key] = score, mask
+    return done

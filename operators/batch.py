@@ -109,3 +109,11 @@ def run_operators(operators: Sequence[Operator], batch: Batch) -> Batch:
     for operator in operators:
         batch = operator(batch)
     return batch
+
+
+def close_videos(batch: Batch) -> Batch:
+    """Closes the open videos of a batch and returns the batch without its `video` column."""
+    for video in batch.get("video", []):
+        if video is not None:
+            video.close()
+    return {column: values for column, values in batch.items() if column != "video"}

@@ -18,8 +18,10 @@ from vrshq.operators.video.video import open_video
 class Decode:
     """Opens the video of each unit.
 
-    Columns in: `video_uri` (str, a local path). Columns out, None where the video failed: `video` (Video, live: whoever
-    finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in pixels as displayed).
+    In: `video_uri` (str, a local path).
+
+    Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in
+    pixels as displayed). All four are None where the video failed.
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
     open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up
@@ -39,11 +41,3 @@ class Decode:
     def _open(self, unit: Unit) -> Unit:
         video = open_video(unit["video_uri"], self.config)
         return {"video": video, "num_frames": video.num_frames, "height": video.height, "width": video.width}
-
-
-def close_videos(batch: Batch) -> Batch:
-    """Closes the open videos of a batch and returns the batch without its `video` column."""
-    for video in batch.get("video", []):
-        if video is not None:
-            video.close()
-    return {column: values for column, values in batch.items() if column != "video"}

@@ -14,28 +14,25 @@ from vrshq.operators.batch import Batch, Unit, map_units, open_instructions
 from vrshq.operators.models.load import shared_segmenter
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates
+from vrshq.operators.models.sam2.stage_config import Sam2StageConfig
 from vrshq.operators.video.sampling import generator
 
 METHODS = ("tks", "clip", "similarity", "object_score", "random", "first", "middle")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyframeConfig:
-    """`method`: how the keyframe is chosen; `seed` is for `random`. `hole_area` is in low-resolution pixels.
+class KeyframeConfig(Sam2StageConfig):
+    """How the keyframe is chosen.
 
-    `feature_cache_bytes`: budget of image features of one video; `encode_batch` frames and `decode_batch` candidate masks go
-    through SAM2 at once.
+    Attributes:
+        method: one of `METHODS`.
+        seed: of the random numbers of method `random`.
+        decode_batch: candidate masks through SAM2's mask decoder at once.
     """
 
-    model: str = "tiny"
     method: str = "tks"
     seed: int = 0
-    hole_area: int = 8
-    feature_cache_bytes: int = 2 << 30
-    encode_batch: int = 4
     decode_batch: int = 16
-    device: str = "cpu"
-    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -16,24 +16,22 @@ from vrshq.operators.models.load import shared_segmenter
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates
 from vrshq.operators.models.sam2.segmenter import to_frame_size
+from vrshq.operators.models.sam2.stage_config import Sam2StageConfig
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 
 
 @dataclass(frozen=True, kw_only=True)
-class PropagateConfig:
-    """`hole_area` is in low-resolution pixels; `track_batch`: instructions tracked in one step; see `KeyframeConfig`.
+class PropagateConfig(Sam2StageConfig):
+    """How masks are carried through a video.
 
-    `presence`: instructions whose presence is at most this get empty masks on all frames; 0: none, as in the reference.
+    Attributes:
+        presence: instructions whose presence is at most this get empty masks on all frames; 0 leaves none out, as in the
+            reference.
+        track_batch: instructions tracked in one step.
     """
 
-    model: str = "tiny"
-    hole_area: int = 8
     presence: float = 0.0
-    feature_cache_bytes: int = 2 << 30
-    encode_batch: int = 4
     track_batch: int = 16
-    device: str = "cpu"
-    dtype: str = "float32"
 
 
 class Propagate:

@@ -1,34 +1,76 @@
-"""From a bundle to networks in evaluation mode, each loaded once per process where it is shared."""
+"""From a bundle to networks in evaluation mode. Networks that several stages use are loaded once per process."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from transformers import CLIPModel
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
-from vrshq.operators.models.weights import Network, Part, fill, open_checkpoint, parameters_on_meta
+from vrshq.operators.models.weights import Part, fill, open_checkpoint, parameters_on_meta
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_language(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torch.float32) -> ChatUniVi:
-    """The MLLM: vision tower, clustering, projector, LLaMA, and the read-out of [SEG] and [TAK]."""
+    """The MLLM: vision tower, clustering, projector, LLaMA, and the read-out of [SEG] and [TAK].
+
+    Raises:
+        CheckpointError: the bundle's weights do not fit the model, or are not the listed ones.
+    """
     return _load(bundle, "language", lambda: ChatUniVi(bundle.model), device, dtype)
 
 
 def load_segmenter(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Segmenter:
-    """SAM 2.0 with an embedding as its prompt."""
+    """SAM 2.0 with an embedding as its prompt. Raises CheckpointError as `load_language` does."""
     return _load(bundle, "segmenter", lambda: Segmenter(bundle.model.sam2), device, dtype)
 
 
 def load_clip(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torch.float32) -> CLIPModel:
-    """The CLIP of pre-sampling."""
+    """The CLIP of pre-sampling. Raises CheckpointError as `load_language` does."""
     return _load(bundle, "clip", lambda: CLIPModel(clip_config(bundle.model.clip)), device, dtype)
+
+
+LOADERS: dict[str, Callable[[Bundle, str, torch.dtype], nn.Module]] = {
+    "language": load_language,
+    "segmenter": load_segmenter,
+    "clip": load_clip,
+}
+
+
+@functools.cache
+def shared_network(name: str, part: Part, device: str, dtype: str) -> Any:
+    """One copy of a network for all operators of this process.
+
+    Args:
+        name: of the bundle, see `open_bundle`.
+        part: the part of the model.
+        device: torch's name of the device.
+        dtype: torch's name of the weights' type, e.g. "float32".
+
+    Raises:
+        CheckpointError: no such bundle, or its weights do not fit.
+    """
+    load: dict[Part, Callable[..., Any]] = {
+        "language": load_language,
+        "segmenter": load_segmenter,
+        "clip": load_clip,
+    }
+    return load[part](open_bundle(name), device, getattr(torch, dtype))
+
+
+def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
+    """This process's SAM2 of a model. It computes in `dtype` (torch's name of it); its weights are float32."""
+    segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
+    segmenter.precision = getattr(torch, dtype)
+    return segmenter
 
 
 def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str, dtype: torch.dtype) -> Network:
@@ -37,7 +79,7 @@ def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str,
             torch.manual_seed(bundle.seed)
             network = build()
             if isinstance(network, Segmenter):
-                make_untrained_masks_vary(network)
+                _spread_untrained_outputs(network)
         return network.to(device=device, dtype=dtype).eval()
     checkpoint = open_checkpoint(bundle)
     checkpoint.check(bundle.model)
@@ -49,8 +91,8 @@ def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str,
 
 
 @torch.no_grad()
-def make_untrained_masks_vary(network: Segmenter) -> None:
-    """Spreads the outputs of untrained weights, whose masks would all be gated away, or nearly empty, or nearly full."""
+def _spread_untrained_outputs(network: Segmenter) -> None:
+    """Makes the masks of untrained weights vary: otherwise all are gated away, nearly empty, or nearly full."""
     decoder = network.sam_mask_decoder
     decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
     for mlp in decoder.output_hypernetworks_mlps:
@@ -58,27 +100,3 @@ def make_untrained_masks_vary(network: Segmenter) -> None:
         bias.sub_(bias.mean())
     for convolution in (decoder.conv_s0, decoder.conv_s1):
         convolution.weight.mul_(10)
-
-
-@functools.cache
-def shared_network(name: str, part: str, device: str, dtype: str) -> Any:
-    """One copy of a network for all operators of this process (TKS and propagation hold the same SAM2).
-
-    Args:
-        part: "language", "segmenter" or "clip".
-        dtype: torch's name of it, e.g. "float32".
-    """
-    bundle = open_bundle(name)
-    loaders: dict[str, Callable[[Bundle, str, torch.dtype], Any]] = {
-        "language": load_language,
-        "segmenter": load_segmenter,
-        "clip": load_clip,
-    }
-    return loaders[part](bundle, device, getattr(torch, dtype))
-
-
-def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
-    """This process's SAM2 of a model, computing in `dtype` (torch's name of it); its weights are float32."""
-    segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
-    segmenter.precision = getattr(torch, dtype)
-    return segmenter

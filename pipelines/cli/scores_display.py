@@ -11,7 +11,7 @@ from vrshq.pipelines.cli.run_display import print_summary
 from vrshq.pipelines.cli.terminal import console, say
 from vrshq.pipelines.evaluate.ablate import sections as ablation_sections
 from vrshq.pipelines.evaluate.compare import sections as comparison_sections
-from vrshq.pipelines.evaluate.run import Evaluation
+from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.score_sections import headline
 from vrshq.pipelines.evaluate.section import Section
 

@@ -10,7 +10,7 @@ nothing but the masks, and are written whole at the end.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,13 @@ import pyarrow as pa
 from vrshq.pipelines.evaluate.breakdowns import statistics
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
+from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.report import write_scores
 from vrshq.pipelines.evaluate.scoring import UNITS, ScoreWorker, in_order, score_in_process, score_on_ray
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation did.
-
-    Attributes:
-        labelled: counts of the labelling, where a model answered.
-        scores: the content of `scores.json`; None where the split has no ground truth, or labelling is incomplete.
-        written: uris of the files.
-        note: why there are no scores.
-    """
-
-    labelled: RunSummary | None
-    scores: dict[str, Any] | None
-    written: list[str]
-    note: str | None = None
 
 
 def evaluate(
@@ -83,15 +66,7 @@ def evaluate(
     if predictions is None:
         with tempfile.TemporaryDirectory(prefix="vrshq-evaluate-") as scratch:
             table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
-            summary = label(
-                table,
-                output,
-                settings,
-                videos=root,
-                address=address,
-                use_ray=use_ray,
-                watcher=watcher,
-            )
+            summary = label(table, output, settings, videos=root, address=address, use_ray=use_ray, watcher=watcher)
         if summary.incomplete:
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:

@@ -20,7 +20,7 @@ from vrshq.cluster.ray import guard
 from vrshq.cluster.ray.errors import ProcessUnusable
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, failure, new_batch, run_operators
+from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, close_videos, failure, new_batch, run_operators
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.settings import Settings
@@ -148,8 +148,6 @@ class UnitWorker:
 
     def _run(self, batch: Batch) -> Batch:
         """Runs the operators over the batch; remote videos lie on local scratch until it returns."""
-        from vrshq.operators.decode import close_videos  # here, because it loads decoders
-
         given = batch["video_uri"]
         with contextlib.ExitStack() as stack:
             local: list[str] = []

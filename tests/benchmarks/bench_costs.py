@@ -23,8 +23,7 @@ import numpy as np
 import torch
 
 from tests.support import clips
-from vrshq.operators.batch import Batch, Operator, new_batch
-from vrshq.operators.decode import close_videos
+from vrshq.operators.batch import Batch, Operator, close_videos, new_batch
 from vrshq.pipelines.label.costs import TERMS
 from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.settings import Settings

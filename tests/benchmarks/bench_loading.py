@@ -31,6 +31,7 @@ from vrshq.operators.models.config import (
     TowerConfig,
     VisionConfig,
 )
+from vrshq.operators.models.load import LOADERS
 from vrshq.operators.models.weights import layout
 
 MODEL = ModelConfig(
@@ -84,11 +85,11 @@ def load(folder: str, parts: list[str], dtype: str) -> None:
     """Loads parts in this process and prints one line."""
     bundle = open_bundle("untrained-tiny")
     for part in PARTS:  # imports what loading imports, and warms up torch
-        getattr(bundle, f"load_{part}")()
+        LOADERS[part](bundle, "cpu", torch.float32)
     bundle = open_bundle(folder)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, begin = status("VmRSS"), time.perf_counter()
-    networks = [getattr(bundle, f"load_{part}")(dtype=getattr(torch, dtype)) for part in parts]
+    networks = [LOADERS[part](bundle, "cpu", getattr(torch, dtype)) for part in parts]
     seconds, growth, kept = time.perf_counter() - begin, status("VmHWM") - before, status("VmRSS") - before
     parameters = [tensor for network in networks for tensor in network.state_dict().values()]
     copy, largest = sum(tensor.nbytes for tensor in parameters), max(tensor.numel() for tensor in parameters) * 4

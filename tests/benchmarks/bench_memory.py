@@ -21,8 +21,8 @@ from tests.benchmarks.bench_propagation import arguments, header, table
 from tests.benchmarks.bench_schedule import forget_peak, instructions, memory_mib
 from tests.benchmarks.reference_schedule import counted_calls, first_unit, shared_schedule
 from tests.support.clips import h264
-from vrshq.operators.batch import new_batch, run_operators
-from vrshq.operators.decode import Decode, close_videos
+from vrshq.operators.batch import close_videos, new_batch, run_operators
+from vrshq.operators.decode import Decode
 from vrshq.operators.video.files import DecodeConfig
 
 FRAME_CACHE, FEATURE_CACHE = 4 << 20, 16 << 20  # 91 frames of 160 x 96, and features of 64 at 256 px

@@ -30,8 +30,8 @@ from tests.support.clips import (
     true_frames,
 )
 from tests.support.paths import SHARED
-from vrshq.operators.batch import InputError, new_batch
-from vrshq.operators.decode import Decode, close_videos
+from vrshq.operators.batch import InputError, close_videos, new_batch
+from vrshq.operators.decode import Decode
 from vrshq.operators.video.decord_reader import DecordReader
 from vrshq.operators.video.files import DecodeConfig, inspect_video
 from vrshq.operators.video.pyav_reader import PyavReader

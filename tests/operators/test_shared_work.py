@@ -34,8 +34,8 @@ from tests.support.parity import (
     model_config,
     needs_kit,
 )
-from vrshq.operators.batch import Unit, new_batch, run_operators
-from vrshq.operators.decode import Decode, close_videos
+from vrshq.operators.batch import Unit, close_videos, new_batch, run_operators
+from vrshq.operators.decode import Decode
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import FORMAT

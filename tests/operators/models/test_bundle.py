@@ -18,7 +18,7 @@ from tests.support.parity import KIT, TOLERANCES, clip_weights, main_weights, mo
 from vrshq.operators.models.bundle import BUNDLED, CheckpointError, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import load_clip, load_language, load_segmenter
+from vrshq.operators.models.load import LOADERS, load_clip, load_language, load_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.weights import fill, layout, open_checkpoint, parameters_on_meta, published_name, split_name
@@ -52,7 +52,7 @@ PARTS = ("language", "segmenter", "clip")
 def states(folder: Path) -> dict[str, torch.Tensor]:
     """Everything that is loaded from a bundle, by part and name."""
     bundle = open_bundle(str(folder))
-    networks = {part: getattr(bundle, f"load_{part}")() for part in PARTS}
+    networks = {part: LOADERS[part](bundle, "cpu", torch.float32) for part in PARTS}
     return {f"{part}.{name}": value for part in PARTS for name, value in networks[part].state_dict().items()}
 
 
@@ -141,7 +141,7 @@ def test_broken_checkpoint_is_refused_by_name(published: Path, what: str) -> Non
         shard.write_bytes(pickle.dumps({"weights": Attack()}))
     for part in PARTS:  # whatever is loaded, the whole checkpoint must be right
         with pytest.raises(CheckpointError) as caught:
-            getattr(open_bundle(str(published)), f"load_{part}")()
+            LOADERS[part](open_bundle(str(published)), "cpu", torch.float32)
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
     assert "VRSHQ_ATTACKED" not in os.environ

@@ -24,11 +24,12 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.evaluate.compare import CompareError, compare, sections
 from vrshq.pipelines.evaluate.datasets import benchmark_names, open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
+from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.predictions import PredictionsError, open_predictions
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
-from vrshq.pipelines.evaluate.run import Evaluation, evaluate
+from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.scores import SCORES, has_motion_word
 from vrshq.pipelines.label.settings import Settings
 

@@ -20,21 +20,15 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.cluster.storage import fetch as fetching
-from vrshq.operators.models.bundle import Bundle, CheckpointError, open_bundle
+from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import load_clip, load_language, load_segmenter
+from vrshq.operators.models.load import LOADERS, load_segmenter
 from vrshq.operators.models.weights import SAFETENSORS_TYPES, open_checkpoint, write_safetensors
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.models import locate
 from vrshq.pipelines.models.convert import convert
 from vrshq.pipelines.models.sizes import _clip_sizes, derive_sizes
-
-LOADERS: dict[str, Callable[[Bundle, str, torch.dtype], torch.nn.Module]] = {
-    "language": load_language,
-    "segmenter": load_segmenter,
-    "clip": load_clip,
-}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Promises of placement and costs: pools fit the machines, wait for each other least, and cost what was measured."""
+"""Promises of the placement and of the cost estimates: pools fit the machines, wait least, and cost the measured time."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Propagate:
     In: `video` (live), `keyframe_index` (E ints), `fused` (E lists of d float32), `sampled_frames`, `object_scores`, `presence`
     (E floats in 0..1, where the configuration has a threshold); live
     `sam2_features` and `keyframe_logits` where TKS shares the actor.
-    Out, per instruction lists over the T frames: `rles` (COCO compressed counts), `areas` (pixels), `bboxes` (x, y, w, h),
+    Out: per instruction, lists over the T frames: `rles` (COCO compressed counts), `areas` (pixels), `bboxes` (x, y, w, h),
     `frame_scores` (object logit; the keyframe's is that of its prompted decoding). Host memory: the RLEs of the unit, about
     0.1-2 kB a mask; the frames themselves pass through in windows.
     """

@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from vrshq.cluster.storage.run_directory import RunDirectory
     from vrshq.operators.batch import new_batch, run_operators
     from vrshq.pipelines.evaluate.run import evaluate
+    from vrshq.pipelines.label.error_policy import ErrorPolicy
     from vrshq.pipelines.label.run import label
     from vrshq.pipelines.label.settings import Settings, load_settings
+    from vrshq.pipelines.label.watcher import Watcher
     from vrshq.pipelines.synth.run import synth
     from vrshq.pipelines.train.run import train
 
 __version__ = version("vrshq")
 __all__ = [
+    "ErrorPolicy",
     "RunDirectory",
     "Settings",
+    "Watcher",
     "__version__",
     "evaluate",
     "label",
@@ -34,8 +38,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ErrorPolicy": "vrshq.pipelines.label.error_policy",
     "RunDirectory": "vrshq.cluster.storage.run_directory",
     "Settings": "vrshq.pipelines.label.settings",
+    "Watcher": "vrshq.pipelines.label.watcher",
     "evaluate": "vrshq.pipelines.evaluate.run",
     "label": "vrshq.pipelines.label.run",
     "load_settings": "vrshq.pipelines.label.settings",

@@ -20,21 +20,28 @@ from vrshq.operators.models.preprocess import tower_input
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
 
+FRAME_BATCH = 8  # frames through the vision tower at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokensConfig:
-    """`frame_batch`: frames through the vision tower at once; `max_suffixes`: instructions through the LLaMA at once."""
+    """How [SEG] and [TAK] are read out.
+
+    Attributes:
+        model: name or folder of the bundle.
+        max_suffixes: instructions through the LLaMA at once.
+        device: torch's name of the device.
+        dtype: torch's name of the type of weights and activations.
+    """
 
     model: str = "tiny"
-    frame_batch: int = 8
-    max_suffixes: int = 8
+    max_suffixes: int = 16
     device: str = "cpu"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("frame_batch", "max_suffixes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.max_suffixes < 1:
+            raise ValueError(f"max_suffixes {self.max_suffixes}: expected at least 1")
 
 
 class Tokens:
@@ -99,8 +106,8 @@ class Tokens:
     def _image_tokens(self, video: Any, frames: list[int]) -> dict[int, Tensor]:
         """The tokens (K, D) of each of the given distinct frames."""
         tokens: dict[int, Tensor] = {}
-        for begin in range(0, len(frames), self.config.frame_batch):
-            chosen = frames[begin : begin + self.config.frame_batch]
+        for begin in range(0, len(frames), FRAME_BATCH):
+            chosen = frames[begin : begin + FRAME_BATCH]
             # frame by frame, so that one full-size frame is in memory at a time
             pixels = torch.cat([tower_input(video.frames([frame]), self.network.config.tower) for frame in chosen])
             tokens |= zip(chosen, self.network.image_tokens(pixels), strict=True)

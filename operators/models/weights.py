@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,6 @@ from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 
 Part = Literal["language", "segmenter", "clip"]
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)

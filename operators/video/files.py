@@ -37,7 +37,7 @@ class DecodeConfig:
     """Largest file, or total of a folder's frames, in bytes."""
     frame_cache_bytes: int = 512 * 2**20
     """Decoded frames kept in memory per open video, so that several operators share one decode, in bytes."""
-    num_threads: int = 2
+    num_threads: int = 1
     """Threads of the decoder. More threads cost memory: each holds frames of its own."""
     decord: bool = True
     """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""

@@ -49,7 +49,7 @@ from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.tracking import condition_all
 from vrshq.operators.models.vrs_hq.prompt import normalize
 
-MAX_SUFFIXES = 8  # `TokensConfig.max_suffixes`
+MAX_SUFFIXES = 8  # instructions of one batch, at most `TokensConfig.max_suffixes`
 
 
 def instructions(count: int) -> list[str]:

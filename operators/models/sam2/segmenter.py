@@ -187,7 +187,11 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         self.gate_masks = True
 
     def _autocast(self) -> torch.autocast:
-        """Half precision where SAM2 tolerates it; its weights stay float32, as in the reference."""
+        """Matrix products and convolutions in `precision`.
+
+        Weights, norms and the sums of residual branches stay float32. The reference differs: it holds the whole model in
+        bfloat16 and casts queries, keys and values inside SAM2.
+        """
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def encode(self, pixels: Tensor) -> Features:

@@ -132,7 +132,7 @@ class ChatUniVi(nn.Module):
         return [rows[: len(suffix)] for rows, suffix in zip(states, suffixes, strict=True)]
 
     @torch.inference_mode()
-    def read_out(self, prompts: Sequence[Prompt], image_tokens: Tensor, max_suffixes: int = 8) -> list[ReadOut]:
+    def read_out(self, prompts: Sequence[Prompt], image_tokens: Tensor, max_suffixes: int = 16) -> list[ReadOut]:
         """The embeddings of instructions on one set of frames, given as their `image_tokens` (n, K, D).
 
         The common prefix is run once. The rest is run for at most `max_suffixes` instructions at a time, those of similar

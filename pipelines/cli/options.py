@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 Instructions = Annotated[
-    str, typer.Argument(help="Table with the columns video_uri, instruction_id, text: Parquet, JSONL or CSV.")
+    str,
+    typer.Argument(
+        help="Table with the columns video_uri, instruction_id, text: Parquet, JSONL, JSON, CSV or TSV, a folder of parts, "
+        "or a quoted pattern."
+    ),
 ]
 Output = Annotated[str, typer.Option("--output", help="Run directory, local or in a bucket.")]
 Run = Annotated[str, typer.Argument(help="Run directory.")]

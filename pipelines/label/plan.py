@@ -17,12 +17,15 @@ from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources, may_grow
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
-from vrshq.pipelines.label.instructions import build_manifest, carried_schema, read_instructions
+from vrshq.pipelines.label.instructions import read_instructions
 from vrshq.pipelines.label.placement import choose_pools, network_device
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Pool, Settings
 from vrshq.pipelines.label.stats import read_commands
+from vrshq.pipelines.label.table_files import table_folder
+from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.label.worker import UnitWorker, encode_schema
 from vrshq.pipelines.models.locate import open_model
 
@@ -87,9 +90,11 @@ def make_plan(instructions: str, output: str, settings: Settings, *, videos: str
         StorageError: the run directory cannot be read.
     """
     table = read_instructions(instructions)
-    base = instructions.rpartition("/")[0] or "."
     manifest = build_manifest(
-        table, videos_root=videos, base=base, max_instructions_per_unit=settings.max_instructions_per_unit
+        table,
+        videos_root=videos,
+        base=table_folder(instructions),
+        max_instructions_per_unit=settings.max_instructions_per_unit,
     )
     bundle = open_model(settings.model)
     settings = settings.for_bundle(bundle.presence)

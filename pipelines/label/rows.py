@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.operators.batch import Unit
-from vrshq.pipelines.label.instructions import carried_columns
+from vrshq.pipelines.label.carried import carried_columns
 from vrshq.pipelines.label.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
 
 

@@ -36,7 +36,7 @@ def label(
     """Labels every instruction of a table. The same call again continues an interrupted run.
 
     Args:
-        instructions: uri of the table: Parquet, JSONL or CSV with `video_uri`, `instruction_id`, `text`.
+        instructions: uri of the table with `video_uri`, `instruction_id`, `text`; see `read_instructions` for its formats.
         output: uri of the run directory.
         settings: default `Settings()`.
         videos: root of relative `video_uri`s; default: the table's folder.

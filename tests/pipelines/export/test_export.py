@@ -38,8 +38,8 @@ from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.names import part_of, path_of, source_names
 from vrshq.pipelines.export.pictures import voc_palette
 from vrshq.pipelines.export.run import FORMATS, export
-from vrshq.pipelines.label.instructions import build_manifest
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
+from vrshq.pipelines.label.units import build_manifest
 
 Masks = dict[tuple[str, str], np.ndarray]
 EVIL = ["../../out", "/etc/passwd", "..", ".", "", "a\\b", "a\0b", "x" * 400, "<script>&\"'", "00000.png", "%2E", "球"]

@@ -16,14 +16,11 @@ from hypothesis import strategies as st
 
 from tests.support.paths import DEMO
 from vrshq.cluster.storage.folder import Folder
-from vrshq.pipelines.label.instructions import (
-    InstructionTableError,
-    build_manifest,
-    carried_columns,
-    carried_schema,
-    read_instructions,
-)
+from vrshq.pipelines.label.carried import carried_columns, carried_schema
+from vrshq.pipelines.label.errors import InstructionTableError
+from vrshq.pipelines.label.instructions import read_instructions
 from vrshq.pipelines.label.schema import MANIFEST, TRACKS
+from vrshq.pipelines.label.units import build_manifest
 
 ROWS: list[dict[str, Any]] = [
     {"video_uri": "b.mp4", "instruction_id": "007", "text": "the red ball"},
@@ -91,6 +88,74 @@ def test_integer_ids_become_strings_and_null_texts_empty(tmp_path: Path, kind: s
     assert table["video_id"].to_pylist() == ["7", "7", "b.mp4"]
 
 
+MISSING = ["null", "NaN", "Infinity", "-Infinity"]
+
+
+@pytest.mark.parametrize("value", MISSING)
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_missing_value_of_json_is_null_however_it_is_written(tmp_path: Path, value: str, kind: str) -> None:
+    """As json.dumps writes the rows of pandas, alone and beside real values."""
+    for others in ("", '{"video_uri": "b.mp4", "video_id": "b", "instruction_id": "1", "text": "x", "weight": 1.5}\n'):
+        row = f'{{"video_uri": "a.mp4", "video_id": {value}, "instruction_id": "0", "text": {value}, "weight": {value}}}\n'
+        (tmp_path / f"t.{kind}").write_text(row + others)
+        (first, *_) = read_instructions(str(tmp_path / f"t.{kind}")).to_pylist()
+        assert (first["video_id"], first["text"]) == ("a.mp4", "")
+        weight = None if value == "null" else pytest.approx(float(value.replace("Infinity", "inf")), nan_ok=True)
+        assert first["weight"] == weight  # in other columns it stays what it is
+    for name in ("instruction_id", "video_uri"):
+        row = json.dumps(ROWS[0] | {name: "?"}).replace('"?"', value)
+        (tmp_path / f"t.{kind}").write_text(json.dumps(ROWS[1]) + "\n" + row)
+        with pytest.raises(InstructionTableError, match=rf"row 2: {name} is null"):
+            read_instructions(str(tmp_path / f"t.{kind}"))
+
+
+def test_a_nan_of_parquet_and_of_pandas_csv_is_missing_and_whole_floats_are_integers(tmp_path: Path) -> None:
+    nan = float("nan")
+    given = {"video_uri": ["a.mp4", "b.mp4"], "instruction_id": [1.0, 2.0], "text": [nan, None], "video_id": [7.0, nan]}
+    pq.write_table(pa.table(given), tmp_path / "t.parquet")
+    right = [
+        {"video_id": "7", "video_uri": "a.mp4", "instruction_id": "1", "text": ""},
+        {"video_id": "b.mp4", "video_uri": "b.mp4", "instruction_id": "2", "text": ""},
+    ]
+    assert read_instructions(str(tmp_path / "t.parquet")).to_pylist() == right
+    for missing in ("", "NaN", "nan"):  # as pandas writes it, by default and by `na_rep`, and as `csv` writes a float
+        (tmp_path / "t.csv").write_text(
+            f"video_uri,instruction_id,text,video_id,gold\na.mp4,1,{missing},7,NaN\nb.mp4,2,{missing},{missing},x\n"
+        )
+        table = read_instructions(str(tmp_path / "t.csv"))
+        assert table.drop_columns("gold").to_pylist() == right
+    assert table["gold"].to_pylist() == ["NaN", "x"]
+    pq.write_table(pa.table(given | {"instruction_id": [1.0, nan]}), tmp_path / "t.parquet")
+    with pytest.raises(InstructionTableError, match="row 2: instruction_id is null"):
+        read_instructions(str(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.5, "the number 1.5; expected a string or an integer"),
+        (True, "a boolean"),
+        (["x"], "a list"),
+        ({"a": 1}, "an object"),
+    ],
+)
+@pytest.mark.parametrize("name", ["text", "instruction_id", "video_id"])
+def test_ids_and_texts_of_other_types_are_refused_whatever_their_neighbours_are(
+    tmp_path: Path, name: str, value: Any, words: str
+) -> None:
+    for rows in ([ROWS[0] | {name: value}], [ROWS[0] | {name: value}, ROWS[1] | {name: "y"}]):
+        assert f"{name} is {words}" in refusal(tmp_path, rows)
+    assert "expected a string" in refusal(tmp_path, [ROWS[0] | {name: value}], "parquet")
+
+
+def test_integers_of_any_size_are_ids_and_texts(tmp_path: Path) -> None:
+    rows = [ROWS[0] | {"instruction_id": 2**70, "text": 5}, ROWS[1] | {"instruction_id": "x", "text": "y"}]
+    table = table_of(rows, tmp_path)
+    assert table["instruction_id"].to_pylist() == [str(2**70), "x"]
+    assert table["text"].to_pylist() == ["5", "y"]
+    assert "video_uri is the number 3; expected a string" in refusal(tmp_path, [ROWS[0] | {"video_uri": 3}])
+
+
 def test_texts_are_data(tmp_path: Path) -> None:
     texts = [
         "",
@@ -153,7 +218,7 @@ def test_a_missing_column_lists_those_found(tmp_path: Path) -> None:
         ("t.jsonl", b"\xff\xfe\x00", "not a .jsonl table"),
         ("t.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("t.parquet", b"PAR1 nothing", "not a .parquet table"),
-        ("t.txt", b"hello", "expected an instruction table as .parquet, .jsonl (.ndjson) or .csv"),
+        ("t.txt", b"hello", "expected an instruction table as .parquet, .jsonl (.ndjson), .json, .csv or .tsv"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, named: str) -> None:
@@ -310,7 +375,7 @@ def test_slices_do_not_show_in_the_manifest(tmp_path: Path, monkeypatch: pytest.
     ]
     table = table_of(rows, tmp_path)
     whole = manifest_of(table)
-    monkeypatch.setattr("vrshq.pipelines.label.instructions.SLICE_ROWS", 7)
+    monkeypatch.setattr("vrshq.pipelines.label.units.SLICE_ROWS", 7)
     assert manifest_of(table).equals(whole)
 
 

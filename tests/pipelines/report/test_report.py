@@ -20,8 +20,8 @@ from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
-from vrshq.pipelines.label.instructions import build_manifest
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
+from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.report import run as report
 from vrshq.pipelines.report import sheets as drawing
 from vrshq.pipelines.report import videos

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
 IMAGE_TOKEN = -200  # stands for one frame in `input_ids`
+# CLIP's normalisation of RGB values on the 0..1 scale
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)

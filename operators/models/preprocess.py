@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrshq.operators.models.config import TowerConfig
+from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, TowerConfig
 
-# Means and deviations of red, green and blue:
-SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on the 0..255 scale
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # on the 0..1 scale
+# SAM2's mean and deviation of red, green and blue on the 0..255 scale
+SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:

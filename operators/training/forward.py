@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,55 +17,15 @@ from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, PromptTokenizer
 from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.clip import Clip, Objects
+from vrshq.operators.training.config import ForwardConfig, LossWeights
 from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
-from vrshq.operators.training.losses import LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
+from vrshq.operators.training.losses import answer_loss, bce_loss, dice_loss, presence_loss
 from vrshq.operators.training.places import dense_labels, padded_view
 from vrshq.operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
 from vrshq.operators.training.queries import draw_queries
-from vrshq.operators.training.segmentation import (
-    SegmentConfig,
-    Segmented,
-    compared,
-    encode_frames,
-    segment,
-    square_masks,
-)
+from vrshq.operators.training.segmentation import Segmented, compared, encode_frames, segment, square_masks
 
 Losses = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForwardConfig:
-    """How a clip goes through the model. The defaults are the paper's recipe.
-
-    Attributes:
-        alpha: weight of the [SEG] mean in the fused embedding (TDA).
-        prompts: what prompts SAM2: the `language` model; the training-only `oracle`; nothing, so that the language
-            model learns alone by its auxiliary losses (`none`) or the image encoders learn alone by naming the object
-            at each place (`nothing asked`).
-        truth: the target of SAM2's masks: the objects that are `meant`, or the one object that the auxiliary heads read
-            from [TAK] (`told`). A prompt that does not tell the object teaches SAM2 to hedge with pieces of several
-            objects.
-        keyframe: the sampled frame most similar to [TAK], or a random one that all instructions of a clip share.
-        segment: how SAM2 is trained.
-        share_prefix: whether frames go through the LLaMA once for all instructions of a clip. Gradient checkpointing
-            needs false.
-        blind: whether the LLaMA reads instructions without their frames, so that a fresh one learns to read first.
-        max_rows: the most positions that a dialogue may take in the LLaMA.
-    """
-
-    alpha: float = 0.1
-    prompts: Literal["language", "oracle", "none", "nothing asked"] = "language"
-    truth: Literal["meant", "told"] = "meant"
-    keyframe: Literal["similarity", "random"] = "similarity"
-    segment: SegmentConfig = field(default_factory=SegmentConfig)
-    share_prefix: bool = True
-    blind: bool = False
-    max_rows: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.truth == "told" and self.prompts != "language":
-            raise ValueError(f"truth = told, prompts = {self.prompts}: expected prompts language, whose [TAK] tells it")
 
 
 class TrainingModel(nn.Module):

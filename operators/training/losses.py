@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100  # a label that the cross entropy leaves out
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Factors of the losses in their sum. The first three are the paper's; the others are this project's, and 0 in its recipe.
-
-    Attributes:
-        ce: cross entropy of the answer's next token.
-        bce: binary cross entropy of mask logits.
-        dice: dice loss of masks.
-        presence: SAM2's object score.
-        auxiliary: the training-only heads.
-        place: where each patch of the vision tower lies, and how large the object on it is.
-        centre: where the whole of the object on each patch lies.
-        pointing: where [SEG] and [TAK] attend; needs `forward.share_prefix`.
-        tak_place: where [TAK] says that the object lies.
-        tak_presence: whether [TAK] says that an object is meant, beyond its part of `auxiliary`.
-        travel: where each token of a frame lies and how far its object has come, read in the LLaMA's later layers;
-            needs `forward.share_prefix`.
-        pace: how much the object of a token has moved, how large it is and how much of it shows; needs
-            `forward.share_prefix`.
-        deeds: what the object of a token does in the video; needs `forward.share_prefix`.
-        oracle: distance of [TAK] and [SEG] from the embedding of the object that is meant.
-    """
-
-    ce: float = 1.0
-    bce: float = 2.0
-    dice: float = 0.5
-    presence: float = 0.0
-    auxiliary: float = 0.0
-    place: float = 0.0
-    centre: float = 0.0
-    pointing: float = 0.0
-    tak_place: float = 0.0
-    tak_presence: float = 0.0
-    travel: float = 0.0
-    pace: float = 0.0
-    deeds: float = 0.0
-    oracle: float = 0.0
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            if not getattr(self, item.name) >= 0:
-                raise ValueError(f"losses.{item.name} = {getattr(self, item.name)}: expected 0 or more")
-        for name in ("place", "centre"):
-            if getattr(self, name) > 0 and self.auxiliary == 0:
-                raise ValueError(
-                    f"losses.{name} = {getattr(self, name)}: expected losses.auxiliary above 0 too, they read the same patches"
-                )
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,60 +12,7 @@ from torch import Tensor, nn
 
 from vrshq.operators.models.lora import LowRank
 from vrshq.operators.models.weights import published_name
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Low-rank adapters on linear layers of the LLaMA. The defaults are the paper's.
-
-    Attributes:
-        rank: rank of an adapter; 0: no adapters.
-        alpha: scale of an adapter; its product is multiplied by alpha / rank.
-        dropout: dropout before an adapter, 0 to 1.
-        targets: names of the layers that get an adapter.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """AdamW with a linear warm-up and then a decay of the learning rate. The defaults are the paper's.
-
-    Attributes:
-        rate: highest learning rate.
-        muon: learning rate at which Muon trains the matrices of linear layers, with the same warm-up, decay and weight
-            decay; 0: AdamW trains them too.
-        betas: AdamW's decay rates of the first and second moment.
-        weight_decay: AdamW's and Muon's weight decay.
-        warmup: steps over which the rate rises linearly from 0.
-        decay: how the rate falls after the warm-up.
-        final: share of the highest rate at the last step.
-        clip: largest norm of the gradient.
-        average: decay of the moving average of the weights, which evaluation and the bundle take; 0: no average.
-    """
-
-    rate: float = 3e-4
-    muon: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
-    warmup: int = 100
-    decay: Literal["linear", "cosine", "none"] = "linear"
-    final: float = 0.0
-    clip: float = 1.0
-    average: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.rate > 0 or not 0 <= self.average < 1 or not self.clip > 0:
-            raise ValueError(
-                f"rate = {self.rate}, clip = {self.clip}, average = {self.average}: expected above 0, above 0, in 0 .. 1"
-            )
-        if not self.muon >= 0:
-            raise ValueError(f"muon = {self.muon}: expected 0 or more")
-
+from vrshq.operators.training.config import LoraConfig, OptimiserConfig
 
 # The parts that the paper trains, by the beginnings of their names in `TrainingModel`; everything else is frozen.
 PAPER_PARTS = (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,37 +15,7 @@ from torch import Tensor
 
 from vrshq.operators.models.preprocess import sam2_input, sam2_size
 from vrshq.operators.models.sam2.segmenter import Decoded, Features, Memory, Segmenter, to_frame_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """How SAM2 is trained on a clip. The defaults are the paper's recipe.
-
-    Attributes:
-        window: sampled frames around the keyframe that are segmented; 1: the keyframe alone.
-        memory: where tracking starts: `prompt`, the keyframe's own decoding with its soft mask; `mask`, that mask as a
-            new prompt, as in inference.
-        truth_in_memory: with `memory: mask`, the chance that the true mask replaces the predicted one, 0 to 1.
-        candidates: further random frames that are decoded from the prompt alone, as TKS does.
-        mask_size: size at which masks are compared: the `frame`'s own, or that of SAM2's `low`-resolution logits.
-        empty_masks: losses taken of masks whose truth is empty: `all`, `bce` alone, or `none`, which leaves absence to
-            the object score.
-    """
-
-    window: int = 3
-    memory: Literal["prompt", "mask"] = "prompt"
-    truth_in_memory: float = 0.0
-    candidates: int = 0
-    mask_size: Literal["frame", "low"] = "frame"
-    empty_masks: Literal["all", "bce", "none"] = "all"
-
-    def __post_init__(self) -> None:
-        if self.window < 1 or self.candidates < 0:
-            raise ValueError(
-                f"window = {self.window}, candidates = {self.candidates}: expected at least 1 and at least 0"
-            )
-        if not 0 <= self.truth_in_memory <= 1:
-            raise ValueError(f"truth_in_memory = {self.truth_in_memory}: expected 0 .. 1")
+from vrshq.operators.training.config import SegmentConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,39 +29,12 @@ from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.weights import LM_HEAD, open_checkpoint, published_name, write_safetensors
 from vrshq.operators.training.auxiliary import Auxiliary
+from vrshq.operators.training.config import StartConfig
 from vrshq.operators.training.forward import TrainingModel
-from vrshq.operators.training.schedule import LoraConfig, adapter_state, add_lora, lora_layers, merged_state
+from vrshq.operators.training.schedule import adapter_state, add_lora, lora_layers, merged_state
 
 HEADS = "heads.safetensors"  # of a bundle: the training-only heads
 CLIP_TOKENIZERS = BUNDLED / "untrained-tiny" / "clip"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartConfig:
-    """The model that training starts from: a bundle or fresh weights.
-
-    Attributes:
-        bundle: name or local folder of a bundle; none: a fresh model of `sizes`.
-        sizes: sizes of a fresh model, as in a bundle's `bundle.json`. Its tokenizer has `sizes.language.vocab_size` - 2
-            pieces, made of the words of synthetic instructions.
-        lora: low-rank adapters.
-        auxiliary: whether the model has the training-only heads; they begin as `bundle` has them.
-        frozen_dtype: type of the weights that are not trained: `float32` or `bfloat16`.
-        gradient_checkpointing: whether activations are computed again in the backward pass, which saves memory.
-    """
-
-    bundle: str | None = None
-    sizes: dict[str, Any] = field(default_factory=dict)
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    auxiliary: bool = False
-    frozen_dtype: str = "float32"
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.bundle is None) == (not self.sizes):
-            raise ValueError("start: expected either a bundle or sizes")
-        if self.frozen_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"start.frozen_dtype {self.frozen_dtype!r}: expected float32 or bfloat16")
 
 
 def prepare_start(config: StartConfig, seed: int, folder: Path) -> str:

@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,46 +19,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from vrshq.operators.training.clip import Clip
-from vrshq.operators.training.forward import ForwardConfig, TrainingModel
-from vrshq.operators.training.losses import LossWeights
-from vrshq.operators.training.schedule import Average, OptimiserConfig, choose_trained, optimisers, rate_factor
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One stage of training.
-
-    Attributes:
-        name: name of the stage, unique within the run.
-        steps: optimiser steps.
-        batch: samples of a step, over all workers; accumulated where there are fewer workers.
-        trained: beginnings of the names of the parameters that are trained; all others are frozen. `lora`: all
-            adapters.
-        bf16: whether products are computed in bfloat16; weights stay float32.
-        forward: how a clip goes through the model.
-        losses: factors of the losses.
-        optimiser: how the weights learn.
-    """
-
-    name: str = "stage"
-    steps: int
-    batch: int = 1
-    trained: tuple[str, ...]
-    bf16: bool = False
-    forward: ForwardConfig = field(default_factory=ForwardConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"stage {self.name}: steps {self.steps}, batch {self.batch}: expected at least 1")
-        for name in ("pointing", "travel", "pace", "deeds"):
-            weight = getattr(self.losses, name)
-            if weight > 0 and (self.forward.blind or not self.forward.share_prefix):
-                raise ValueError(
-                    f"stage {self.name}: losses.{name} = {weight}: expected forward.share_prefix true and "
-                    "forward.blind false, it looks at the frames that all instructions share"
-                )
+from vrshq.operators.training.config import StageConfig
+from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.schedule import Average, choose_trained, optimisers, rate_factor
 
 
 def sample_seed(seed: int, stage: str, number: int) -> int:

@@ -1,15 +1,19 @@
-"""Checkpoints of a stage's trainer and the weights at a stage's end, as files of the run's folder."""
+"""Checkpoints of a stage's trainer and the weights at a stage's end, as files of the run's folder.
+
+Only what reads or writes tensors imports torch: the processes that make samples and the controller of Ray Train do without.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.folder import Folder
+
+if TYPE_CHECKING:
+    import torch
 
 KEPT = 2  # checkpoints of a stage
 
@@ -60,6 +64,8 @@ def _names(folder: Folder, stage: str) -> list[str]:
 
 def _save(folder: Folder, name: str, state: dict[str, Any]) -> None:
     """`Folder` writes a file whole or not at all, so that no reader sees half of one."""
+    import torch
+
     with tempfile.NamedTemporaryFile(prefix="vrshq-", suffix=".pt") as file:
         torch.save(state, file)
         file.flush()
@@ -67,6 +73,8 @@ def _save(folder: Folder, name: str, state: dict[str, Any]) -> None:
 
 
 def _load(folder: Folder, name: str) -> dict[str, Any]:
+    import torch
+
     with fetch_to_local(folder.uri_of(name), tempfile.gettempdir()) as path:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -22,7 +22,7 @@ from PIL import Image
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.folder import Folder
-from vrshq.operators.models.preprocess import CLIP_MEAN
+from vrshq.operators.models.config import CLIP_MEAN
 from vrshq.operators.training.clip import Clip, choose_frames
 from vrshq.operators.video.video import open_video
 from vrshq.pipelines.evaluate.datasets.base import DatasetError

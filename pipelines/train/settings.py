@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vrshq.cluster.storage.uris import is_remote
-from vrshq.operators.training.start import StartConfig
-from vrshq.operators.training.step import StageConfig
+from vrshq.operators.training.config import StageConfig, StartConfig
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 from vrshq.pipelines.train.mixture import SynthData
 

@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vrshq.operators.models.config import ModelConfig, TowerConfig
+from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, ModelConfig, TowerConfig
 from vrshq.operators.models.preprocess import (
-    CLIP_MEAN,
-    CLIP_STD,
     SAM2_MEAN,
     SAM2_STD,
     View,

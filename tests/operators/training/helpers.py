@@ -18,9 +18,10 @@ from vrshq.operators.training.clip import (
     Objects,
     from_synth,
 )
+from vrshq.operators.training.config import StageConfig, StartConfig
 from vrshq.operators.training.forward import TrainingModel
-from vrshq.operators.training.start import StartConfig, build
-from vrshq.operators.training.step import StageConfig, StageTrainer
+from vrshq.operators.training.start import build
+from vrshq.operators.training.step import StageTrainer
 
 SMALL = SynthConfig(short_sides=(64,), aspects=(1.0,), frames=(4, 6), objects=(2, 3))
 

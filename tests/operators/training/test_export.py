@@ -18,10 +18,11 @@ from tests.operators.training.helpers import (
 )
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.load import load_language
+from vrshq.operators.training.config import StartConfig
 from vrshq.operators.training.schedule import (
     lora_layers,
 )
-from vrshq.operators.training.start import StartConfig, build, write_adapter, write_bundle
+from vrshq.operators.training.start import build, write_adapter, write_bundle
 
 
 def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_path: Path) -> None:

@@ -9,14 +9,9 @@ from tests.operators.training.helpers import (
     clip_of,
     model_of,
 )
-from vrshq.operators.training.forward import ForwardConfig
-from vrshq.operators.training.losses import LossWeights
-from vrshq.operators.training.schedule import (
-    PAPER_PARTS,
-    LoraConfig,
-    choose_trained,
-)
-from vrshq.operators.training.step import StageConfig, StageTrainer
+from vrshq.operators.training.config import ForwardConfig, LoraConfig, LossWeights, StageConfig
+from vrshq.operators.training.schedule import PAPER_PARTS, choose_trained
+from vrshq.operators.training.step import StageTrainer
 
 
 def test_sharing_the_prefix_changes_no_loss() -> None:

@@ -29,11 +29,10 @@ from vrshq.operators.training.clip import (
     SHAPE_NAMES,
     Clip,
 )
-from vrshq.operators.training.forward import ForwardConfig, TrainingModel
-from vrshq.operators.training.losses import LossWeights
+from vrshq.operators.training.config import ForwardConfig, LossWeights, SegmentConfig
+from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.places import DenseLabels, paces
 from vrshq.operators.training.queries import meant_queries
-from vrshq.operators.training.segmentation import SegmentConfig
 
 
 def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:

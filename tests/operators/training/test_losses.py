@@ -16,12 +16,8 @@ from tests.operators.training.helpers import (
     clip_of,
     model_of,
 )
-from vrshq.operators.training.forward import ForwardConfig
-from vrshq.operators.training.losses import IGNORED, LossWeights, answer_loss, bce_loss, dice_loss, presence_loss
-from vrshq.operators.training.schedule import (
-    LoraConfig,
-)
-from vrshq.operators.training.segmentation import SegmentConfig
+from vrshq.operators.training.config import ForwardConfig, LoraConfig, LossWeights, SegmentConfig
+from vrshq.operators.training.losses import IGNORED, answer_loss, bce_loss, dice_loss, presence_loss
 
 
 def test_cross_entropy_is_the_mean_over_labels_that_count() -> None:

@@ -14,17 +14,16 @@ from tests.operators.training.helpers import (
     model_of,
     one_step,
 )
-from vrshq.operators.training.forward import ForwardConfig
-from vrshq.operators.training.losses import LossWeights
-from vrshq.operators.training.schedule import (
-    PAPER_PARTS,
+from vrshq.operators.training.config import (
+    ForwardConfig,
     LoraConfig,
+    LossWeights,
     OptimiserConfig,
-    choose_trained,
-    lora_layers,
+    SegmentConfig,
+    StageConfig,
 )
-from vrshq.operators.training.segmentation import SegmentConfig
-from vrshq.operators.training.step import StageConfig, StageTrainer
+from vrshq.operators.training.schedule import PAPER_PARTS, choose_trained, lora_layers
+from vrshq.operators.training.step import StageTrainer
 
 
 def test_the_recipe_trains_its_parts_and_nothing_else() -> None:

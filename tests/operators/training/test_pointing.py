@@ -23,11 +23,9 @@ from vrshq.operators.synth import make_video
 from vrshq.operators.training.clip import (
     from_synth,
 )
-from vrshq.operators.training.forward import ForwardConfig
-from vrshq.operators.training.losses import LossWeights
+from vrshq.operators.training.config import ForwardConfig, LossWeights, StageConfig, StartConfig
 from vrshq.operators.training.pointing import meant_tokens
-from vrshq.operators.training.start import StartConfig, build
-from vrshq.operators.training.step import StageConfig
+from vrshq.operators.training.start import build
 
 
 def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() -> None:

@@ -14,14 +14,9 @@ from tests.operators.training.helpers import (
     clip_of,
     model_of,
 )
-from vrshq.operators.training.schedule import (
-    PAPER_PARTS,
-    LoraConfig,
-    OptimiserConfig,
-    choose_trained,
-    rate_factor,
-)
-from vrshq.operators.training.step import StageConfig, StageTrainer
+from vrshq.operators.training.config import LoraConfig, OptimiserConfig, StageConfig
+from vrshq.operators.training.schedule import PAPER_PARTS, choose_trained, rate_factor
+from vrshq.operators.training.step import StageTrainer
 
 
 def test_muon_turns_matrices_evenly_and_leaves_the_rest_to_adamw() -> None:

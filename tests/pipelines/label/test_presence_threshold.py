@@ -12,8 +12,8 @@ import torch
 
 from tests.support import clips
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
-from vrshq.operators.training.schedule import LoraConfig
-from vrshq.operators.training.start import StartConfig, build, write_bundle
+from vrshq.operators.training.config import LoraConfig, StartConfig
+from vrshq.operators.training.start import build, write_bundle
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import load_settings
 from vrshq.pipelines.models.convert import convert

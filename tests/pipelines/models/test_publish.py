@@ -17,8 +17,9 @@ from tests.support.fault_kit import checksums
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import load_clip, load_language
-from vrshq.operators.training.schedule import LoraConfig, lora_layers
-from vrshq.operators.training.start import StartConfig, build, write_bundle
+from vrshq.operators.training.config import LoraConfig, StartConfig
+from vrshq.operators.training.schedule import lora_layers
+from vrshq.operators.training.start import build, write_bundle
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.label_runs import instruction, vrshq, vrshq_process, write_table
+from tests.support.label_runs import content, instruction, vrshq, vrshq_process, write_table
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,16 @@ def test_models_lists_the_built_in_bundles() -> None:
     result = vrshq("models")
     assert result.returncode == 0
     assert "untrained-tiny" in result.stdout
+
+
+def test_more_errors_than_allowed_is_exit_code_3_with_every_instruction_accounted_for(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "table.jsonl", [instruction("none.mp4", number, "it") for number in range(3)])
+    (tmp_path / "settings.yaml").write_text("model: untrained-tiny\nkeyframe: {method: first}\n")
+    run = tmp_path / "run"
+    arguments = ["label", table, "--output", str(run), "--config", str(tmp_path / "settings.yaml")]
+    result = vrshq(*arguments, "--max-error-rate", "0.1", "--no-ray")
+    assert result.returncode == 3, result.stderr
+    assert result.stderr == ""
+    assert "0 ok, 0 empty, 3 errors" in result.stdout
+    assert [row["status"] for row in content(str(run))["tracks"]] == ["error"] * 3
+    assert json.loads((run / "run.json").read_text())["identity"]["settings"]["keyframe"]["method"] == "first"

@@ -37,7 +37,7 @@ MODEL = ["--model", "untrained-tiny"]
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(Size(videos=24, driver_kills=6), id="24 videos"),
+        pytest.param(Size(videos=16, driver_kills=4), id="16 videos"),
         pytest.param(Size(videos=56, driver_kills=20), id="56 videos", marks=pytest.mark.long),
     ],
 )
@@ -179,18 +179,20 @@ def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
         (server.served / S3_BUCKET / "videos" / file.name).write_bytes(file.read_bytes())
     table = f"s3://{S3_BUCKET}/videos/{corpus.name}"
     line = ["label", table, "--output", run, *MODEL, "--address", cluster.address]
-    proxy.rate_503 = proxy.rate_cut_before_answer = proxy.rate_cut_in_body = 0.05
-    proxy.rate_cut_upload = 0.08  # a small corpus has few uploads
+    proxy.rate_503 = proxy.rate_cut_before_answer = proxy.rate_cut_in_body = 0.06
+    proxy.rate_cut_upload = 0.1  # a small corpus has few uploads
     first = Command(*line)
     tracks = server.served / S3_BUCKET / f"kills-{size.videos}/run/tracks"
 
     def parts() -> int:
         return len(list(tracks.glob("part-*.parquet"))) if tracks.is_dir() else 0
 
-    wait_until(lambda: parts() >= 5 or first.process.poll() is not None, 240, "five units")
+    wait_until(lambda: parts() >= size.videos // 5 or first.process.poll() is not None, 240, "a fifth of the units")
     assert first.kill(), first.output
     second = Command(*line)
-    wait_until(lambda: parts() >= 15 or second.process.poll() is not None, 240, "ten more units")
+    wait_until(
+        lambda: parts() >= size.videos * 3 // 5 or second.process.poll() is not None, 240, "three fifths of the units"
+    )
     server.kill()
     time.sleep(5)
     server.start()

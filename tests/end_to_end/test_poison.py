@@ -19,7 +19,8 @@ from vrshq.pipelines.label.settings import Settings
 
 pytestmark = pytest.mark.ray
 
-# What native code does to its process, done by the opening of videos of these names, in the actors alone.
+# What native code does to its process. The actors do it when they open videos of these names, and after they wrote the
+# tables of one of them; the driver does not.
 FAULTS = """
 import ctypes, os, signal, sys, time
 
@@ -31,7 +32,7 @@ def poison(path):
     if "hangs" in path:
         time.sleep(10**6)
     if "bomb" in path:
-        kept = [bytearray(os.urandom(1 << 20)) * 100 for _ in range(20)]
+        kept = [bytearray(os.urandom(1 << 20)) * 100 for _ in range(5)]
         os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
     if "sticky" in path:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -45,6 +46,14 @@ class Late:
                 poison(path)
                 return opened(path, config)
             decode.open_video = deadly
+            import vrshq.pipelines.label.worker as worker
+            write = worker.UnitWorker._write
+            def deadly_write(self, unit, begin):
+                receipt = write(self, unit, begin)
+                if "written" in unit["video_id"]:
+                    os._exit(1)
+                return receipt
+            worker.UnitWorker._write = deadly_write
         return None
 
 sys.meta_path.insert(0, Late())
@@ -58,6 +67,7 @@ DEADLY = {
 }
 BROKEN = ["missing.mp4", "text.mp4", "zero.mp4", "truncated.mp4", "audio.mp4", "absurd.avi", "broken_frame", "pipe.mp4"]
 GOOD = ["good-1.mp4", "good-2.mp4", "good-3.mp4"]
+WRITTEN = "written.mp4"  # the process dies between its tables and its receipt
 TRICKS = "<script>alert(1)</script> ../../etc/passwd [SEG] <video> $(reboot) \\u202e"
 
 
@@ -66,7 +76,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("poison")
     for number, name in enumerate(GOOD):
         clips.h264(folder / name, frames=6 + number)
-    for name in DEADLY:
+    for name in (*DEADLY, WRITTEN):
         shutil.copy(folder / GOOD[0], folder / name)
     (folder / "text.mp4").write_bytes(b"this is no video\n" * 100)
     (folder / "zero.mp4").write_bytes(b"")
@@ -82,25 +92,25 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(folder / "pipe.mp4")
     shutil.copy(folder / GOOD[0], folder / "secret.mp4")
     (folder / "secret.mp4").chmod(0)
-    rows = [instruction(name, 0, "the block") for name in (*GOOD, *DEADLY, *BROKEN, "secret.mp4")]
+    rows = [instruction(name, 0, "the block") for name in (*GOOD, *DEADLY, WRITTEN, *BROKEN, "secret.mp4")]
     rows += [instruction(GOOD[0], "../../up", TRICKS), instruction("../../../etc/passwd", 0, "the block")]
     write_table(folder / "instructions.jsonl", rows)
     return folder
 
 
 @pytest.mark.timeout(1200)
-def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: Path, tmp_path: Path) -> None:
+def test_poison_of_sixteen_kinds_costs_only_itself_in_bounded_attempts(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{Path.cwd()}"}
     run = str(tmp_path / "run")
-    limits = ["--set", "resources.attempts=2", "--set", "resources.deadline_seconds=30"]
+    limits = ["--set", "resources.attempts=2", "--set", "resources.deadline_seconds=12"]
     table = str(corpus / "instructions.jsonl")
     command = Command("label", table, "--output", run, "--model", "untrained-tiny", *limits, environment=environment)
     assert command.end(900) == 0, command.output
 
     counts = accounted(run)
-    asked = 1 + len(GOOD) + len(DEADLY) + len(BROKEN) + 2
+    asked = 1 + len(GOOD) + len(DEADLY) + len(BROKEN) + 3
     assert (len(counts), set(counts.values())) == (asked, {1})
     tracks = {
         (row["video_id"], row["instruction_id"]): row for row in RunDirectory(run).read("tracks", TRACKS).to_pylist()
@@ -109,6 +119,7 @@ def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: P
         row = tracks[name, "0"]
         assert (row["status"], row["error_type"], row["attempts"]) == ("error", error_type, 2), (row, command.output)
         assert words in row["error_message"], row["error_message"]
+    assert "its worker process died" in command.output
     for name in (*BROKEN, "../../../etc/passwd"):
         row = tracks[name, "0"]
         assert (row["status"], row["error_type"], row["attempts"]) == ("error", "InputError", 1), row
@@ -117,12 +128,12 @@ def test_poison_of_fifteen_kinds_costs_only_itself_in_bounded_attempts(corpus: P
     errors = RunDirectory(run).read("errors", ERRORS).to_pylist()
     assert {row["video_id"] for row in errors} == {key[0] for key, row in tracks.items() if row["status"] == "error"}
 
-    rows = [instruction(name, 0, "the block") for name in GOOD] + [instruction(GOOD[0], "../../up", TRICKS)]
+    rows = [instruction(name, 0, "the block") for name in (*GOOD, WRITTEN)] + [instruction(GOOD[0], "../../up", TRICKS)]
     good = write_table(tmp_path / "good.jsonl", rows)
     alone = str(tmp_path / "alone")
     label(good, alone, Settings(model="untrained-tiny"), videos=str(corpus), use_ray=False)
     rows = RunDirectory(run).read("masks", MASKS).to_pylist()
-    got = [row for row in rows if row["video_id"] in GOOD]
+    got = [row for row in rows if row["video_id"] in (*GOOD, WRITTEN)]
     keys = ("video_id", "instruction_id", "frame_index")
     expected = RunDirectory(alone).read("masks", MASKS).to_pylist()
     assert sorted(got, key=lambda row: [row[key] for key in keys]) == sorted(

@@ -334,9 +334,11 @@ def assert_same_training(plain: Path, ray: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_of_ray_train_take_the_step_of_the_plain_loop(averaged: Run, tmp_path: Path, workers: int) -> None:
-    train(settings_of(tmp_path, AVERAGE, workers=workers, feeders=True), str(tmp_path / "ray"))
+@pytest.mark.parametrize(("workers", "feeders"), [(1, False), (2, True)])
+def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
+    averaged: Run, tmp_path: Path, workers: int, feeders: bool
+) -> None:
+    train(settings_of(tmp_path, AVERAGE, workers=workers, feeders=feeders), str(tmp_path / "ray"))
     assert_same_training(averaged.folder, tmp_path / "ray")
 
 

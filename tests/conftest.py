@@ -36,13 +36,25 @@ def ray_environment() -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def shared_ray(ray_environment: None) -> Iterator[None]:  # noqa: ARG001 - its folder and token come first
+    """One local Ray of four CPUs for all tests that need nothing of their own from it."""
+    from vrshq.cluster.ray.session import ray_session
+
+    with ray_session(num_cpus=4, object_store_memory=400_000_000):
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups the tests for `--dist loadgroup`: all tests marked `ray` together, all others by file.
 
+    The tests of `shared_ray` come last, because a Ray of this process would serve every later test too.
+
     One worker runs a whole group in order. Two Ray clusters at the same time would compete for the cores until start-up
     deadlines expire; the tests of a file share module fixtures.
     """
+    items.sort(key=lambda item: "shared_ray" in getattr(item, "fixturenames", ()))
     for item in items:
         name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(name))

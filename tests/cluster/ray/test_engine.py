@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,9 @@ from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import NotEnoughResources, WorkerError
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_resources
-from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> Iterator[None]:
-    with ray_session(num_cpus=4, object_store_memory=200_000_000):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
 
 def units(count: int) -> pa.Table:

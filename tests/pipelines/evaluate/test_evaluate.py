@@ -276,6 +276,7 @@ def test_official_davis_gives_a_pixel_to_one_object_when_masks_overlap(tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
 def test_scores_on_ray_are_those_of_this_process(revos: tuple[Path, Truth], tmp_path: Path) -> None:
     root, truth = revos
     predictions = write_pngs(

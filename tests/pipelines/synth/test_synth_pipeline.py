@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import decode
 from vrshq.operators.synth import SPLITS, SynthConfig, make_video
@@ -56,15 +55,8 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """One local Ray for all tests that need it."""
-    with ray_session(num_cpus=3):
-        yield
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.ray
 def test_ray_writes_the_same_bytes_as_the_loop(made: tuple[Path, Synthesised], tmp_path: Path, workers: int) -> None:
     seen: list[str] = []

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 
 from tests.support.dataset_fixtures import write_revos
 from tests.support.paths import CONFIGS, ROOT
-from vrshq.cluster.ray.session import ray_session
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import load_language, load_segmenter
 from vrshq.operators.models.vrs_hq.prompt import normalize
@@ -218,13 +216,6 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder / "run", train(settings, str(folder / "run")))
 
 
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """One local Ray for all tests that need it."""
-    with ray_session(num_cpus=4):
-        yield
-
-
 def test_a_run_writes_a_bundle_that_opens_with_what_was_trained(plain: Run) -> None:
     bundle = open_bundle(plain.uri.removeprefix("file://"))
     trained = weights(plain.folder)
@@ -333,7 +324,7 @@ def assert_same_training(plain: Path, ray: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize(("workers", "feeders"), [(1, False), (2, True)])
 def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
     averaged: Run, tmp_path: Path, workers: int, feeders: bool
@@ -344,7 +335,7 @@ def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("shared_ray")
 def test_sharded_weights_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
     chosen = [*AVERAGE, "validate={every: 3, clips: 2}", "stages.0.forward={share_prefix: false}"]
     train(settings_of(tmp_path, chosen), str(tmp_path / "plain"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco
 
@@ -15,12 +16,15 @@ from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import Rle
 from vrshq.operators.video.files import IMAGE_SUFFIXES
+from vrshq.pipelines.evaluate.datasets.alignment import better_shift, edges, outline, small_size
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video
 from vrshq.pipelines.evaluate.datasets.codes import MAX_PIXELS
 from vrshq.pipelines.evaluate.datasets.problems import Report
 from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, MaskDict
 
 _READERS = 8
+_COMPARED_FRAMES = 60  # of the middle of a video, on which another shift of the masks is tried
+NOTHING = np.zeros(0, np.int64)
 
 Size = tuple[int, int]  # height, width
 
@@ -29,7 +33,8 @@ def check_files(benchmark: FileBenchmark, report: Report) -> None:
     """Notes every inconsistency of an opened benchmark in `report`.
 
     Cost: reads and decodes every frame that the metadata lists (at an eighth of its size where JPEG allows), and every
-    mask. Holds the names of all frames' files.
+    mask; `_COMPARED_FRAMES` frames of each video are decoded once more for `_check_shift`. Holds the names of all frames'
+    files.
     """
     report.videos = len(benchmark.videos)
     report.expressions = sum(len(video.expressions) for video in benchmark.videos)
@@ -41,8 +46,12 @@ def check_files(benchmark: FileBenchmark, report: Report) -> None:
             try:
                 size = _check_frames(benchmark.folder, video, files.get(video.uri, {}), report, pool)
                 _check_expressions(video, report)
-                for expression in video.expressions if has_masks else ():
+                masks = [
                     _check_masks(benchmark, video, expression, size, report)
+                    for expression in (video.expressions if has_masks else ())
+                ]
+                if size is not None:
+                    _check_shift(benchmark.folder, video, files.get(video.uri, {}), size, masks, report, pool)
                 if has_foreground:
                     _check_foreground(benchmark, video, size, report)
             except Exception as error:  # noqa: BLE001 - whatever one video does, the others are looked at
@@ -158,7 +167,8 @@ def _check_expressions(video: Video, report: Report) -> None:
 
 def _check_masks(
     benchmark: FileBenchmark, video: Video, expression: Expression, size: Size | None, report: Report
-) -> None:
+) -> list[list[Rle]]:
+    """Notes every inconsistency of an expression's masks; returns those that can be read, a list for each frame."""
     truth = benchmark.truth
     assert truth is not None
     place = f"{video.video_id}, expression {expression.expression_id}"
@@ -173,7 +183,7 @@ def _check_masks(
         frames = truth.check(video, expression, report)
     except (DatasetError, StorageError) as error:
         report.add("mask-unreadable", f"{place}: {error}")
-        return
+        return []
     areas = [[int(area) for area in coco.area(frame)] if frame else [] for frame in frames]
     overlapping = sum(
         len(frame) > 1 and _one_size(frame) and sum(area) > int(coco.area(coco.merge(frame)))
@@ -187,6 +197,56 @@ def _check_masks(
     if size is not None and wrong:
         shown = ", ".join(f"{width}x{height}" for height, width in sorted(wrong))
         report.add("mask-size", f"{place}: {shown}, the frames are {size[1]}x{size[0]}")
+    return frames
+
+
+def _check_shift(
+    folder: Folder,
+    video: Video,
+    files: Mapping[str, str],
+    size: Size,
+    masks: Sequence[list[list[Rle]]],
+    report: Report,
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Notes a video whose masks fit other frames clearly better than their own."""
+    first = max(0, (len(video.frames) - _COMPARED_FRAMES) // 2)
+    window = range(first, min(first + _COMPARED_FRAMES, len(video.frames)))
+    objects: list[list[np.ndarray]] = []
+    for frames in masks:
+        lines = [_outline(frames[index], size) if index < len(frames) else NOTHING for index in window]
+        if any(map(len, lines)) and not any(all(map(np.array_equal, lines, known)) for known in objects):
+            objects.append(lines)
+    names = [video.frames[index] for index in window]
+    if not objects or not all(name in files for name in names):
+        return
+    pictures = list(pool.map(lambda name: _edges(folder, files[name]), names))
+    if any(picture is None or picture.shape != small_size(*size) for picture in pictures):
+        return  # noted as unreadable, or as of another size
+    shift = better_shift([picture for picture in pictures if picture is not None], objects)
+    if shift is not None:
+        report.add(
+            "mask-shift",
+            f"{video.video_id}: masks fit the frames {abs(shift.frames)} {'later' if shift.frames > 0 else 'earlier'}; "
+            f"edges under the outlines are {shift.gain:.1f} times as strong there, on {shift.better} of {shift.of} masks",
+        )
+
+
+def _outline(codes: list[Rle], size: Size) -> np.ndarray:
+    if not codes or {code["size"] for code in codes} != {size}:
+        return NOTHING
+    return outline(coco.decode(coco.merge(codes)))
+
+
+def _edges(folder: Folder, name: str) -> np.ndarray | None:
+    """`edges` of an image file; None if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(folder.read_bytes(name)), formats=("JPEG", "PNG")) as image:
+            if image.height * image.width > MAX_PIXELS:
+                return None
+            return edges(np.asarray(image.convert("RGB")))
+    except Exception:  # noqa: BLE001 - `_frame_size` has noted why
+        return None
 
 
 def _one_size(codes: list[Rle]) -> bool:

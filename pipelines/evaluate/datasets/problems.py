@@ -48,6 +48,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "mask-missing": ("error", "an annotation image is missing"),
     "mask-unreadable": ("error", "a mask cannot be decoded"),
     "mask-size": ("error", "a mask's size differs from the frames' size"),
+    "mask-shift": ("warning", "the masks of a video fit its frames clearly better at another shift in time"),
     "mask-null": ("note", "null masks: the object is not in that frame"),
     "mask-overlap": ("note", "frames on which an expression's masks overlap: a sum of them exceeds 1"),
     "never-visible": ("warning", "an expression has no pixel on any frame though it is not no-target"),

@@ -14,9 +14,12 @@ from rich.console import Console
 
 from tests.pipelines.evaluate.test_datasets import LAYOUTS, edit
 from tests.support import dataset_fixtures as fixtures
+from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.evaluate.datasets import Report, check_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.datasets.problems import CODES
+from vrshq.pipelines.synth.run import synth
+from vrshq.pipelines.synth.settings import Where
 
 METADATA = "meta_expressions_valid_.json"
 
@@ -257,3 +260,26 @@ def test_an_unknown_name_is_the_command_s_mistake(tmp_path: Path) -> None:
 def test_every_code_has_a_meaning() -> None:
     assert all(severity in ("error", "warning", "note") and meaning for severity, meaning in CODES.values())
     assert json.dumps(list(CODES))  # plain names
+
+
+def move_frames(root: Path, by: int) -> str:
+    """Renames the frames of the first video of a synthetic set, as if its film had been cut `by` frames later."""
+    folder = sorted((root / "JPEGImages").iterdir())[0]
+    pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
+    for index, path in enumerate(sorted(folder.iterdir())):
+        path.write_bytes(pictures[min(max(index + by, 0), len(pictures) - 1)])
+    return folder.name
+
+
+@pytest.mark.parametrize("by", [-2, 1, 3])
+def test_masks_that_fit_other_frames_better_are_a_warning_with_the_shift(by: int, tmp_path: Path) -> None:
+    config = SynthConfig(frames=(20, 24), short_sides=(128,), objects=(2, 3), expressions=3)
+    synth(str(tmp_path), videos=3, seed=3, split="valid", form="jpeg", config=config, where=Where(use_ray=False))
+    report = check_benchmark("revos", str(tmp_path), split="valid")
+    assert "mask-shift" not in found(report), printed(report)
+    video = move_frames(tmp_path, by)
+    report = check_benchmark("revos", str(tmp_path), split="valid")
+    assert found(report)["mask-shift"] == 1
+    assert not report.consistent
+    where = f"{abs(by)} {'later' if by < 0 else 'earlier'}"
+    assert f"{video}: masks fit the frames {where}" in printed(report)

@@ -6,7 +6,6 @@ point at other files are read, and every size is compared with a limit before me
 
 from __future__ import annotations
 
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,13 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from PIL import Image
 
 from vrshq.operators.batch import InputError
+from vrshq.operators.video import orientation
+from vrshq.operators.video.orientation import UPRIGHT, Orientation
 
 # ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-IMAGE_FORMATS = ("JPEG", "PNG")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +55,16 @@ class VideoInfo:
     num_frames: int
     height: int  # as displayed, in pixels
     width: int
-    rotation: int  # degrees counter-clockwise by which the stored frames are turned for display: 0, 90, 180 or 270
     codec: str
     container: str  # ffmpeg's name, or "images"
     duration_s: float | None
     file_bytes: int
+    orientation: Orientation = UPRIGHT  # of the first frame of a video file; a folder's files have one each
+
+    @property
+    def rotation(self) -> int:
+        """Degrees counter-clockwise (0, 90, 180, 270) by which the stored frames are turned for display."""
+        return self.orientation.rotation
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def local_path(path: str, config: DecodeConfig) -> Path:
             raise
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"{path} cannot be opened ({why}); expected a readable local video file or a folder of numbered JPEG or PNG "
+            f"{path} cannot be opened ({why}); expected a readable local video file or a folder of numbered "
             "frames; check the path and its permissions"
         ) from error
     if stat.S_ISREG(status.st_mode):
@@ -158,7 +161,7 @@ def open_container(path: Path, config: DecodeConfig) -> tuple[InputContainer, Vi
 
 
 def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]:
-    """Reads the headers, all packets, and the first frame (only it knows the rotation) of a video file.
+    """Reads the headers, all packets, and the first frame (only it knows the orientation) of a video file.
 
     Raises InputError for what is not a video, holds no frame, is above a limit or is cut short. Costs one read of the
     file.
@@ -172,11 +175,9 @@ def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]
         name, codec = container.format.name, stream.codec_context.codec.canonical_name
         size = (stream.codec_context.height, stream.codec_context.width)
         duration = container.duration / av.time_base if container.duration else None
-    rotation = _first_rotation(path, packets, config)
-    height, width = size[::-1] if rotation % 180 else size
-    info = VideoInfo(
-        str(path), packets.count, height, width, rotation, codec, name, duration, file_bytes=path.stat().st_size
-    )
+    turned = _first_orientation(path, packets, config)
+    height, width = turned.size(*size)
+    info = VideoInfo(str(path), packets.count, height, width, codec, name, duration, path.stat().st_size, turned)
     return info, packets
 
 
@@ -257,7 +258,7 @@ def _cut_short(path: Path, frames: int) -> InputError:
     return InputError(f"{path} is cut short after about {frames} frames; expected the whole file; copy it again")
 
 
-def _first_rotation(path: Path, packets: Packets, config: DecodeConfig) -> int:
+def _first_orientation(path: Path, packets: Packets, config: DecodeConfig) -> Orientation:
     container, stream = open_container(path, config)
     with container:
         try:
@@ -266,12 +267,7 @@ def _first_rotation(path: Path, packets: Packets, config: DecodeConfig) -> int:
             raise broken_at(path, 0, packets.count, error) from error
         if frame is None:
             raise InputError(f"{path} has no frame that can be decoded; expected at least one")
-        return quarter_turns(frame) * 90
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns (0 to 3) that display the frame upright. Other angles are left alone, as players do."""
-    return frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
+        return orientation.of_frame(frame)
 
 
 def broken_at(path: Path, frame: int, frames: int, error: BaseException) -> InputError:
@@ -283,66 +279,3 @@ def broken_at(path: Path, frame: int, frames: int, error: BaseException) -> Inpu
 
 def _words(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
-def inspect_folder(path: Path, config: DecodeConfig) -> tuple[VideoInfo, list[Path]]:
-    """Finds the numbered JPEG and PNG frames of a folder, in the order of their numbers; other files are ignored.
-
-    Raises InputError, naming the file, for two files with one number, differing names before the number, an unreadable
-    header, or a size that differs from the first frame's. Costs one header per file.
-    """
-    frames: dict[int, Path] = {}
-    prefixes: dict[str, Path] = {}
-    total = 0
-    for file in sorted(path.iterdir()):
-        match = re.fullmatch(r"(.*?)(\d{1,18})", file.stem, flags=re.DOTALL | re.ASCII)
-        hidden = file.name.startswith(".")
-        if match is None or hidden or file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
-            continue
-        prefixes.setdefault(match[1], file)
-        if len(prefixes) > 1:
-            one, other = (found.name for found in prefixes.values())
-            raise InputError(
-                f"{path} holds frames of two kinds, {one} and {other}; expected one name with a running number"
-            )
-        number = int(match[2])
-        if number in frames:
-            raise InputError(
-                f"{path} has two files for frame {number}, {frames[number].name} and {file.name}; remove one"
-            )
-        frames[number] = file
-        total += file.stat().st_size
-        check_limit(str(path), len(frames), config.max_frames, "frames", "max_frames")
-        check_limit(str(path), total, config.max_bytes, "bytes", "max_bytes")
-    if not frames:
-        raise InputError(f"{path} has no numbered frames; expected files like 00000.jpg or frame_1.png")
-    files = [frames[number] for number in sorted(frames)]
-    size = _image_size(files[0], config)
-    for file in files[1:]:
-        found = _image_size(file, config)
-        if found != size:
-            raise InputError(
-                f"{file} is {found[1]}x{found[0]}, but {files[0].name} is {size[1]}x{size[0]}; expected one size"
-            )
-    codec = ",".join(sorted({"png" if file.suffix.lower() == ".png" else "jpeg" for file in files}))
-    return VideoInfo(str(path), len(files), size[0], size[1], 0, codec, "images", None, total), files
-
-
-def _image_size(file: Path, config: DecodeConfig) -> tuple[int, int]:
-    with open_image(file) as image:
-        height, width = image.height, image.width
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
-    check_limit(str(file), height * width, config.max_pixels, "pixels", "max_pixels")
-    return (width, height) if turned else (height, width)
-
-
-def open_image(file: Path) -> Image.Image:
-    """Opens a frame's header. Only the JPEG and PNG readers are tried: Pillow has others that start programs."""
-    try:
-        image = Image.open(file, formats=IMAGE_FORMATS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image ({_words(error)}); expected JPEG or PNG") from error
-    if image.mode[0] in "IF":
-        image.close()
-        raise InputError(f"{file} has more than 8 bits per channel ({image.mode}); expected 8-bit JPEG or PNG")
-    return image

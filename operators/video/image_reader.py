@@ -1,19 +1,20 @@
-"""The reader of folders of numbered JPEG or PNG frames."""
+"""The reader of folders of numbered frames."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
 from vrshq.operators.batch import InputError
-from vrshq.operators.video.files import VideoInfo, open_image
+from vrshq.operators.video import orientation
+from vrshq.operators.video.files import VideoInfo
+from vrshq.operators.video.folder import open_image
 from vrshq.operators.video.reader import DecodeCount
 
 
 class ImageReader:
-    """A folder of JPEG or PNG frames. Orientation in EXIF is applied; transparency is dropped."""
+    """A folder of images, one for each frame. The orientation in EXIF is applied; transparency is dropped."""
 
     name = "images"
 
@@ -26,17 +27,15 @@ class ImageReader:
         """The frame at an index in presentation order: (H, W, 3) uint8 RGB."""
         self.count.add(index, index + 1)
         file = self._files[index]
-        try:
-            with open_image(file) as image:
-                if image.height * image.width != self._info.height * self._info.width:
-                    raise InputError(f"{file} changed its size since the folder was opened")
-                frame = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            if isinstance(error, InputError):
-                raise
-            words = f"frame {index} of {self.num_frames}, cannot be decoded ({error})"
-            raise InputError(f"{file}, {words}; expected a sound JPEG or PNG; copy it again") from error
-        return frame
+        with open_image(file, index, self.num_frames) as image:
+            turned = orientation.of_image(image)
+            if turned.size(image.height, image.width) != (self._info.height, self._info.width):
+                raise InputError(f"{file} changed its size since the folder was opened")
+            try:
+                return turned.apply(np.asarray(image.convert("RGB")))
+            except Exception as error:  # Pillow's decoders raise many types on damaged data
+                words = f"frame {index} of {self.num_frames}, cannot be decoded ({' '.join(str(error).split())})"
+                raise InputError(f"{file}, {words}; expected a sound image; copy it again") from error
 
     def close(self) -> None:
         """Releases the decoder."""

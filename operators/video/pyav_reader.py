@@ -13,7 +13,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vrshq.operators.batch import InputError
-from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, broken_at, open_container, quarter_turns
+from vrshq.operators.video import orientation
+from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, broken_at, open_container
 from vrshq.operators.video.reader import DecodeCount, FrameCache
 
 ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})  # codecs in which each packet gives one frame
@@ -155,5 +156,5 @@ class PyavReader:
 
 
 def upright(rgb: av.VideoFrame, source: av.VideoFrame) -> np.ndarray:
-    """An rgb24 frame as an array, turned as the frame it was made from asks for: (height, width, 3) uint8."""
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns(source)))
+    """An rgb24 frame as an array, turned and mirrored as the frame it was made from asks for: (height, width, 3) uint8."""
+    return orientation.of_frame(source).apply(rgb.to_ndarray())

@@ -18,7 +18,8 @@ from PIL import Image
 
 from vrshq.operators.batch import InputError
 from vrshq.operators.video.choose_reader import open_reader
-from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_folder, inspect_video, local_path
+from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_video, local_path
+from vrshq.operators.video.folder import inspect_folder
 from vrshq.operators.video.image_reader import ImageReader
 from vrshq.operators.video.pyav_reader import PyavReader
 from vrshq.operators.video.reader import FrameCache, Reader, ReaderError
@@ -35,7 +36,7 @@ def probe(path: str, config: DecodeConfig | None = None) -> VideoInfo:
 
 
 def open_video(path: str, config: DecodeConfig | None = None) -> Video:
-    """Opens a local video file or a folder of numbered JPEG or PNG frames.
+    """Opens a local video file or a folder of numbered frames (JPEG, PNG, WebP, BMP, TIFF).
 
     Raises InputError, one line with the path, for what is missing, unreadable, not a video, without frames, above a
     limit of `config`, cut short, or (where PyAV has to read it) broken anywhere. Costs one read of the file and the

@@ -17,12 +17,12 @@ from pycocotools import mask as coco
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import join_uri
+from vrshq.operators.batch import InputError
 from vrshq.operators.masks.rle import Rle, encode
+from vrshq.operators.video.frame_names import in_order, is_image_name
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
 from vrshq.pipelines.label.schema import MASKS, TRACKS
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class PredictionsError(DatasetError):
@@ -121,13 +121,17 @@ class RunPredictions(Predictions):
 
     def _places(self, video: Video, count: int) -> list[int | None]:
         """For each of the video's frames its frame_index in the run, which counts the folder's files by their numbers."""
-        names = list(video.frames)
+        names = sorted(video.frames, key=frame_number)
         if count != len(names) and self.root is not None:
-            files = Folder(join_uri(self.root, video.uri)).list()
-            names = [name.rpartition(".")[0] for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+            uri = join_uri(self.root, video.uri)
+            images = filter(is_image_name, Folder(uri).list())
+            try:
+                names = [name.rpartition(".")[0] for name in in_order(uri, images)]
+            except InputError:
+                names = []
         if count != len(names):
             return [None] * len(video.frames)
-        index = {name: place for place, name in enumerate(sorted(names, key=frame_number))}
+        index = {name: place for place, name in enumerate(names)}
         return [index.get(name) for name in video.frames]
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
-from vrshq.operators.video.files import IMAGE_SUFFIXES
+from vrshq.operators.batch import InputError
+from vrshq.operators.video.frame_names import in_order, is_image_name
 
 # "%" itself, control characters, and what Windows and zip readers take for something else
 _UNSAFE = re.compile(r'[%\\:*?"<>|\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"\.(?=(png|json|xml|zip)$)", re.IGNORECASE)
 _LONGEST = 200  # bytes; file systems allow 255 for a part, suffix included
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", flags=re.DOTALL | re.ASCII)
 
 
 def part_of(text: str) -> str:
@@ -65,14 +65,12 @@ def is_video_file(video_uri: str) -> bool:
 
 
 def _numbered(names: Sequence[str], count: int) -> list[str] | None:
-    # the rule of vrshq.operators.video.files.inspect_folder, which gave the frames their indices
-    stems: dict[int, str] = {}
-    for name in names:
-        stem, dot, suffix = name.rpartition(".")
-        match = _NUMBERED.fullmatch(stem)
-        if "/" not in name and not name.startswith(".") and match and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES:
-            stems[int(match[2])] = part_of(stem)
-    return [stems[number] for number in sorted(stems)] if len(stems) == count else None
+    try:
+        # the rule that gave the frames their indices
+        stems = [name.rpartition(".")[0] for name in in_order("the folder", filter(is_image_name, names))]
+    except InputError:
+        return None
+    return [part_of(stem) for stem in stems] if len(stems) == count else None
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -420,7 +420,7 @@ def test_names_in_no_known_encoding_do_no_harm(clip: Path, tmp_path: Path) -> No
 def test_frames_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "video", ["frame_1.jpg", "frame_2.PNG", "frame_10.jpeg", "frame_0011.jpg"])
     (folder / "notes.txt").touch()
-    (folder / "cover.jpg").touch()
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "._frame_3.jpg").touch()
     (folder / "frame_4.jpg").mkdir()
     with open_video(str(folder)) as video:
@@ -468,7 +468,7 @@ def test_an_image_in_disguise_or_of_absurd_size_is_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"0\.png"):
         open_video(str(folder))
     Image.fromarray(code_frame(0)).save(folder / "0.png", format="GIF")
-    with pytest.raises(InputError, match="expected JPEG or PNG"):
+    with pytest.raises(InputError, match="expected JPEG, PNG, WebP, BMP or TIFF"):
         open_video(str(folder))
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(folder / "0.png")
     with pytest.raises(InputError, match="more than 8 bits"):

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import Rle
-from vrshq.operators.video.files import IMAGE_SUFFIXES
+from vrshq.operators.video.frame_names import IMAGE_SUFFIXES
 from vrshq.pipelines.evaluate.datasets.alignment import better_shift, edges, outline, small_size
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video
 from vrshq.pipelines.evaluate.datasets.codes import MAX_PIXELS

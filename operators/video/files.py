@@ -110,7 +110,7 @@ def local_path(path: str, config: DecodeConfig) -> Path:
             "frames; check the path and its permissions"
         ) from error
     if stat.S_ISREG(status.st_mode):
-        check_limit(path, status.st_size, config.max_bytes, "bytes", "max_bytes")
+        check_limit(path, status.st_size, config.max_bytes, "bytes", "limits.max_bytes")
         if not status.st_size:
             raise InputError(f"{path} has zero bytes; expected a video file; copy it again")
     return absolute
@@ -120,7 +120,7 @@ def check_limit(path: str, value: int, limit: int, unit: str, setting: str) -> N
     """Raises InputError when a size that a header states is above the limit of `setting`."""
     if value > limit:
         raise InputError(
-            f"{path} has {value:,} {unit}, above the limit of {limit:,}; raise decode.{setting} if it is meant to"
+            f"{path} has {value:,} {unit}, above the limit of {limit:,}; raise {setting} if it is meant to"
         )
 
 
@@ -147,10 +147,12 @@ def open_container(path: Path, config: DecodeConfig) -> tuple[InputContainer, Vi
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise InputError(
-                f"{path} states no frame size, one far above decode.max_pixels ({config.max_pixels:,}), or an unknown codec; "
+                f"{path} states no frame size, one far above limits.max_pixels ({config.max_pixels:,}), or an unknown codec; "
                 "expected a video that ffmpeg can decode"
             )
-        check_limit(str(path), context.width * context.height, config.max_pixels, "pixels per frame", "max_pixels")
+        check_limit(
+            str(path), context.width * context.height, config.max_pixels, "pixels per frame", "limits.max_pixels"
+        )
         context.options = {"max_pixels": decoder_limit}
         context.thread_count = config.num_threads
         stream.thread_type = "AUTO"
@@ -196,7 +198,7 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
         if packet.is_keyframe:
             key_packets.append(len(shown))
         shown.append(packet.pts)
-        check_limit(str(path), len(shown), config.max_frames, "frames", "max_frames")
+        check_limit(str(path), len(shown), config.max_frames, "frames", "limits.max_frames")
     if not shown:
         raise InputError(f"{path} has no video frames; expected at least one")
     if _is_cut_short(path, container, stream, len(shown) + discarded):

@@ -43,7 +43,7 @@ def inspect_folder(path: Path, config: DecodeConfig) -> tuple[VideoInfo, list[Pa
         with open_image(file, number, len(files)) as image:
             found = orientation.of_image(image).size(image.height, image.width)
             codecs.add(str(image.format).lower())
-        check_limit(str(file), found[0] * found[1], config.max_pixels, "pixels", "max_pixels")
+        check_limit(str(file), found[0] * found[1], config.max_pixels, "pixels", "limits.max_pixels")
         size = size if number else found
         if found != size:
             raise InputError(
@@ -79,8 +79,8 @@ def _image_names(path: Path, config: DecodeConfig) -> list[str]:
             raise InputError(f"{path}/{shown(name)} is not a regular file; expected an image in each place")
         names.append(name)
         total += status.st_size
-        check_limit(str(path), len(names), config.max_frames, "frames", "max_frames")
-        check_limit(str(path), total, config.max_bytes, "bytes", "max_bytes")
+        check_limit(str(path), len(names), config.max_frames, "frames", "limits.max_frames")
+        check_limit(str(path), total, config.max_bytes, "bytes", "limits.max_bytes")
     return names
 
 

@@ -45,7 +45,7 @@ class PyavReader:
         try:
             for index, frame in enumerate(self._frames):
                 if index >= config.max_frames:
-                    raise InputError(f"{path} has more than {config.max_frames:,} frames; raise decode.max_frames")
+                    raise InputError(f"{path} has more than {config.max_frames:,} frames; raise limits.max_frames")
                 if frame.is_corrupt:  # the decoder guessed a part of it, not the same way each time
                     raise broken_at(path, index, packets.count, ValueError("damaged frame"))
                 self._marks.append(self._mark(frame))

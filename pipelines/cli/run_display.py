@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 from rich.table import Table
+from rich.text import Text
 
 from vrshq.cluster.ray.resources import total
 from vrshq.pipelines.cli.progress import RunProgress
@@ -92,7 +93,7 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         whole = _duration(wall_seconds(plan.pools, expected, todo))
         grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
     for line in plan.missing:
-        grid.add_row("missing", f"[yellow]{line}[/yellow]" if plan.grows else f"[red]{line}[/red]")
+        grid.add_row("missing", Text(line, style="yellow" if plan.grows else "red"))
 
 
 def _duration(seconds: float) -> str:

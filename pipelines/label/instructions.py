@@ -49,6 +49,8 @@ def read_instructions(uri: str) -> pa.Table:
         raise InstructionTableError(f"{uri}: {error}") from None
     except StorageError as error:
         raise InstructionTableError(str(error)) from error
+    except ValueError as error:  # a name that no store may have
+        raise InstructionTableError(f"{uri}: {error}") from error
 
 
 def _checked(files: TableFiles) -> pa.Table:

@@ -15,7 +15,7 @@ from fsspec.utils import glob_translate
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.pipelines.label.carried import json_string
 from vrshq.pipelines.label.errors import InstructionTableError
 from vrshq.pipelines.label.table_formats import COMPRESSIONS, FORMATS, decompress, one_line, read_format
@@ -86,6 +86,7 @@ def read_files(uri: str) -> TableFiles:
 
 def table_folder(uri: str) -> str:
     """The uri of the folder in which the table lies: that of the file or the folder of parts, or of a pattern's fixed part."""
+    uri = _absolute(uri)
     parent, name = _split(uri)
     if not _MAGIC.search(uri) or uri.startswith(_WEB) or (name and Folder(parent).exists(name)):
         return parent
@@ -94,6 +95,7 @@ def table_folder(uri: str) -> str:
 
 def _find(uri: str) -> tuple[Folder, list[str]]:
     """The folder of the table's files, and their names inside it, sorted."""
+    uri = _absolute(uri)
     parent, name = _split(uri)
     if name and (uri.startswith(_WEB) or Folder(parent).exists(name)):
         _suffixes(name)
@@ -112,13 +114,17 @@ def _find(uri: str) -> tuple[Folder, list[str]]:
     return whole, _parts(names)
 
 
+def _absolute(uri: str) -> str:
+    return uri if is_remote(uri) else str(local_path(uri))
+
+
 def _split(uri: str) -> tuple[str, str]:
     """The folder of a file or folder, and its name in there; a whole bucket has no name."""
     given = uri.rstrip("/")
     parent, _, name = given.rpartition("/")
     if is_remote(uri) and parent.endswith(":/"):
         return given, ""
-    return parent or ("/" if uri.startswith("/") else "."), name
+    return parent or "/", name
 
 
 def _split_pattern(uri: str) -> tuple[str, str]:
@@ -128,7 +134,7 @@ def _split_pattern(uri: str) -> tuple[str, str]:
         base = "/".join(steps[:end])
         if not _MAGIC.search(base) or not Folder(base).is_empty():
             return base or "/", "/".join(steps[end:])
-    return ".", uri
+    raise InstructionTableError("a wildcard stands in the name of the bucket; expected it after that")
 
 
 def _matching(uri: str) -> tuple[Folder, list[str]]:

@@ -224,6 +224,11 @@ def test_another_separator_is_refused_by_name(tmp_path: Path) -> None:
     assert "its columns are separated by '|'; expected commas, semicolons, tabs" in refusal(tmp_path / "t.csv")
 
 
+def test_a_name_that_no_store_may_have_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a\\b.jsonl").write_text(lines_text())
+    assert "not a name inside a folder" in refusal(tmp_path / "a\\b.jsonl")
+
+
 def test_another_compression_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "t.csv.bz2").write_bytes(bz2.compress(csv_text(",").encode()))
     assert ".gz or .zst" in refusal(tmp_path / "t.csv.bz2")
@@ -232,7 +237,8 @@ def test_another_compression_is_refused_with_the_known_ones(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("uri", "folder"),
     [
-        ("t.csv", "."),
+        ("t.csv", str(Path.cwd())),
+        ("..", str(Path.cwd().parents[1])),
         ("/t.csv", "/"),
         ("/data/t.csv", "/data"),
         ("/data/spark.parquet", "/data"),

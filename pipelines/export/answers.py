@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
-from vrshq.pipelines.export.names import is_video_file, number_names, source_names
+from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 
 # Units whose masks are read at once: each read lists the table's folder.
@@ -101,7 +101,12 @@ class ExportSummary:
 
 @dataclass(frozen=True)
 class RunVideo:
-    """A video of a run. `names`: its frames' names without suffix."""
+    """A video of a run.
+
+    Attributes:
+        names: the frames' names without suffix, safe as names of new files.
+        files: the names of the source's own files with their suffixes; None where the video is not a folder of frames.
+    """
 
     video_id: str
     uri: str
@@ -109,6 +114,21 @@ class RunVideo:
     height: int
     width: int
     names: list[str]
+    files: list[str] | None
+
+    @property
+    def file_names(self) -> list[str]:
+        """The paths of the frames' pictures below a folder of all videos.
+
+        These are the source's own files; for other videos `PATTERN`, which no file may have yet.
+        """
+        files = self.files or [f"{name}.jpg" for name in self.names]
+        return [f"{safe_video(self.video_id)}/{name}" for name in files]
+
+
+# How the frames of a video file are named where a format asks for pictures, and the command that makes them.
+PATTERN = "VIDEO_ID/00000.jpg, VIDEO_ID/00001.jpg, ..."
+EXTRACT = "ffmpeg -i VIDEO -fps_mode passthrough -start_number 0 -q:v 2 VIDEO_ID/%05d.jpg"
 
 
 Answers = Iterator[tuple[RunVideo, Iterator[Answer]]]
@@ -126,11 +146,12 @@ def read_answers(run: RunDirectory, summary: ExportSummary) -> Answers:
             for item in found:
                 _leave_out(item, tracks.row(item), summary)
             continue
-        names = source_names(uri, size[0])
-        if names is None and not is_video_file(uri):
+        files = source_files(uri, size[0])
+        if files is None and not is_video_file(uri):
             summary.notes.append(f"{video_id}: {uri} does not list {size[0]} frames now, so they are named by number")
         summary.videos += 1
-        yield RunVideo(video_id, uri, *size, names or number_names(size[0])), _answers(found, size, tracks, summary)
+        names = [part_of(name.rpartition(".")[0]) for name in files or ()] or number_names(size[0])
+        yield RunVideo(video_id, uri, *size, names, files), _answers(found, size, tracks, summary)
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,30 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, FrameMask, RunVideo
-from vrshq.pipelines.export.names import path_of
+from vrshq.pipelines.export.answers import EXTRACT, PATTERN, Answer, Answers, ExportSummary, FrameMask, RunVideo
 from vrshq.pipelines.export.sinks import JsonFile
 
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
-HEAD: dict[str, Any] = {"info": {"description": "masks of a vrshq run"}, "licenses": [], "categories": CATEGORIES}
+INFO = {
+    "description": "masks of a vrshq run",
+    "file_names": f"the source's own files; frames of video files: {PATTERN}, as `{EXTRACT}` writes them",
+}
+HEAD: dict[str, Any] = {"info": INFO, "licenses": [], "categories": CATEGORIES}
 
 
-def write_coco(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
+def write_coco(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`annotations.json`: an image for each frame, an annotation for each mask that is not empty, one category.
 
     An annotation also holds `video_id`, `instruction_id`, `caption` (the text) and `score` (the frame's object logit as a
-    probability); an image `video_id` and `frame_index`.
+    probability); an image `video_id` and `frame_index`. `file_name`: see `RunVideo.file_names`.
     """
+    of_videos = 0
     with JsonFile(output / "annotations.json", HEAD, {"images": "[]", "annotations": "[]"}) as file:
         first_image = annotation_id = 1
         for video, found in answers:
-            for index, name in enumerate(video.names):
-                image = {"id": first_image + index, "file_name": f"{path_of(video.video_id)}/{name}.jpg"}
+            of_videos += video.files is None
+            for index, name in enumerate(video.file_names):
+                image = {"id": first_image + index, "file_name": name}
                 size = {"height": video.height, "width": video.width}
                 file.add("images", image | size | {"video_id": video.video_id, "frame_index": index})
             for answer in found:
@@ -34,19 +39,24 @@ def write_coco(answers: Answers, output: Path, summary: ExportSummary) -> None: 
                         file.add("annotations", annotation | _coco_mask(video, answer, mask))
                         annotation_id += 1
             first_image += video.num_frames
+    _note_pattern(of_videos, summary)
 
 
-def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
-    """`annotations.json` in YouTube-VIS's form, and `submission.json`, its list of results, scored by presence."""
+def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:
+    """`annotations.json` in YouTube-VIS's form, and `submission.json`, its list of results, scored by presence.
+
+    `file_names`: see `RunVideo.file_names`.
+    """
+    of_videos = 0
     with (
         JsonFile(output / "annotations.json", HEAD, {"videos": "[]", "annotations": "[]"}) as file,
         JsonFile(output / "submission.json", {}, {"": "[]"}) as submission,
     ):
         annotation_id = 0
         for number, (video, found) in enumerate(answers, start=1):
-            names = [f"{path_of(video.video_id)}/{name}.jpg" for name in video.names]
+            of_videos += video.files is None
             size = {"height": video.height, "width": video.width, "length": video.num_frames}
-            file.add("videos", {"id": number, "file_names": names} | size | {"video_id": video.video_id})
+            file.add("videos", {"id": number, "file_names": video.file_names} | size | {"video_id": video.video_id})
             for answer in found:
                 annotation_id += 1
                 masks = [_rle(video, mask) if mask.area else None for mask in answer.masks]
@@ -58,6 +68,7 @@ def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:
                 file.add("annotations", own | common | size | text)
                 presence = answer.presence if answer.presence is not None and not math.isnan(answer.presence) else 0.0
                 submission.add("", common | {"score": presence} | text)
+    _note_pattern(of_videos, summary)
 
 
 def write_revos(answers: Answers, output: Path, summary: ExportSummary) -> None:  # noqa: ARG001 - all writers are called alike
@@ -88,8 +99,14 @@ def write_revos(answers: Answers, output: Path, summary: ExportSummary) -> None:
                     annotation += 1
                 expressions[answer.instruction_id] = {"exp": answer.text} | ids
             results.add("", predictions, key=video.video_id)
-            entry = {"expressions": expressions, "frames": video.names, "height": video.height, "width": video.width}
+            frames = [name.rpartition(".")[0] for name in video.files] if video.files else video.names
+            entry = {"expressions": expressions, "frames": frames, "height": video.height, "width": video.width}
             metadata.add("videos", entry | {"vid_id": number}, key=video.video_id)
+
+
+def _note_pattern(of_videos: int, summary: ExportSummary) -> None:
+    if of_videos:
+        summary.notes.append(f"the frames of {of_videos} videos are named {PATTERN}; `{EXTRACT}` writes such files")
 
 
 def _rle(video: RunVideo, mask: FrameMask) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
@@ -41,8 +40,17 @@ def number_names(count: int) -> list[str]:
     return [f"{index:05d}" for index in range(count)]
 
 
-def source_names(video_uri: str, count: int) -> list[str] | None:
-    """The names without suffix of a folder's numbered frames, in the order of their numbers.
+def safe_video(video_id: str) -> str:
+    """A video's id as the path of its frames in a file that other tools read: unescaped, so that it names what exists.
+
+    An id that would lead outside the folder of videos is escaped as in `path_of`.
+    """
+    parts = video_id.split("/")
+    return path_of(video_id) if {"", ".", ".."} & set(parts) else video_id
+
+
+def source_files(video_uri: str, count: int) -> list[str] | None:
+    """The names of a folder's frames with their suffixes, in the order of the frames.
 
     None where `video_uri` is not a folder of `count` such frames (any more). Costs one listing.
     """
@@ -52,7 +60,12 @@ def source_names(video_uri: str, count: int) -> list[str] | None:
         names = Folder(video_uri).list()
     except (StorageError, ValueError):
         return None
-    return _numbered(names, count)
+    try:
+        # the rule that gave the frames their indices
+        files = in_order("the folder", filter(is_image_name, names))
+    except InputError:
+        return None
+    return files if len(files) == count else None
 
 
 def is_video_file(video_uri: str) -> bool:
@@ -62,15 +75,6 @@ def is_video_file(video_uri: str) -> bool:
         return Folder(folder or "/").exists(name)
     except (StorageError, ValueError):
         return False
-
-
-def _numbered(names: Sequence[str], count: int) -> list[str] | None:
-    try:
-        # the rule that gave the frames their indices
-        stems = [name.rpartition(".")[0] for name in in_order("the folder", filter(is_image_name, names))]
-    except InputError:
-        return None
-    return [part_of(stem) for stem in stems] if len(stems) == count else None
 
 
 def _escape(match: re.Match[str]) -> str:

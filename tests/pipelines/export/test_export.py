@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 import sys
 import zipfile
 import zlib
@@ -26,16 +28,17 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from tests.support import dataset_fixtures as fixtures
+from tests.support.clips import h264, read_code
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.evaluate.datasets import open_benchmark
-from vrshq.pipelines.export.answers import UNITS_AT_ONCE
+from vrshq.pipelines.export.answers import EXTRACT, UNITS_AT_ONCE
 from vrshq.pipelines.export.cvat import row_runs
 from vrshq.pipelines.export.errors import ExportError
-from vrshq.pipelines.export.names import part_of, path_of, source_names
+from vrshq.pipelines.export.names import part_of, path_of, source_files
 from vrshq.pipelines.export.pictures import voc_palette
 from vrshq.pipelines.export.run import FORMATS, export
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
@@ -464,9 +467,44 @@ def test_cvat_runs_go_along_the_rows_and_begin_with_zeros(mask: np.ndarray) -> N
 def test_frames_are_named_as_the_decoder_numbers_them(tmp_path: Path) -> None:
     for name in ("frame_10.jpg", "frame_2.PNG", "frame_1.jpg", ".frame_3.jpg", "notes.txt", "frame_4.gif"):
         (tmp_path / name).write_bytes(b"")
-    assert source_names(str(tmp_path), 3) == ["frame_1", "frame_2", "frame_10"]
-    assert source_names(str(tmp_path), 4) is None
-    assert source_names(str(tmp_path / "none"), 3) is None
+    assert source_files(str(tmp_path), 3) == ["frame_1.jpg", "frame_2.PNG", "frame_10.jpg"]
+    assert source_files(str(tmp_path), 4) is None
+    assert source_files(str(tmp_path / "none"), 3) is None
+
+
+@pytest.mark.parametrize("name", ["coco-rle", "ytvis-json"])
+def test_pictures_are_named_as_they_exist_and_frames_of_videos_by_a_stated_pattern(name: str, tmp_path: Path) -> None:
+    folder, file = tmp_path / "50% a:b", tmp_path / "clip.mp4"
+    folder.mkdir()
+    file.write_bytes(b"any")
+    pictures = ["x%2E_1.JPEG", "x%2E_2.png", "x%2E_3.jpg"]
+    for picture in pictures:
+        (folder / picture).write_bytes(b"")
+    answers = {("50% a:b", "0"): CLIP.objects["1"], ("clip", "0"): CLIP.objects["1"]}
+    run = write_run(str(tmp_path / "run"), {**answers}, {"50% a:b": str(folder), "clip": str(file)})
+    summary = export(run.uri, name, str(tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    if name == "coco-rle":
+        found = [image["file_name"] for image in content["images"]]
+    else:
+        found = [picture for video in content["videos"] for picture in video["file_names"]]
+    assert found == [*(f"50% a:b/{picture}" for picture in pictures), *(f"clip/0000{index}.jpg" for index in range(3))]
+    assert all((tmp_path / picture).exists() for picture in found[:3])
+    assert "VIDEO_ID/00000.jpg" in content["info"]["file_names"]
+    assert [note for note in summary.notes if note.startswith("the frames of 1 videos are named VIDEO_ID/00000.jpg")]
+
+
+def test_the_stated_command_writes_the_stated_pictures(tmp_path: Path) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs the program ffmpeg")
+    video = h264(tmp_path / "clip.mp4", frames=7)
+    (tmp_path / "clip").mkdir()
+    words = EXTRACT.replace("VIDEO_ID", str(tmp_path / "clip")).replace("VIDEO", str(video)).split()
+    subprocess.run([ffmpeg, "-loglevel", "error", *words[1:]], check=True)
+    written = sorted((tmp_path / "clip").iterdir())
+    assert [path.name for path in written] == [f"0000{index}.jpg" for index in range(7)]
+    assert [read_code(np.asarray(Image.open(path))) for path in written] == list(range(7))
 
 
 def test_frames_that_cannot_be_listed_any_more_are_numbered_and_noted(tmp_path: Path) -> None:

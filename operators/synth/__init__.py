@@ -1,6 +1,6 @@
-"""Synthetic videos: moving shapes with instructions and exact masks, made from nothing but a seed.
+"""Synthetic videos: moving shapes with instructions and exact masks, all determined by a seed.
 
-scene -> coverage of pixels -> who hides whom -> paint; and, from the same scene, facts -> rules -> sentences.
+Pixels: scene -> coverage -> occlusion -> drawing. Instructions, from the same scene: facts -> rules -> wordings.
 """
 
 from vrshq.operators.synth.config import SPLITS, SynthConfig

@@ -1,4 +1,4 @@
-"""Backgrounds: one canvas a video, somewhat larger than the frame, so that a moving camera finds something there."""
+"""Backgrounds: one canvas per video. It is larger than the frame by a margin, which a moving camera shows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from vrshq.operators.synth.colours import distance, rgb
 
-MARGIN = 0.2  # of the short side, around the frame
-DIFFERENT = 34.0  # least CIE76 difference between the colour of an object and those of the background
+MARGIN = 0.2  # width of the margin around the frame, relative to the frame's shorter side
+DIFFERENT = 34.0  # least CIE76 difference between an object's colour and the background's colours
 
 Random = np.random.Generator
 
@@ -20,12 +20,12 @@ def draw_background(random: Random, height: int, width: int, avoid: np.ndarray) 
 
     Args:
         random: source of all random numbers.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
-        avoid: (n, 3) RGB of the objects; the background's colours keep a distance from them.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
+        avoid: (n, 3) RGB in 0..255, the objects' colours, from which the background's colours keep a distance.
 
     Returns:
-        The kind, and a canvas (H + 2m, W + 2m, 3) float32 RGB in 0..255 with m = `margin_pixels`.
+        The kind, a key of `KINDS`, and a canvas (H + 2m, W + 2m, 3) float32 RGB in 0..255 with m = `margin_pixels`.
     """
     margin = margin_pixels(height, width)
     size = (height + 2 * margin, width + 2 * margin)
@@ -39,12 +39,15 @@ def draw_background(random: Random, height: int, width: int, avoid: np.ndarray) 
 
 
 def margin_pixels(height: int, width: int) -> int:
-    """Width of the canvas's border around the frame, in pixels."""
+    """Width of the canvas's margin around the frame, in pixels."""
     return round(MARGIN * min(height, width))
 
 
 def _two_colours(random: Random, avoid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours unlike the objects', with everything between them: mostly greyish, sometimes full."""
+    """Draws two colours (3,) RGB whose mixtures differ from the objects' colours; most are nearly grey.
+
+    The result is the first of 24 pairs that keeps the distance `DIFFERENT`, or else the pair with the largest distance.
+    """
     best, best_gap = (rgb(0, 0, 0.5), rgb(0, 0, 0.5)), -1.0
     for _ in range(24):
         hue = random.uniform(0, 360)
@@ -63,7 +66,7 @@ def _two_colours(random: Random, avoid: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel places (H, 1) and (1, W) in units of the shorter side, from the middle."""
+    """Pixel coordinates y (H, 1) and x (1, W) from the centre, in units of the shorter side."""
     short = min(height, width)
     y = (np.arange(height, dtype=np.float32) - height / 2) / short
     x = (np.arange(width, dtype=np.float32) - width / 2) / short
@@ -71,6 +74,7 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(random: Random, height: int, width: int) -> np.ndarray:
+    """The pixel coordinate (H, W) along a random direction, in units of the shorter side."""
     y, x = _grid(height, width)
     angle = random.uniform(0, np.pi)
     turned: np.ndarray = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -91,7 +95,7 @@ def _gradient(random: Random, height: int, width: int) -> np.ndarray:
 
 
 def _layer(random: Random, height: int, width: int, cells: int) -> np.ndarray:
-    """Smooth noise in 0..1 with about so many cells along the shorter side."""
+    """Smooth noise (H, W) in 0..1 with about `cells` cells along the shorter side."""
     short = min(height, width)
     rows, columns = max(2, round(cells * height / short)), max(2, round(cells * width / short))
     small = random.random((rows, columns), dtype=np.float32)
@@ -100,6 +104,7 @@ def _layer(random: Random, height: int, width: int, cells: int) -> np.ndarray:
 
 
 def _octaves(random: Random, height: int, width: int, first: int = 3) -> np.ndarray:
+    """Sum (H, W) of up to five layers of noise in 0..1. Each has twice the cells and 0.6 of the weight of the one before."""
     limit = min(height, width) // 2
     layers = [(0.6**n, cells) for n, cells in enumerate(first * 2**n for n in range(5)) if cells <= limit or n == 0]
     total = sum(weight for weight, _ in layers)
@@ -126,7 +131,7 @@ def _checks(random: Random, height: int, width: int) -> np.ndarray:
 
 
 def _blobs(random: Random, height: int, width: int) -> np.ndarray:
-    """Discs out of focus."""
+    """Blurred discs."""
     short = min(height, width)
     canvas = np.zeros((height, width), np.float32)
     for _ in range(int(random.integers(5, 16))):
@@ -137,7 +142,7 @@ def _blobs(random: Random, height: int, width: int) -> np.ndarray:
 
 
 def _photo(random: Random, height: int, width: int) -> np.ndarray:
-    """A ground and a sky with an uneven horizon between them, both with texture."""
+    """A textured ground and a textured sky, with an uneven horizon between them."""
     y, _ = _grid(height, width)
     horizon = random.uniform(-0.3, 0.3) + 0.25 * (_layer(random, height, width, 3)[:1] - 0.5)
     ground = 1 / (1 + np.exp(-(y - horizon) * random.uniform(15, 60)))

@@ -1,4 +1,4 @@
-"""The camera: what part of the world a frame shows."""
+"""The camera: the part of the scene that each frame shows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Camera:
     """The motion of the camera.
 
     Attributes:
-        kind: still, pan, zoom or shake.
-        shift: (T, 2) float64, the world place at the frame's centre, in short sides.
-        zoom: (T,) float64, magnification.
+        kind: `still`, `pan`, `zoom` or `shake`.
+        shift: (T, 2) float64, the scene's position x, y at the frame's centre, in short sides.
+        zoom: (T,) float64, the magnification.
     """
 
     kind: str
@@ -22,13 +22,19 @@ class Camera:
     zoom: np.ndarray
 
     def seen(self, place: np.ndarray) -> np.ndarray:
-        """World places (T, 2) in the frame, in short sides from its centre."""
+        """Converts positions in the scene, `place` (T, 2), to positions in the frame, in short sides from its centre."""
         seen: np.ndarray = (place - self.shift) * self.zoom[:, None]
         return seen
 
 
 def draw_camera(random: np.random.Generator, time: np.ndarray, effects: float) -> Camera:
-    """A camera over frames at `time` (T,) 0..1; it is still in most videos."""
+    """Draws the motion of a camera; most cameras stand still.
+
+    Args:
+        random: source of all random numbers.
+        time: (T,) the time of each frame, 0 to 1.
+        effects: factor, 0 to 1, on the probability of motion.
+    """
     frames = len(time)
     shift, zoom = np.zeros((frames, 2)), np.ones(frames)
     kind = str(random.choice(["pan", "zoom", "shake", "still"], p=_chances(effects)))
@@ -43,5 +49,6 @@ def draw_camera(random: np.random.Generator, time: np.ndarray, effects: float) -
 
 
 def _chances(effects: float) -> list[float]:
+    """Probabilities of pan, zoom, shake and still."""
     moving = [0.12 * effects, 0.08 * effects, 0.14 * effects]
     return [*moving, 1 - sum(moving)]

@@ -1,4 +1,4 @@
-"""Colours that a person would call by one name, and how far apart two colours look."""
+"""Colours that have an undisputed name, and the visible difference between two colours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Colour:
-    """Ranges of hue (degrees, may pass 360), saturation and value (0..1) within which everybody uses the same word.
+    """A colour name and the ranges (least, most) of HSV in which everybody uses it.
 
-    `words`: the name and, after it, other words for it. `like`: things that have this colour and no other of ours.
-    `warm`: whether people call it a warm colour; None where they would argue.
+    Attributes:
+        hue: degrees; may exceed 360.
+        saturation: 0 to 1.
+        value: 0 to 1.
+        words: the name, then its synonyms.
+        like: things that have this colour and no other colour of `COLOURS`.
+        warm: whether it counts as a warm colour; None where people disagree.
+        core: whether it is one of the most common colours.
     """
 
     hue: tuple[float, float]
@@ -44,22 +50,31 @@ COLOURS: dict[str, Colour] = {
 
 
 def draw_colour(random: np.random.Generator, name: str) -> np.ndarray:
-    """A colour of that name: (3,) float32 RGB in 0..255."""
+    """Draws a colour of the given name: (3,) float32 RGB in 0..255."""
     colour = COLOURS[name]
     hue = random.uniform(*colour.hue) % 360
     return rgb(hue, random.uniform(*colour.saturation), random.uniform(*colour.value))
 
 
 def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """(3,) float32 RGB in 0..255 of a hue in degrees, saturation and value in 0..1."""
-    # the hexcone: channel n has its own phase along the hue circle
+    """Converts HSV to RGB, after A. R. Smith, "Color Gamut Transform Pairs", SIGGRAPH 1978.
+
+    Args:
+        hue: degrees.
+        saturation: 0 to 1.
+        value: 0 to 1.
+
+    Returns:
+        (3,) float32 RGB in 0..255.
+    """
+    # all channels are the same function of the hue, with different phases
     phase = (np.array([5.0, 3.0, 1.0]) + hue / 60) % 6
     channels = value - value * saturation * np.clip(np.minimum(phase, 4 - phase), 0, 1)
     return (255 * channels).astype(np.float32)
 
 
 def called(colour: np.ndarray) -> set[str]:
-    """Names that a person might give to a colour (3,) RGB in 0..255, generously: what no one could say is left out."""
+    """All names that somebody could give to a colour (3,) RGB in 0..255; the ranges are wider than in `COLOURS`."""
     largest, smallest = float(colour.max()) / 255, float(colour.min()) / 255
     saturation = 1 - smallest / largest if largest else 0.0
     if saturation < 0.2:
@@ -79,14 +94,17 @@ def called(colour: np.ndarray) -> set[str]:
 
 
 def lab(colours: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (n, 3) float32 of RGB colours (n, 3) in 0..255."""
+    """Converts RGB colours (n, 3) in 0..255 to CIE L*a*b*, (n, 3) float32."""
     image = np.clip(colours, 0, 255).astype(np.float32)[None] / np.float32(255)
     converted: np.ndarray = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[0]
     return converted
 
 
 def distance(some: np.ndarray, others: np.ndarray) -> float:
-    """The smallest CIE76 difference between any of (m, 3) and any of (n, 3), RGB in 0..255; about 2.3 is just visible."""
+    """The smallest CIE76 difference between a colour of `some` (m, 3) and one of `others` (n, 3), RGB in 0..255.
+
+    CIE76 is the Euclidean distance in CIE L*a*b*. A difference of about 2.3 is just visible.
+    """
     values = lab(np.concatenate([some, others]))
     steps = values[: len(some), None] - values[None, len(some) :]
     return float(np.sqrt((steps**2).sum(axis=-1)).min())

@@ -1,4 +1,4 @@
-"""What synthetic videos are made of: the ranges that a video's own values are drawn from."""
+"""Settings of synthetic videos: the ranges from which the values of each video are drawn."""
 
 from __future__ import annotations
 
@@ -22,35 +22,37 @@ def _all_shapes() -> tuple[str, ...]:
 class SynthConfig:
     """Ranges are (least, most), both included. Lengths in *short sides* are relative to a frame's shorter side.
 
-    Raises ValueError, in one line, for values that no video can be made with.
+    Raises:
+        ValueError: a value that no video can be made with; one line that names the setting.
     """
 
     objects: tuple[int, int] = (2, 6)
-    """Objects planned for a video. One that is never well visible is left out, so a video may have fewer, but never none."""
+    """Number of planned objects. Objects that are never clearly visible are left out, so a video may have fewer, but at
+    least one."""
     frames: tuple[int, int] = (8, 64)
-    """Frames of a video."""
+    """Number of frames of a video."""
     short_sides: tuple[int, ...] = (128, 128, 160, 192, 240, 360, 480)
-    """A frame's shorter side is one of these, in pixels; one that is listed twice is twice as likely."""
+    """Possible shorter sides of a frame, in pixels, all equally likely; a value that is listed twice is twice as likely."""
     aspects: tuple[float, ...] = (1.0, 4 / 3, 16 / 9, 3 / 4)
-    """Width / height is one of these."""
+    """Possible ratios of a frame's width to its height, all equally likely."""
     radius: tuple[float, float] = (0.09, 0.24)
-    """Size of an object, in short sides: the radius of a disc with the area of its outline's typical filled shape."""
+    """Radius of an object, in short sides: the radius of a disc of the same area; shapes with gaps or spikes have less area."""
     shapes: tuple[str, ...] = field(default_factory=_all_shapes)
-    """Names in `shapes.SHAPES`."""
+    """Shapes of the objects: names in `shapes.SHAPES`."""
     colours: tuple[str, ...] = field(default_factory=_all_colours)
-    """Names in `colours.COLOURS`."""
+    """Colours of the objects: names in `colours.COLOURS`."""
     effects: float = 1.0
-    """Factor, 0 to 1, on the chances of camera motion, light change, noise and blur; 0: none of them."""
+    """Factor, 0 to 1, on the probabilities of camera motion, light changes, noise and blur; 0: none of them."""
     expressions: int = 3
-    """Most expressions of each of the four kinds in a video."""
+    """The most expressions of each of the four kinds in a video."""
     banded: float = 0.0
-    """Share of the objects that have a white or black band across, 0 to 1: a texture for training alone, as what has two
-    colours is called by its own all the same."""
+    """Share of the objects, 0 to 1, with a white or black band across them. Instructions still name such an object by its
+    own colour, which people may dispute; so this texture is for training alone."""
     absent: tuple[float, float, float] = (0.4, 0.25, 0.35)
-    """How often an absent instruction is like a referring, an attribute and a motion one; they sum to 1."""
+    """Shares of the absent instructions that are worded like referring, attribute and motion instructions; they sum to 1."""
 
     def __post_init__(self) -> None:
-        # what shows in fewer than three frames is not asked about
+        # the rules need an object that shows in at least three frames
         for name, least in (("objects", 1), ("frames", 3)):
             low, high = getattr(self, name)
             if not least <= low <= high:

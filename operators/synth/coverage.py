@@ -1,4 +1,4 @@
-"""How much of each pixel an object covers, and which pixels are its own after occlusion."""
+"""Coverage of pixels by objects, and the objects' masks after occlusion."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from vrshq.operators.synth.shapes import Contours
 
-SHIFT = 4  # fractional bits of the corner places that OpenCV's polygon filling takes
+SHIFT = 4  # fractional bits of the vertices in OpenCV's polygon filling
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Coverage (h, w) float32 in 0..1 of a part of the frame whose upper left pixel is (top, left)."""
+    """Coverage (h, w) float32 in 0..1 of a rectangle of the frame whose upper left pixel is in row `top`, column `left`."""
 
     top: int
     left: int
@@ -22,7 +22,7 @@ class Patch:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The part of a frame (H, W) that it lies on."""
+        """The rows and columns of a frame (H, W) that the patch covers."""
         height, width = self.coverage.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
@@ -33,13 +33,13 @@ def cover(contours: Contours, height: int, width: int, streak: np.ndarray) -> Pa
     Each pixel has 4 x 4 samples, 2 x 2 in frames whose shorter side exceeds 300 pixels.
 
     Args:
-        contours: of places x, y in pixels; the centre of the upper left pixel is 0.5, 0.5.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
-        streak: (2,) displacement in pixels while the shutter is open; the coverage is averaged along it.
+        contours: closed polygons (K, 2) of x, y in pixels; the centre of the upper left pixel is 0.5, 0.5.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
+        streak: (2,) displacement x, y in pixels while the shutter is open; the coverage is averaged along it.
 
     Returns:
-        None if the contours touch no pixel of the frame.
+        The coverage, or None if the contours touch no pixel of the frame.
     """
     points = np.concatenate(contours)
     reach = np.abs(streak) / 2 + 1
@@ -48,7 +48,7 @@ def cover(contours: Contours, height: int, width: int, streak: np.ndarray) -> Pa
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
         return None
-    # parts that move into the frame while the shutter is open count, so the canvas is larger by the streak
+    # the canvas is larger by the streak: parts that enter the frame while the shutter is open count too
     pad = int(np.ceil(np.abs(streak).max())) if np.abs(streak).max() >= 1 else 0
     fine = 4 if min(height, width) <= 300 else 2
     size = ((right - left + 2 * pad), (bottom - top + 2 * pad))
@@ -67,7 +67,7 @@ def cover(contours: Contours, height: int, width: int, streak: np.ndarray) -> Pa
 
 
 def _line(streak: np.ndarray) -> np.ndarray:
-    """A kernel that averages along a straight line of that length and direction."""
+    """A kernel (k, k) float32 that averages along a segment with the length and direction of `streak`."""
     half = int(np.ceil(np.abs(streak).max() / 2))
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     steps = np.linspace(-0.5, 0.5, 4 * half + 5)
@@ -79,15 +79,17 @@ def _line(streak: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """What n objects cover and show in T frames.
+    """Coverage and visibility of n objects in T frames.
 
     Attributes:
-        patches: patches[t][i] of object i, back to front; None where it is out of the frame or absent.
-        masks: (n, T, H, W) bool. A pixel is an object's own where its coverage, times what all objects in front of it
-            leave uncovered, is at least 0.5; where two objects reach exactly that, it is the front one's.
-        inside: (n, T) float64, pixels covered in the frame, as if nothing were in front.
-        visible: (n, T) float64, the same, less what is covered by objects in front.
-        hidden_by: (n, n, T) float64, share of `inside` of the first object that the second, in front of it, covers.
+        patches: patches[t][i] is the patch of object i in frame t; objects are ordered from back to front. None where the
+            object is outside the frame or absent.
+        masks: (n, T, H, W) bool. A pixel belongs to an object where the object's coverage, times the share that all
+            objects in front leave uncovered, is at least 0.5. If two objects reach exactly 0.5, it belongs to the front
+            one.
+        inside: (n, T) float64, pixels that the object covers in the frame, without occlusion.
+        visible: (n, T) float64, pixels that the object covers in the frame, less those that objects in front cover.
+        hidden_by: (n, n, T) float64; [i, j] is the share of object i's `inside` that object j, in front of it, covers.
     """
 
     patches: list[list[Patch | None]]
@@ -98,23 +100,23 @@ class Layers:
 
 
 def layer(patches: list[list[Patch | None]], height: int, width: int) -> Layers:
-    """Works out what shows of each object, from its patches and the order back to front."""
+    """Computes masks and visibility from `patches[t][i]`, whose objects are ordered from back to front."""
     frames, count = len(patches), len(patches[0])
     masks = np.zeros((count, frames, height, width), bool)
     inside, visible = np.zeros((count, frames)), np.zeros((count, frames))
     hidden_by = np.zeros((count, count, frames))
     for frame, row in enumerate(patches):
-        open_ = np.ones((height, width), np.float32)
+        uncovered = np.ones((height, width), np.float32)
         taken = np.zeros((height, width), bool)
         for number in reversed(range(count)):
             patch = row[number]
             if patch is None:
                 continue
-            own = patch.coverage * open_[patch.window]
+            own = patch.coverage * uncovered[patch.window]
             mask = (own >= 0.5) & ~taken[patch.window]
             masks[number, frame][patch.window] = mask
             taken[patch.window] |= mask
-            open_[patch.window] *= 1 - patch.coverage
+            uncovered[patch.window] *= 1 - patch.coverage
             inside[number, frame] = patch.coverage.sum(dtype=np.float64)
             visible[number, frame] = own.sum(dtype=np.float64)
             for front in range(number + 1, count):
@@ -125,7 +127,7 @@ def layer(patches: list[list[Patch | None]], height: int, width: int) -> Layers:
 
 
 def _shared(one: Patch, other: Patch | None) -> float:
-    """Pixels that two patches cover both."""
+    """The area, in pixels, that both patches cover."""
     if other is None:
         return 0.0
     top, left = max(one.top, other.top), max(one.left, other.left)

@@ -1,4 +1,4 @@
-"""From a scene to pixels: objects with textures over a background, through a camera, under a light."""
+"""Drawing of a scene: textured objects over a background, with the effects of camera and light."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from vrshq.operators.synth.scene import Actor, Scene
 from vrshq.operators.synth.shapes import Contours, outline
 
 TEXTURES = ("plain", "shaded", "striped", "dotted", "grained", "framed", "banded")
-# of all but the last, whose share is a setting
+# probabilities of all textures but the last, which is a setting
 _SHARES = np.array([0.3, 0.2, 0.14, 0.1, 0.14, 0.12])
 _TEXTURE_PIXELS = 96
-_LONGEST_STREAK = 0.3  # of motion blur, in radii
-_TEXTURE_REACH = 1.9  # a texture covers this many radii to each side of an object's centre
+_LONGEST_STREAK = 0.3  # longest motion blur, in radii of the object
+_TEXTURE_REACH = 1.9  # half the side of a texture, in radii of the object
 
 Random = np.random.Generator
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """How one object looks: its outline at radius 1, its colour (3,) float32 RGB, its texture and the texture's image."""
+    """The appearance of one object.
+
+    Attributes:
+        contours: the outline at radius 1.
+        colour: (3,) float32 RGB in 0..255.
+        texture: a name in `TEXTURES`.
+        image: (96, 96, 3) float32 RGB in 0..255, the texture's pixels.
+    """
 
     contours: Contours
     colour: np.ndarray
@@ -35,7 +42,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Lens:
-    """What light and camera do to a picture; lengths in short sides, `shutter` is the share of a frame's time it is open."""
+    """Effects of camera and light on a video.
+
+    Attributes:
+        shutter: share of a frame's time during which the shutter is open; 0: no motion blur.
+        blur: standard deviation of the blur, in short sides; 0: none.
+        noise: standard deviation of the pixel noise, on the 0..255 scale; 0: none.
+        light: `ramp`, `flicker` or `still`.
+    """
 
     shutter: float
     blur: float
@@ -44,7 +58,7 @@ class Lens:
 
 
 def draw_lens(random: Random, effects: float) -> Lens:
-    """Most videos are sharp; each effect comes alone or with others."""
+    """Draws each effect independently. `effects`, 0 to 1, is a factor on their probabilities; most videos are sharp."""
     shutter = random.uniform(0.25, 0.5) if random.random() < 0.15 * effects else 0.0
     blur = random.uniform(0.003, 0.008) if random.random() < 0.2 * effects else 0.0
     noise = random.uniform(2, 9) if random.random() < 0.5 * effects else 0.0
@@ -53,7 +67,7 @@ def draw_lens(random: Random, effects: float) -> Lens:
 
 
 def draw_look(random: Random, actor: Actor, banded: float) -> Look:
-    """Outline, exact colour and texture of an object; `banded`: the chance that the texture is a band of another colour."""
+    """Draws outline, exact colour and texture of an object. `banded` is the probability of the texture of that name."""
     colour = draw_colour(random, actor.colour)
     contours = outline(random, actor.shape)
     texture = str(random.choice(TEXTURES, p=[*_SHARES * (1 - banded), banded]))
@@ -61,7 +75,10 @@ def draw_look(random: Random, actor: Actor, banded: float) -> Look:
 
 
 def _texture(random: Random, kind: str, colour: np.ndarray, contours: Contours) -> np.ndarray:
-    """(96, 96, 3) float32: the colour, made lighter and darker so little that its name stays; a band has none."""
+    """Draws the pixels of a texture, (96, 96, 3) float32 RGB in 0..255.
+
+    All variations of brightness are so small that the colour keeps its name. Only the band of `banded` is grey.
+    """
     size = _TEXTURE_PIXELS
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * np.float32(2 * _TEXTURE_REACH / size) - _TEXTURE_REACH
     angle = random.uniform(0, 2 * np.pi)
@@ -92,7 +109,7 @@ def _texture(random: Random, kind: str, colour: np.ndarray, contours: Contours) 
 
 
 def place(scene: Scene, actor: Actor) -> tuple[np.ndarray, np.ndarray]:
-    """Where an object is seen: pixel places (T, 2) of its centre (x, y), and its radius (T,) in pixels."""
+    """The centre x, y (T, 2) and the radius (T,) of an object in the frames, in pixels."""
     short = min(scene.height, scene.width)
     middle = np.array([scene.width, scene.height]) / 2
     return scene.camera.seen(
@@ -101,12 +118,12 @@ def place(scene: Scene, actor: Actor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_patches(scene: Scene, looks: list[Look], lens: Lens) -> list[list[Patch | None]]:
-    """Coverage of every object in every frame: patches[t][i]."""
+    """Coverage of every object i in every frame t, as patches[t][i]; None where it is absent or outside the frame."""
     rows: list[list[Patch | None]] = [[None] * len(looks) for _ in range(scene.frames)]
     for number, (actor, look) in enumerate(zip(scene.actors, looks, strict=True)):
         centres, radii = place(scene, actor)
         streaks = np.gradient(centres, axis=0) * lens.shutter
-        # a longer streak would leave thin parts less than half covered, and so outside their own mask
+        # with a longer streak, thin parts would be less than half covered and drop out of the object's mask
         lengths = np.maximum(np.linalg.norm(streaks, axis=1), 1e-9)
         streaks *= np.minimum(1, _LONGEST_STREAK * radii / lengths)[:, None]
         for frame in np.flatnonzero(actor.path.present):
@@ -117,6 +134,7 @@ def draw_patches(scene: Scene, looks: list[Look], lens: Lens) -> list[list[Patch
 
 
 def _turn(actor: Actor, frame: int) -> np.ndarray:
+    """The rotation matrix (2, 2) of an object in a frame."""
     angle = actor.tilt + actor.path.angle[frame]
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
@@ -124,7 +142,7 @@ def _turn(actor: Actor, frame: int) -> np.ndarray:
 def paint(
     random: Random, scene: Scene, looks: list[Look], patches: list[list[Patch | None]], lens: Lens
 ) -> tuple[np.ndarray, str]:
-    """The frames (T, H, W, 3) uint8 RGB, and the kind of background."""
+    """Draws the frames, (T, H, W, 3) uint8 RGB, and returns them with the kind of the background."""
     height, width, frames = scene.height, scene.width, scene.frames
     kind, canvas = draw_background(random, height, width, np.stack([look.colour for look in looks]))
     gains = _gains(random, lens.light, frames)
@@ -151,6 +169,7 @@ def paint(
 
 
 def _seen_background(scene: Scene, canvas: np.ndarray, frame: int) -> np.ndarray:
+    """The part of the canvas that the camera shows in a frame, (H, W, 3) float32."""
     height, width = scene.height, scene.width
     margin = margin_pixels(height, width)
     if scene.camera.kind == "still":
@@ -158,7 +177,7 @@ def _seen_background(scene: Scene, canvas: np.ndarray, frame: int) -> np.ndarray
     shift = scene.camera.shift[frame] * min(height, width)
     middle = np.array([width, height]) / 2
     scale = 1 / scene.camera.zoom[frame]
-    # OpenCV counts places from the middle of the first pixel, this program from its corner
+    # the origin of OpenCV is the centre of the first pixel, that of this program is its corner
     offset = (0.5 - middle) * scale + middle + shift + margin - 0.5
     matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
     seen: np.ndarray = cv2.warpAffine(
@@ -168,7 +187,7 @@ def _seen_background(scene: Scene, canvas: np.ndarray, frame: int) -> np.ndarray
 
 
 def _blend(picture: np.ndarray, patch: Patch, look: Look, turn: np.ndarray, centre: np.ndarray) -> None:
-    """Lays an object's texture over the picture, in place, by its coverage."""
+    """Blends an object's texture into the picture, in place, in proportion to its coverage."""
     below = picture[patch.window]
     if look.texture == "plain":
         colours = look.colour
@@ -189,7 +208,7 @@ def _blend(picture: np.ndarray, patch: Patch, look: Look, turn: np.ndarray, cent
 
 
 def _gains(random: Random, light: str, frames: int) -> np.ndarray:
-    """Factor (T,) float32 on the brightness of each frame."""
+    """The factor (T,) float32 on the brightness of each frame."""
     time = np.linspace(0, 1, frames)
     if light == "ramp":
         begin, end = random.uniform(0.82, 1.12, size=2)

@@ -1,7 +1,7 @@
-"""What is true of the objects' motion, and of all else, as verdicts (see `judging`).
+"""Facts about the objects' motion and visibility, as verdicts (see `judging`).
 
-Motion is judged twice, in the image and against the background, which differ where the camera moves: a viewer may mean
-either, so yes needs both, and no needs both.
+Motion is judged twice, in the image and relative to the background. The two differ where the camera moves, and a viewer may
+mean either. So a verdict of YES or NO has to hold for both.
 """
 
 from __future__ import annotations
@@ -29,22 +29,25 @@ from vrshq.operators.synth.records import SynthObject
 
 
 def is_well_visible(item: SynthObject) -> bool:
-    """Whether an object shows at least 30 % of itself, and 24 pixels, in at least 3 frames and 30 % of them."""
+    """Whether at least 30 % of an object, and 24 pixels, are visible in at least 3 frames and in 30 % of all frames."""
     shown = (item.visible >= 0.3 * item.area) & (item.visible >= 24)
     return bool(shown.sum() >= max(3, 0.3 * len(shown)))
 
 
 class Facts(LayoutFacts):
-    """All facts of a video's objects; (n,) int8 of NO, MAYBE, YES for each question."""
+    """All facts about a video's objects. A fact is (n,) int8 of NO, MAYBE, YES."""
 
     def _tracks(self, number: int) -> list[np.ndarray]:
-        """Places of an object where it is in view: in the image, and against the background."""
+        """Positions (k, 2) of an object in the frames where it is in view: in the image, and relative to the background."""
         seen = self.in_view[number]
         return [self.centre[number][seen], self.world[number][seen]]
 
     @cached_property
     def speeds(self) -> np.ndarray:
-        """(n, 2, 2): mean and largest speed, in short sides a frame, in the image and against the background."""
+        """(n, 2, 2) float64: the mean and the largest speed (axis 1), in the image and relative to the background (axis 2).
+
+        The unit is short sides per frame. NaN where an object is in view for fewer than two steps.
+        """
         result = np.full((len(self), 2, 2), np.nan)
         for number in range(len(self)):
             seen = self.in_view[number]
@@ -58,7 +61,10 @@ class Facts(LayoutFacts):
 
     @cached_property
     def ways(self) -> np.ndarray:
-        """(n, 2): the largest distance between two places of an object in view, in the image and against the background."""
+        """(n, 2) float64: diagonal of the box around an object's positions in view, in short sides.
+
+        The first column is of positions in the image, the second of positions relative to the background.
+        """
         result = np.zeros((len(self), 2))
         for number in range(len(self)):
             for view, places in enumerate(self._tracks(number)):
@@ -67,7 +73,7 @@ class Facts(LayoutFacts):
         return result
 
     def fastest(self, among: np.ndarray) -> Verdicts:
-        """Which of `among` moves fastest, on average and at its fastest."""
+        """Which object of `among` (n,) bool is the fastest, by its mean and by its largest speed."""
         numbers = np.flatnonzero(among)
         if len(numbers) < 2 or np.isnan(self.speeds[numbers]).any():
             return np.where(among, MAYBE, NO).astype(np.int8)
@@ -81,7 +87,7 @@ class Facts(LayoutFacts):
         return self._winner(best, among, bool(sure))
 
     def slowest(self, among: np.ndarray) -> Verdicts:
-        """Which of `among`, all of which move, moves slowest."""
+        """Which object of `among` (n,) bool is the slowest, by its mean and by its largest speed; MAYBE unless all move."""
         numbers = np.flatnonzero(among)
         if len(numbers) < 2 or np.isnan(self.speeds[numbers]).any() or (self.ways[numbers] < 0.06).any():
             return np.where(among, MAYBE, NO).astype(np.int8)
@@ -96,7 +102,7 @@ class Facts(LayoutFacts):
 
     @cached_property
     def still(self) -> Verdicts:
-        """Which objects stay in place all the time; one that turns or grows in its place is a MAYBE."""
+        """Which objects keep their position in all frames. An object that rotates or grows in place is a MAYBE."""
 
         def judge(number: int) -> tuple[bool, bool]:
             item = self.objects[number]
@@ -109,11 +115,11 @@ class Facts(LayoutFacts):
 
     @cached_property
     def moving(self) -> Verdicts:
-        """Which objects change their place."""
+        """Which objects change their position."""
         return (YES - self.still).astype(np.int8)
 
     def heading(self, name: str) -> Verdicts:
-        """Which objects move straight to the left, right, up or down, as far as they are seen."""
+        """Which objects move straight in the direction `name` (left, right, up or down) while they are in view."""
         direction = np.array(DIRECTIONS[name])
 
         def judge(number: int) -> tuple[bool, bool]:
@@ -125,7 +131,7 @@ class Facts(LayoutFacts):
                 length = float(np.linalg.norm(net))
                 walked = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
                 along = places @ direction
-                # the longest stretch in this direction between any two moments
+                # the largest advance in this direction between any two frames
                 gain = float((along - np.minimum.accumulate(along)).max())
                 straight = length >= 0.85 * walked
                 yes.append(length >= MOVED and straight and float(net @ direction) >= 0.88 * length)
@@ -137,7 +143,7 @@ class Facts(LayoutFacts):
 
     @cached_property
     def hidden(self) -> Verdicts:
-        """Which objects get hidden by another one, at least for a while, and are in the open at another time."""
+        """Which objects are hidden by another object in some frames and unoccluded in others."""
 
         def judge(number: int) -> tuple[bool, bool]:
             share = self.visible_share[number]
@@ -150,7 +156,7 @@ class Facts(LayoutFacts):
 
     @cached_property
     def hiding(self) -> Verdicts:
-        """Which objects pass in front of another one so that it gets hidden."""
+        """Which objects hide another object."""
         covered = np.stack([item.hidden_by for item in self.objects])  # [hidden, hiding, frame]
         yes = [bool((covered[:, number].max(axis=1)[self.hidden == YES] >= 0.6).any()) for number in range(len(self))]
         no = [bool(covered[:, number].max() <= 0.12) for number in range(len(self))]
@@ -158,22 +164,22 @@ class Facts(LayoutFacts):
 
     @cached_property
     def going_behind(self) -> Verdicts:
-        """Which objects get hidden because they move behind another one, rather than another one in front of them."""
+        """Which objects become hidden because they themselves move, not only the object in front of them."""
         return np.where((self.hidden == YES) & (self.moving != YES), MAYBE, self.hidden).astype(np.int8)
 
     @cached_property
     def going_in_front(self) -> Verdicts:
-        """Which objects hide another one because they move in front of it."""
+        """Which objects hide another object because they themselves move."""
         return np.where((self.hiding == YES) & (self.moving != YES), MAYBE, self.hiding).astype(np.int8)
 
     @cached_property
     def entries(self) -> np.ndarray:
-        """(n,) float64: the frame from which an object is in view; nan where it does not clearly enter."""
+        """(n,) float64: the first frame in which an object is in view; NaN if it does not clearly enter."""
         return np.array([_entry(self.in_view[number], self.absent[number]) for number in range(len(self))])
 
     @cached_property
     def exits(self) -> np.ndarray:
-        """(n,) float64: the last frame in which an object is in view; nan where it does not clearly leave."""
+        """(n,) float64: the last frame in which an object is in view; NaN if it does not clearly leave."""
         frames = self.in_view.shape[1]
         backwards = [_entry(self.in_view[number][::-1], self.absent[number][::-1]) for number in range(len(self))]
         exits: np.ndarray = frames - 1 - np.array(backwards)
@@ -190,21 +196,22 @@ class Facts(LayoutFacts):
         return verdicts(~np.isnan(self.exits), self._there_at(-1))
 
     def _there_at(self, end: int) -> np.ndarray:
-        """Whether each object (n,) is in view in frame `end` (0 or -1), and does not leave and come back."""
-        # a hidden object is not visibly there; an object that is absent for a while must be absent at the other end
+        """(n,) bool: whether an object is visible in frame `end` (0 or -1) and does not leave and return."""
+        # a hidden object does not count as visible; an object that is absent in some frames must be absent at the other end
         there = self.in_view[:, end] & self.shown[:, end] & (self.hidden != YES)
         stays: np.ndarray = there & (~self.absent.any(axis=1) | self.absent[:, 0 if end else -1])
         return stays
 
     def last_to_enter(self) -> Verdicts:
-        """Which of several entering objects enters last; objects in the first frame do not count."""
+        """Which object enters last; objects that are visible in the first frame do not count."""
         return self._last(self.entering, self.entries)
 
     def first_to_leave(self) -> Verdicts:
-        """Which of several objects that go does so first."""
+        """Which object leaves first; objects that stay do not count."""
         return self._last(self.leaving, -self.exits)
 
     def _last(self, which: Verdicts, times: np.ndarray) -> Verdicts:
+        """YES for the object of `which` with the largest of `times` (n,), if the next one is clearly earlier."""
         numbers = np.flatnonzero(which == YES)
         if (which == MAYBE).any() or not len(numbers):
             return np.full(len(self), MAYBE, dtype=np.int8)
@@ -214,7 +221,7 @@ class Facts(LayoutFacts):
         return self._winner(int(order[-1]), np.isin(np.arange(len(self)), numbers), bool(sure))
 
     def grown(self, smaller: bool = False) -> Verdicts:
-        """Which objects get larger (smaller)."""
+        """Which objects grow, or shrink if `smaller`, both in the image and without the camera's zoom."""
 
         def judge(number: int) -> tuple[bool, bool]:
             item, seen = self.objects[number], self.in_view[number]
@@ -228,7 +235,7 @@ class Facts(LayoutFacts):
 
     @cached_property
     def turning(self) -> Verdicts:
-        """Which objects turn around themselves."""
+        """Which objects rotate."""
 
         def judge(number: int) -> tuple[bool, bool]:
             seen = self.in_view[number]
@@ -238,9 +245,9 @@ class Facts(LayoutFacts):
         return self.each(judge)
 
     def doing(self, program: str, not_doing: frozenset[str]) -> Verdicts:
-        """Which objects were made to follow a program; those of other programs than `not_doing` are MAYBE.
+        """Which objects follow the motion program `program`. NO needs a program of `not_doing`; all others are MAYBE.
 
-        Needs the camera's help: where it moves much, what stands still would be seen moving, so all are MAYBE.
+        All objects are MAYBE if the camera moves by more than `RESTED`, because the image then shows a different motion.
         """
         drift = np.abs((self.centre - self.world) - (self.centre - self.world)[:, :1]).max()
         if drift > RESTED:
@@ -254,10 +261,13 @@ class Facts(LayoutFacts):
 
 
 def _entry(in_view: np.ndarray, absent: np.ndarray) -> float:
-    """First frame in view of an object that is wholly absent in two frames or more before, and stays for three or more."""
+    """The first frame in which an object is in view, if it enters; else NaN.
+
+    An object enters if it is wholly outside the frame in at least its first two frames and in view in at least three.
+    """
     if not in_view.any():
         return float("nan")
     first = int(in_view.argmax())
-    before = int((~absent).argmax())  # frames before anything of it shows
+    before = int((~absent).argmax())  # number of frames before any part of it is in the frame
     comes = before >= 2 and in_view.sum() >= 3 and absent[:before].all()
     return float(first) if comes else float("nan")

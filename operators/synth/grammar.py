@@ -1,4 +1,4 @@
-"""From a rule and the names that it was asked with to a sentence."""
+"""Sentences: the wordings of a rule, filled with the names that the rule is asked with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Words = dict[str, tuple[str, ...]]
 WORDINGS: dict[str, Wordings] = {**REFERRING, **ATTRIBUTE, **MOTION}
 NOUNS = ("one", "object", "shape", "thing")
 COMMAND_SHARE = 0.3
-OTHER_WORD_SHARE = 0.15  # of names: "violet" for purple, "disc" for circle
+OTHER_WORD_SHARE = 0.15  # probability of a synonym: "violet" for purple, "disc" for circle
 CAPITAL_SHARE = 0.2
 FULL_STOP_SHARE = 0.05
 
@@ -26,7 +26,7 @@ _CHOICE = re.compile(r"\(([^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba (?=[aeiou](?!ne\b))")  # "an orange one", but "a one"
 
-# What stands for a heading, for a place beside something, and so on. The first form is the most common one.
+# Texts of the slots that express a direction. The first text of each is the most frequent one.
 _TO: Words = {
     "left": ("to the left", "left", "leftward", "leftwards", "towards the left", "toward the left", "to the left side"),
     "right": (
@@ -85,7 +85,7 @@ _NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 def expand(pattern: str) -> list[str]:
-    """All patterns without choices that a pattern with choices stands for."""
+    """All patterns without choices that result from a pattern, one for each combination of its choices."""
     match = _CHOICE.search(pattern)
     if match is None:
         return [_tidy(pattern)]
@@ -94,7 +94,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def all_wordings(unseen: bool) -> set[str]:
-    """Every wording that instructions may have: of test_unseen, or of the other splits."""
+    """All wordings that instructions may have: those of test_unseen if `unseen`, else those of the other splits."""
     phrases = {
         wording
         for table in (*WORDINGS.values(), *PLURAL.values())
@@ -109,7 +109,7 @@ def all_wordings(unseen: bool) -> set[str]:
 
 
 def vocabulary() -> set[str]:
-    """Every word that fills a slot."""
+    """All words that can fill a slot."""
     groups: list[Sequence[str]] = [
         NOUNS,
         tuple(f"{noun}s" for noun in NOUNS),
@@ -126,10 +126,21 @@ def vocabulary() -> set[str]:
 def say(
     random: np.random.Generator, subtype: str, names: Mapping[str, Any], *, plural: bool = False, unseen: bool = False
 ) -> tuple[str, str]:
-    """A sentence, and its wording, for a rule asked with these names (see `rules`)."""
+    """Draws a sentence for a rule.
+
+    Args:
+        random: source of all random numbers.
+        subtype: the rule, a key of `WORDINGS`.
+        names: the names that the rule is asked with, as in `rules.Ask`.
+        plural: whether the instruction means several objects.
+        unseen: whether the wordings are those of test_unseen.
+
+    Returns:
+        The sentence, and its wording: the pattern after its choices, before its slots are filled.
+    """
     patterns = _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
     narrowed = any(names.get(key) for key in ("colour", "shape")) and subtype not in ("colour", "shape", "colour_shape")
-    if narrowed:  # a pattern that does not say which ones are meant would ask for something else
+    if narrowed:  # a pattern without a noun phrase would drop the colour or shape, and so change the question
         patterns = [pattern for pattern in patterns if "{np" in pattern]
     pattern = patterns[random.integers(len(patterns))]
     if pattern.startswith("the ") and random.random() < COMMAND_SHARE:
@@ -147,7 +158,7 @@ def say(
 
 
 def can_say(subtype: str, names: Mapping[str, Any], plural: bool, unseen: bool) -> bool:
-    """Whether the split's wordings of a rule can name what it is asked with."""
+    """Whether the split has a wording of the rule that expresses all of the names."""
     patterns = _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
     narrowed = any(names.get(key) for key in ("colour", "shape")) and subtype not in ("colour", "shape", "colour_shape")
     return not narrowed or any("{np" in pattern for pattern in patterns)
@@ -158,7 +169,7 @@ def _patterns(wordings: Wordings, unseen: bool) -> list[str]:
 
 
 def _decide(random: np.random.Generator, pattern: str) -> str:
-    """A wording of a pattern: every choice is made, all alternatives alike."""
+    """A wording of a pattern: each choice is drawn, all alternatives with equal probability."""
 
     def choose(match: re.Match[str]) -> str:
         choices = match[1].split("|")
@@ -174,7 +185,7 @@ def _tidy(pattern: str) -> str:
 
 
 def _pick(random: np.random.Generator, words: Sequence[str], first: float) -> str:
-    """The first word with that chance, else one of the others."""
+    """The first word with probability `first`, else one of the others."""
     if len(words) == 1 or random.random() < first:
         return words[0]
     return words[int(random.integers(1, len(words)))]
@@ -203,7 +214,7 @@ def _plural_phrase(random: np.random.Generator, names: Mapping[str, Any]) -> str
 
 
 def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> str:
-    """The text for a slot of a wording."""
+    """The text for a slot of a wording. Raises KeyError for an unknown slot."""
     if slot in _BY_HEADING:
         return _pick(random, _BY_HEADING[slot][names["heading"]], 0.5)
     phrase = _phrase(random, slot, names)

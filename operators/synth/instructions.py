@@ -1,4 +1,4 @@
-"""The choice of a video's instructions: some of each kind, each with one undisputed answer."""
+"""Choice of a video's instructions: some of each kind, each with one undisputed answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vrshq.operators.synth.records import KINDS, Expression
 from vrshq.operators.synth.rules import RULES, Ask, View
 from vrshq.operators.synth.wordings_motion import PLURAL
 
-PLURAL_SHARE = 0.12  # largest share of the instructions that ask for several objects
-# Weights of rules where they are asked in vain, if not those of `RULES`: what all videos can be asked in vain would else crowd
-# out the rest, and a rule that is never asked in vain would say by itself that something is there.
+PLURAL_SHARE = 0.12  # probability of trying an instruction that means several objects
+# Weights of rules in absent instructions, where they differ from those in `RULES`. Rules that apply to every video would
+# otherwise crowd out the others. A rule without absent instructions would reveal that the wanted object exists.
 ABSENT_WEIGHTS = {
     "heading": 7.0,
     "still": 3.5,
@@ -25,15 +25,22 @@ ABSENT_WEIGHTS = {
     "no_corners": 3.0,
 }
 
-Chosen = tuple[str, str, str, Ask]  # kind, what it asks (a kind of RULES), subtype, ask
+Chosen = tuple[str, str, str, Ask]  # kind of the instruction, kind of its rule in `RULES`, subtype, ask
 
 
 def write_expressions(
     random: np.random.Generator, view: View, most: int, absent: tuple[float, float, float]
 ) -> tuple[Expression, ...]:
-    """Up to `most` instructions of each kind; a video for which a kind has nothing to ask gets none of it.
+    """Draws up to `most` instructions of each kind; fewer where the video allows fewer.
 
-    `absent`: how often one that means nothing is like each of the other three kinds.
+    Args:
+        random: source of all random numbers.
+        view: the video's facts and the names that may be used.
+        most: the most instructions of each kind.
+        absent: probabilities that an absent instruction is worded like a referring, attribute and motion instruction.
+
+    Returns:
+        The instructions, in the order of `KINDS`.
     """
     asks = _Asks(view)
     chosen: list[Chosen] = []
@@ -54,7 +61,7 @@ def write_expressions(
 
 
 def answer(verdicts: np.ndarray) -> str | None:
-    """`one`, `several` or `none`: how many objects are meant; None where people would argue."""
+    """How many objects the verdicts mean: `one`, `several` or `none`; None if any verdict is MAYBE."""
     values = verdicts.tolist()
     if MAYBE in values:
         return None
@@ -62,13 +69,14 @@ def answer(verdicts: np.ndarray) -> str | None:
 
 
 class _Asks:
-    """Everything that can be asked of a video, worked out when first asked for: kind -> subtype -> answer -> asks."""
+    """All questions that a video allows, computed at their first use: kind -> subtype -> answer -> asks."""
 
     def __init__(self, view: View) -> None:
         self.view = view
         self._made: dict[tuple[str, str], dict[str, list[Ask]]] = {}
 
     def of(self, kind: str, subtype: str) -> dict[str, list[Ask]]:
+        """The usable asks of a rule, by the number of objects that they mean: `one`, `several` or `none`."""
         if (kind, subtype) not in self._made:
             groups: dict[str, list[Ask]] = defaultdict(list)
             for ask in RULES[kind][subtype][0](self.view):
@@ -77,18 +85,19 @@ class _Asks:
                     continue
                 if not self._is_sayable(subtype, ask, found == "several"):
                     continue
-                if found == "one" and kind != "referring" and self._says_it_all(ask):
+                if found == "one" and kind != "referring" and self._identifies_by_name(ask):
                     continue
                 groups[found].append(ask)
             self._made[kind, subtype] = groups
         return self._made[kind, subtype]
 
-    def _says_it_all(self, ask: Ask) -> bool:
-        """Whether colour and shape alone name the object, so that one need not look at what it does."""
+    def _identifies_by_name(self, ask: Ask) -> bool:
+        """Whether colour and shape alone identify the object, so that its motion or attribute would be redundant."""
         names = {key: ask.names[key] for key in ("colour", "shape") if key in ask.names}
         return bool(names) and self.view.match(**names).sum() == 1
 
     def _is_sayable(self, subtype: str, ask: Ask, plural: bool) -> bool:
+        """Whether the split may name the pairs of colour and shape, and has a wording for the names."""
         pairs = [ask.names, ask.names.get("reference", {})]
         allowed = all(self.view.is_allowed(p["colour"], p["shape"]) for p in pairs if "colour" in p and "shape" in p)
         return allowed and can_say(subtype, ask.names, plural, self.view.unseen)
@@ -97,9 +106,12 @@ class _Asks:
 def _choose(
     random: np.random.Generator, asks: _Asks, kind: str, answers: str, taken: set[int]
 ) -> tuple[str, Ask] | None:
-    """A subtype by its weight among those that have such an ask, then one of its asks; none that is in `taken`."""
+    """Draws a subtype by its weight, among the subtypes with a suitable ask, and then one of its asks.
+
+    Asks whose id is in `taken` are left out; the id of the chosen ask is added to it. None if no ask is left.
+    """
     subtypes = list(RULES[kind])
-    # tried in a random order that heavy subtypes tend to lead, so that rules which are not needed are not worked out
+    # a weighted random order (Efraimidis and Spirakis, 2006): only the rules that are tried have to be evaluated
     weights = [RULES[kind][name][1] for name in subtypes]
     if answers == "none":
         weights = [ABSENT_WEIGHTS.get(name, weight) for name, weight in zip(subtypes, weights, strict=True)]
@@ -116,6 +128,7 @@ def _choose(
 
 
 def _written(random: np.random.Generator, view: View, chosen: list[Chosen]) -> tuple[Expression, ...]:
+    """The chosen asks as sentences; an instruction whose text exists already is dropped."""
     expressions: list[Expression] = []
     texts: set[str] = set()
     for kind, asks, subtype, ask in chosen:

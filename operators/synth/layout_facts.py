@@ -1,4 +1,4 @@
-"""What is true of the objects' places and sizes, as verdicts (see `judging`)."""
+"""Facts about the objects' positions and sizes, as verdicts (see `judging`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vrshq.operators.synth.records import SynthObject
 
 
 class LayoutFacts:
-    """Where objects are and how large; (n,) int8 of NO, MAYBE, YES for each question.
+    """Positions and sizes of a video's objects. A fact is (n,) int8 of NO, MAYBE, YES.
 
     Args:
-        objects: n at least 1.
-        height, width: pixels of a frame.
+        objects: the n objects, at least one.
+        height, width: size of a frame, in pixels.
     """
 
     def __init__(self, objects: Sequence[SynthObject], height: int, width: int) -> None:
@@ -32,7 +32,7 @@ class LayoutFacts:
         self.in_view = inside >= IN_VIEW * area
         self.absent = inside <= 0
         self.visible_share = np.where(inside >= 0.2 * area, visible / np.maximum(inside, 1e-9), np.nan)
-        # sizes: what shows of it where it shows, and what it is by itself
+        # mean area of the visible part, and of the whole object, over the frames that show the object
         self.shown_area = np.array(
             [values[shown].mean() if shown.any() else 0.0 for values, shown in zip(visible, self.shown, strict=True)]
         )
@@ -44,12 +44,12 @@ class LayoutFacts:
         return len(self.objects)
 
     def each(self, judge: Callable[[int], tuple[bool, bool]]) -> Verdicts:
-        """Verdicts from a function of an object's number that returns (yes, no)."""
+        """Verdicts from a function that returns (yes, no) for the number of an object."""
         pairs = [judge(number) for number in range(len(self))]
         return verdicts([yes for yes, _ in pairs], [no for _, no in pairs])
 
     def beside(self, reference: int, heading: str) -> Verdicts:
-        """Which objects are left of, right of, above (up) or below (down) the reference."""
+        """Which objects are left of, right of, above (up) or below (down) the object with the number `reference`."""
         if (reference, heading) not in self._beside:
             along = self.centre @ np.array(DIRECTIONS[heading])
             gap, both = along - along[reference], self.shown & self.shown[reference]
@@ -61,12 +61,12 @@ class LayoutFacts:
         return self._beside[reference, heading]
 
     def outermost(self, heading: str, among: np.ndarray) -> Verdicts:
-        """Which of `among` (n,) bool is furthest to the left, right, top or bottom."""
+        """Which object of `among` (n,) bool is furthest to the left, right, top or bottom."""
         along = self.centre @ np.array(DIRECTIONS[heading])
         return self._first_in_most_frames(along, among, lambda best, second: best - second >= 0.08)
 
     def nearest(self, reference: int, among: np.ndarray, far: bool = False) -> Verdicts:
-        """Which of `among` is nearest to the reference, or furthest from it; the reference itself is not among them."""
+        """Which object of `among` (n,) bool, except the reference, is nearest to the reference, or furthest if `far`."""
         among = among.copy()
         among[reference] = False
         gap = np.linalg.norm(self.centre - self.centre[reference], axis=-1)
@@ -82,7 +82,14 @@ class LayoutFacts:
         clear: Callable[[np.ndarray, np.ndarray], np.ndarray],
         shown: np.ndarray | None = None,
     ) -> Verdicts:
-        """YES for the one with the highest score (n, T), if it is so, clearly, in most frames that show it."""
+        """YES for the object with the highest mean score, if it leads clearly in most frames.
+
+        Args:
+            score: (n, T) the score of each object in each frame.
+            among: (n,) bool, the objects that are compared.
+            clear: maps the scores (k,) of the best object and of the second best to whether the lead is clear, (k,) bool.
+            shown: (n, T) bool, the frames that count; default: those that show the object.
+        """
         shown = self.shown if shown is None else shown
         if among.sum() < 2:
             return np.where(among, MAYBE, NO).astype(np.int8)
@@ -91,19 +98,20 @@ class LayoutFacts:
         best = int(totals.argmax())
         others = np.delete(values, best, axis=0).max(axis=0)
         judged = np.isfinite(values[best]) & np.isfinite(others)
-        # the others must be there to be compared with, for most of the time that the best is
+        # a comparison needs another object in at least half of the frames that show the best one
         enough = judged.sum() >= max(3, 0.5 * shown[best].sum())
         sure = bool(enough and clear(values[best][judged], others[judged]).mean() >= MOST)
         return self._winner(best, among, sure)
 
     @staticmethod
     def _winner(best: int, among: np.ndarray, sure: bool) -> Verdicts:
+        """YES for `best` and NO for all others if `sure`; else MAYBE for all of `among`."""
         result = np.where(among, NO if sure else MAYBE, NO).astype(np.int8)
         result[best] = YES if sure else MAYBE
         return result
 
     def extreme_size(self, among: np.ndarray, smallest: bool = False, rank: int = 0) -> Verdicts:
-        """Which of `among` is the largest or smallest, or the one after it (`rank` 1), by clear steps of area."""
+        """Which object of `among` (n,) bool is the largest or smallest, or the next in order (`rank` 1), by clear margins."""
         numbers = np.flatnonzero(among)
         if len(numbers) < 2 + rank:
             return np.where(among, MAYBE, NO).astype(np.int8)
@@ -111,18 +119,19 @@ class LayoutFacts:
         order = numbers[np.argsort(sign * self.shown_area[numbers], kind="stable")]
         steps = [(order[place], order[place + 1]) for place in range(rank + 1)]
         sure = all(self._size_step(one, other, smallest) for one, other in steps)
-        # what follows is ordered by what shows; by what they are themselves, it must not come before either
+        # the order is that of visible areas; the margin must also hold for the whole areas of all objects that follow
         rest = order[rank + 1 :]
         sure = sure and all(self._size_step(order[rank], other, smallest) for other in rest)
         return self._winner(int(order[rank]), among, bool(sure))
 
     def _size_step(self, one: int, other: int, smaller: bool = False) -> bool:
+        """Whether object `one` is clearly larger (smaller) than `other`, by its visible and by its whole area."""
         if smaller:
             one, other = other, one
         return all(area[one] >= LARGER * area[other] for area in (self.shown_area, self.whole_area))
 
     def larger_than(self, reference: int, smaller: bool = False) -> Verdicts:
-        """Which objects are larger (smaller) than the reference."""
+        """Which objects are larger than the reference, or smaller if `smaller`."""
 
         def judge(number: int) -> tuple[bool, bool]:
             if number == reference:

@@ -1,8 +1,8 @@
-"""Where likeness is a matter of opinion: other shapes and colours that a thing may remind people of."""
+"""Disputable likeness: further shapes and colours that people may see in a thing."""
 
 from __future__ import annotations
 
-# What else a thing looks like, so much that people would argue.
+# Thing -> further shapes that it resembles so much that people could disagree.
 ALSO_LIKE: dict[str, set[str]] = {
     "a ball": {"ring", "ellipse"},
     "a coin": {"ring", "ellipse"},
@@ -22,7 +22,7 @@ ALSO_LIKE: dict[str, set[str]] = {
 }
 
 
-# Colours that people may find in a thing of another colour.
+# Thing -> further colours that it may have.
 ALSO_COLOURED: dict[str, set[str]] = {
     "the sea": {"cyan", "green"},
     "a grape": {"green", "black"},

@@ -1,4 +1,4 @@
-"""How objects move: paths over a video, in short sides of the frame, with the origin in its middle and y down."""
+"""Motion of objects: paths over a video. Lengths are in short sides; the origin is the frame's centre, and y points down."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """One object's motion over T frames.
+    """The motion of one object over T frames.
 
-    `place` (T, 2) float64; `scale` (T,) factor on its radius; `angle` (T,) radians, clockwise as seen; `present` (T,) bool,
-    False where it does not exist. `program` names what it does.
+    Attributes:
+        program: the kind of motion, e.g. "line".
+        place: (T, 2) float64, the centre x, y.
+        scale: (T,) float64, factor on the object's radius.
+        angle: (T,) float64, rotation in radians, clockwise in the image.
+        present: (T,) bool, whether the object exists.
     """
 
     program: str
@@ -27,7 +31,14 @@ class Path:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What a path may depend on: `time` (T,) from 0 to 1, the frame's half extents, the object's anchor and radius."""
+    """The inputs of a path.
+
+    Attributes:
+        time: (T,) the time of each frame, 0 to 1.
+        half: (2,) half of the frame's width and height.
+        anchor: (2,) a position x, y that the path lies near.
+        radius: the object's radius.
+    """
 
     time: np.ndarray
     half: np.ndarray
@@ -36,7 +47,7 @@ class Stage:
 
     @property
     def room(self) -> np.ndarray:
-        """Half extents of where the centre may be, so that the object is nearly all in the frame."""
+        """(2,) half extents of the region in which the centre keeps the object almost wholly inside the frame."""
         return np.maximum(self.half - 0.9 * self.radius, 0.02)
 
 
@@ -46,7 +57,7 @@ def _path(program: str, stage: Stage, place: np.ndarray) -> Path:
 
 
 def _direction(random: np.random.Generator) -> np.ndarray:
-    """A unit vector, mostly close to an axis, so that one would say left, right, up or down."""
+    """Draws a unit vector. Most lie close to an axis, so that people would call them left, right, up or down."""
     if random.random() < 0.12:
         angle = random.uniform(0, 2 * np.pi)
     else:
@@ -55,9 +66,9 @@ def _direction(random: np.random.Generator) -> np.ndarray:
 
 
 def _run(stage: Stage, direction: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and end of a straight run of up to `length` in a direction, near the anchor and inside the room."""
+    """Start and end (2,) of a segment of at most `length` in a direction, near the anchor and inside the room."""
     reach = np.minimum(length * np.abs(direction), 2 * stage.room)
-    # the shorter of what both axes allow, so that the direction stays
+    # the tighter of both axes' limits, so that the direction is kept
     scale = min(reach[axis] / abs(direction[axis]) for axis in (0, 1) if abs(direction[axis]) > 1e-6)
     half = direction * scale / 2
     middle = np.clip(stage.anchor, -stage.room + np.abs(half), stage.room - np.abs(half))
@@ -65,17 +76,18 @@ def _run(stage: Stage, direction: np.ndarray, length: float) -> tuple[np.ndarray
 
 
 def _between(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Positions (T, 2) at the shares (T,) of the way from `begin` to `end`."""
     between: np.ndarray = begin + (end - begin) * share[:, None]
     return between
 
 
 def still(stage: Stage, _: np.random.Generator) -> Path:
-    """Stays where it is."""
+    """Rest."""
     return _path("still", stage, np.repeat(stage.anchor[None], len(stage.time), axis=0))
 
 
 def line(stage: Stage, random: np.random.Generator, length: float | None = None, heading: str | None = None) -> Path:
-    """Straight, at one speed."""
+    """Straight motion at constant speed, of the given length and heading or of random ones."""
     direction = np.array(DIRECTIONS[heading]) if heading else _direction(random)
     length = length if length is not None else random.uniform(0.25, 0.85)
     begin, end = _run(stage, direction, length)
@@ -83,20 +95,20 @@ def line(stage: Stage, random: np.random.Generator, length: float | None = None,
 
 
 def stop(stage: Stage, random: np.random.Generator) -> Path:
-    """Straight, then it stands."""
+    """Straight motion at constant speed, then rest."""
     begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
     return _path("stop", stage, _between(begin, end, np.minimum(stage.time / random.uniform(0.4, 0.6), 1)))
 
 
 def start(stage: Stage, random: np.random.Generator) -> Path:
-    """Stands, then goes straight."""
+    """Rest, then straight motion at constant speed."""
     begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
     first = random.uniform(0.4, 0.6)
     return _path("start", stage, _between(begin, end, np.maximum((stage.time - first) / (1 - first), 0)))
 
 
 def bounce(stage: Stage, random: np.random.Generator) -> Path:
-    """There and back, once or twice."""
+    """Straight motion back and forth, once or twice."""
     begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.7))
     turns = 2 if len(stage.time) >= 16 and random.random() < 0.5 else 1
     phase = (stage.time * turns) % 1
@@ -105,7 +117,7 @@ def bounce(stage: Stage, random: np.random.Generator) -> Path:
 
 
 def orbit(stage: Stage, random: np.random.Generator) -> Path:
-    """About once around in a circle."""
+    """Motion along a circle, about one turn."""
     radius = min(random.uniform(0.12, 0.22), float(stage.room.min()))
     centre = np.clip(stage.anchor, -stage.room + radius, stage.room - radius)
     turn = random.choice([-1, 1]) * random.uniform(0.9, 1.15) * 2 * np.pi
@@ -114,7 +126,7 @@ def orbit(stage: Stage, random: np.random.Generator) -> Path:
 
 
 def wave(stage: Stage, random: np.random.Generator) -> Path:
-    """Along a line, swinging to both sides."""
+    """Motion along a line with sideways oscillation."""
     direction = _direction(random)
     begin, end = _run(stage, direction, random.uniform(0.4, 0.8))
     swing = 0.06 * np.sin(2 * np.pi * random.uniform(1.5, 2.5) * stage.time)
@@ -122,7 +134,7 @@ def wave(stage: Stage, random: np.random.Generator) -> Path:
 
 
 def grow(stage: Stage, random: np.random.Generator) -> Path:
-    """Gets larger or smaller in its place."""
+    """Growth or shrinkage in place."""
     factor = random.uniform(1.55, 2.0)
     path = still(stage, random)
     larger = random.random() < 0.5
@@ -131,12 +143,15 @@ def grow(stage: Stage, random: np.random.Generator) -> Path:
 
 
 def enter(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
-    """Comes in over an edge, straight, at one speed."""
+    """Straight motion at constant speed into the frame, across one edge.
+
+    `when`, 0 to 1: the time at which the object is just outside the frame; default: random.
+    """
     when = when if when is not None else random.uniform(0.2, 0.6)
     inward = np.array(list(DIRECTIONS.values())[random.integers(4)])
     axis = 0 if inward[0] else 1
     other = 1 - axis
-    # just outside: half a frame and one radius (spikes reach further) away from the middle
+    # just outside: half a frame and 1.45 radii from the centre, because spikes reach beyond the radius
     edge = np.zeros(2)
     edge[axis] = -inward[axis] * (stage.half[axis] + 1.45 * stage.radius)
     edge[other] = np.clip(stage.anchor[other], -stage.room[other], stage.room[other])
@@ -149,25 +164,25 @@ def enter(stage: Stage, random: np.random.Generator, when: float | None = None) 
 
 
 def leave(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
-    """Goes out over an edge, straight, at one speed: coming in, backwards."""
+    """Straight motion at constant speed out of the frame: `enter` in reverse."""
     path = enter(stage, random, when)
     return replace(path, program="leave", place=path.place[::-1].copy())
 
 
 def appear(stage: Stage, random: np.random.Generator) -> Path:
-    """Is not there at first, then is."""
+    """Absence at first, then rest or straight motion."""
     path = (still if random.random() < 0.5 else line)(stage, random)
     return replace(path, program="appear", present=stage.time >= random.uniform(0.25, 0.6))
 
 
 def vanish(stage: Stage, random: np.random.Generator) -> Path:
-    """Is there at first, then is not."""
+    """Rest or straight motion at first, then absence."""
     path = (still if random.random() < 0.5 else line)(stage, random)
     return replace(path, program="vanish", present=stage.time <= random.uniform(0.4, 0.75))
 
 
 def across(stage: Stage, at: np.ndarray, when: float, random: np.random.Generator) -> Path | None:
-    """A straight path that is at the place `at` at the time `when`; None if no long enough one fits into the frame."""
+    """A straight path through the position `at` (2,) at the time `when`, 0 to 1; None if none of the tried paths fits."""
     for quarter in random.permutation(4):
         angle = quarter * np.pi / 2 + random.uniform(-0.15, 0.15)
         step = np.array([np.cos(angle), np.sin(angle)]) * random.uniform(0.6, 0.95)
@@ -178,7 +193,7 @@ def across(stage: Stage, at: np.ndarray, when: float, random: np.random.Generato
 
 
 Program = Callable[[Stage, np.random.Generator], Path]
-# Program -> how often, for an object that a scene has no other plan for.
+# Program -> relative frequency, for objects whose motion the theme of the scene leaves open.
 MIXED: dict[Program, float] = {
     still: 0.22,
     line: 0.34,
@@ -194,6 +209,6 @@ MIXED: dict[Program, float] = {
 
 
 def mixed(stage: Stage, random: np.random.Generator) -> Path:
-    """One of `MIXED`."""
+    """A path of a program that is drawn from `MIXED`."""
     programs, weights = list(MIXED), np.array(list(MIXED.values()))
     return programs[random.choice(len(programs), p=weights / weights.sum())](stage, random)

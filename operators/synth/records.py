@@ -1,4 +1,4 @@
-"""What a synthetic video is, once made: frames, masks, objects and expressions."""
+"""Records of a finished synthetic video: frames, masks, objects and expressions."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ TYPE_IDS = {"referring": 0, "attribute": 1, "motion": 1, "absent": 2}
 
 @dataclass(frozen=True, eq=False)
 class SynthObject:
-    """One object of a video, and what it does in its T frames.
+    """One object of a video and its state in the T frames.
 
-    Places are of the centre of its outline (x, y), also where it is hidden or out of the frame.
+    A position is the centre x, y of the outline, also in frames where the object is hidden or outside the frame.
 
     Attributes:
-        object_id: its number in the video, from 0, from back to front.
+        object_id: the object's number in the video, from 0 at the back.
         colour, shape: names in `COLOURS` and `SHAPES`.
         texture: name in `drawing.TEXTURES`.
-        program: what its path was made as (`motion.Path.program`).
-        centre: (T, 2) float64, pixels in the image.
-        world: (T, 2) float64, short sides, relative to the background.
-        radius: (T,) float64, pixels in the image, of a disc as large as it would be if it were a plain filled shape.
-        scale: (T,) float64, its own growth, without the camera's.
-        angle: (T,) float64, degrees clockwise, that it has turned by.
-        area: (T,) float64, pixels of its whole outline, wherever it is.
-        inside: (T,) float64, pixels of it in the frame, as if nothing were in front; 0 where it is absent.
-        visible: (T,) float64, the same, less what objects in front cover.
+        program: the kind of motion (`motion.Path.program`).
+        centre: (T, 2) float64, position in the image, in pixels.
+        world: (T, 2) float64, position relative to the background, in short sides.
+        radius: (T,) float64, radius in the image, in pixels, as `SynthConfig.radius` defines it.
+        scale: (T,) float64, factor of the object's own growth, without the camera's zoom.
+        angle: (T,) float64, rotation in degrees, clockwise.
+        area: (T,) float64, pixels of the whole outline, inside and outside the frame.
+        inside: (T,) float64, pixels that the object covers in the frame, without occlusion; 0 where it is absent.
+        visible: (T,) float64, pixels that the object covers in the frame, less those that objects in front cover.
         hidden_by: (n, T) float64, share of `inside` that each object of the video covers.
     """
 
@@ -51,17 +51,17 @@ class SynthObject:
 
 @dataclass(frozen=True)
 class Expression:
-    """One instruction and its truth.
+    """One instruction and its true answer.
 
     Attributes:
-        expression_id: decimal number, from 0 in the video.
+        expression_id: a decimal number as text, from 0 in the video.
         text: the instruction.
-        kind: referring | attribute | motion | absent.
-        subtype: which rule of `rules.RULES` it is true by, e.g. "fastest".
-        asks: the kind of that rule: the kind, but for an absent one what it asks for.
-        wording: the pattern of its text, before names are filled in and letters capitalised.
-        object_ids: the objects meant, ascending; none for an absent one.
-        names: colour, shape, reference, heading and so on that the rule was asked with.
+        kind: `referring`, `attribute`, `motion` or `absent`.
+        subtype: the rule in `rules.RULES` that decides the answer, e.g. "fastest".
+        asks: the kind of that rule; it differs from `kind` in absent instructions only.
+        wording: the pattern of the text, before its slots are filled and letters are capitalised.
+        object_ids: the objects that are meant, ascending; empty for an absent instruction.
+        names: the names that the rule is asked with: colour, shape, reference, heading and so on.
     """
 
     expression_id: str
@@ -75,20 +75,25 @@ class Expression:
 
     @property
     def type_id(self) -> int:
-        """ReVOS's number of the kind: 0 referring, 1 reasoning (attribute, motion), 2 no target."""
+        """The number of the kind in ReVOS: 0 referring, 1 reasoning (attribute, motion), 2 no target."""
         return TYPE_IDS[self.kind]
 
 
 @dataclass(frozen=True, eq=False)
 class SynthVideo:
-    """A video and all truth about it.
+    """A video and its ground truth.
 
     Attributes:
         video_id: "<split>_<index>".
+        split: a name in `SPLITS`.
         frames: (T, H, W, 3) uint8 RGB.
-        masks: (n, T, H, W) bool, visible part of each object (see `coverage.Layers.masks`); no two overlap.
+        masks: (n, T, H, W) bool, the visible part of each object (see `coverage.Layers.masks`); masks do not overlap.
         objects, expressions: in the order of their ids.
-        background, camera, light, theme: how the scene was made; `effects` names blur, motion blur and noise, if any.
+        background: a key of `background.KINDS`.
+        camera: the kind of the camera's motion (`camera.Camera.kind`).
+        light: the kind of the light's change (`drawing.Lens.light`).
+        theme: a key of `scene.THEMES`.
+        effects: the effects in use, of blur, motion blur and noise.
     """
 
     video_id: str
@@ -104,5 +109,5 @@ class SynthVideo:
     effects: tuple[str, ...]
 
     def truth(self, expression: Expression) -> np.ndarray:
-        """(T, H, W) bool: the mask that answers an expression."""
+        """The mask (T, H, W) bool that answers an expression."""
         return np.asarray(self.masks[list(expression.object_ids)].any(axis=0))

@@ -1,4 +1,4 @@
-"""The rules that instructions are true by: for each subtype, everything that could be asked of a video, and the answer."""
+"""Rules that decide the answers of instructions: for each subtype, all questions that a video allows, with their verdicts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """One thing to ask: the names that it is asked with, the verdict on each object, and how often to choose it.
+    """One question about a video.
 
-    `names` may hold colour and shape (of what is asked for), reference (colour and shape of another object), heading, size,
-    sides, thing.
+    Attributes:
+        names: any of colour and shape (of the wanted object), reference (colour and shape of another object), heading,
+            size, sides, thing.
+        verdicts: (n,) int8, the verdict on each object.
+        weight: relative frequency of this ask among those of its rule.
     """
 
     names: dict[str, Any]
@@ -32,7 +35,13 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What rules look at: the facts, the names that may be used, and whether held-out pairs may."""
+    """The inputs of the rules.
+
+    Attributes:
+        facts: the facts about the video's objects.
+        colours, shapes: the names that instructions may use.
+        unseen: whether instructions may use the held-out pairs and wordings.
+    """
 
     facts: Facts
     colours: tuple[str, ...]
@@ -40,16 +49,16 @@ class View:
     unseen: bool
 
     def is_allowed(self, colour: str, shape: str) -> bool:
-        """Whether the pair may be spoken of in this split."""
+        """Whether instructions of this split may name the pair."""
         return self.unseen or (colour, shape) not in UNSEEN_PAIRS
 
     def match(self, colour: str | None = None, shape: str | None = None) -> np.ndarray:
-        """(n,) bool: which objects have that colour and that shape; None is any."""
+        """(n,) bool: which objects have the given colour and the given shape; None fits every object."""
         return np.array([colour in (None, item.colour) and shape in (None, item.shape) for item in self.facts.objects])
 
     @cached_property
     def names(self) -> list[tuple[dict[str, str], np.ndarray, float]]:
-        """Ways to narrow down what is asked for, what each leaves, and how often to use it."""
+        """Ways to narrow a question: the names, the objects (n,) bool that fit them, and the relative frequency."""
         objects = self.facts.objects
         shapes, colours = (sorted({getattr(item, trait) for item in objects}) for trait in ("shape", "colour"))
         pairs = sorted({(item.colour, item.shape) for item in objects})
@@ -61,7 +70,7 @@ class View:
         ]
 
     def others(self, reference: int) -> Iterator[tuple[dict[str, str], np.ndarray, float]]:
-        """`names` without the reference, and without those that fit nothing else."""
+        """`names` without the object with the number `reference`; names that fit no other object are left out."""
         for names, which, often in self.names:
             rest = which.copy()
             rest[reference] = False
@@ -69,7 +78,7 @@ class View:
                 yield names, rest, often
 
     def references(self) -> Iterator[tuple[dict[str, str], int]]:
-        """Names that fit one object only, and its number."""
+        """All names that fit exactly one object, with the number of that object."""
         for names, which, _ in self.names:
             if names and which.sum() == 1:
                 yield names, int(which.argmax())
@@ -79,12 +88,12 @@ Rule = Callable[[View], Iterator[Ask]]
 
 
 def _narrow(which: np.ndarray, verdicts: Verdicts) -> Verdicts:
-    """Verdicts on those of `which`; the others are not meant, whatever they do."""
+    """The verdicts on the objects of `which` (n,) bool, and NO on all others."""
     return np.where(which, verdicts, NO).astype(np.int8)
 
 
 def _all(judge: Callable[[Facts], Verdicts], weight: float = 1.0) -> Rule:
-    """A rule that narrows one verdict down in every way."""
+    """A rule that asks for one fact, narrowed in every way of `View.names`."""
 
     def rule(view: View) -> Iterator[Ask]:
         verdicts = judge(view.facts)
@@ -95,7 +104,7 @@ def _all(judge: Callable[[Facts], Verdicts], weight: float = 1.0) -> Rule:
 
 
 def _only(judge: Callable[[Facts], Verdicts]) -> Rule:
-    """A rule with one question."""
+    """A rule with a single question, which is not narrowed."""
 
     def rule(view: View) -> Iterator[Ask]:
         yield Ask({}, judge(view.facts))
@@ -104,7 +113,7 @@ def _only(judge: Callable[[Facts], Verdicts]) -> Rule:
 
 
 def _among(judge: Callable[[Facts, np.ndarray], Verdicts]) -> Rule:
-    """A rule that compares the objects of each way to narrow them down."""
+    """A rule that compares objects with each other, within each group of `View.names`."""
 
     def rule(view: View) -> Iterator[Ask]:
         for names, which, often in view.names:
@@ -133,7 +142,7 @@ def _colour_shape(view: View) -> Iterator[Ask]:
     for colour in view.colours:
         for shape in view.shapes:
             if view.is_allowed(colour, shape):
-                # both are there, but not together: the absent pair that is worth asking for
+                # an absent pair is hard if other objects have its colour and its shape
                 weight = (
                     1.0
                     if colour in colours and shape in shapes
@@ -153,7 +162,7 @@ def _size(view: View) -> Iterator[Ask]:
         for size in ("small", "large"):
             if which.sum() >= 2:
                 verdicts = facts.extreme_size(which, smallest=size == "small")
-                # it must be small or large beside all others too
+                # the object must also be small or large among all objects
                 chosen = facts.whole_area[verdicts == YES]
                 fits = (chosen < middle).all() if size == "small" else (chosen > middle).all()
                 yield Ask({**names, "size": size}, verdicts if fits else np.full(len(facts), MAYBE, np.int8), 2.0)
@@ -173,7 +182,7 @@ def _sides(view: View) -> Iterator[Ask]:
     for sides in (3, 4, 5, 6):
         values = [SHAPES[item.shape].sides for item in view.facts.objects]
         verdicts = known([value == sides for value in values])
-        # stars and crosses have corners that one could count as well; so has whatever is argued about
+        # people may also count the corners of stars, of crosses and of shapes with disputed corners
         argued = np.array(
             [
                 value is None and SHAPES[item.shape].corners is not False
@@ -230,7 +239,7 @@ def _extreme_beside(smallest: bool) -> Rule:
                     continue
                 if (beside == YES).sum() >= 2:
                     yield Ask(names, view.facts.extreme_size(beside == YES, smallest), 6.0)
-                else:  # nothing there, or one: then it is the largest as well
+                else:  # a single object there is also the largest and the smallest one
                     yield Ask(names, beside, 0.5)
 
     return rule
@@ -265,7 +274,7 @@ def _same(trait: str) -> Rule:
     def rule(view: View) -> Iterator[Ask]:
         for reference, number in view.references():
             if trait in reference:
-                continue  # "the same colour as the red one" says it already
+                continue  # a reference like "the red one" would give the answer away
             wanted = getattr(view.facts.objects[number], trait)
             values = [getattr(item, trait) == wanted and item.object_id != number for item in view.facts.objects]
             yield Ask({"reference": reference}, known(values))
@@ -293,7 +302,7 @@ def _heading(view: View) -> Iterator[Ask]:
 
 _CALM = frozenset({"still", "line", "grow", "shrink", "enter", "leave"})
 
-# kind -> subtype -> (rule, how often beside the others of its kind)
+# kind -> subtype -> (rule, relative frequency within its kind)
 RULES: dict[str, dict[str, tuple[Rule, float]]] = {
     "referring": {
         "colour": (_colour, 1.2),

@@ -1,4 +1,4 @@
-"""The plan of a video: its size, its camera, which objects it has, what each does, and which lies in front."""
+"""The plan of a video: frame size, camera, and the look, motion and depth order of its objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Actor:
-    """One planned object: its colour and shape, radius in short sides, first angle in radians, and path."""
+    """One planned object.
+
+    Attributes:
+        colour, shape: names in `COLOURS` and `SHAPES`.
+        radius: in short sides.
+        tilt: initial angle in radians.
+        path: its motion.
+    """
 
     colour: str
     shape: str
@@ -42,18 +49,22 @@ class Scene:
         return len(self.camera.zoom)
 
 
-# Theme of a video -> probability. In each theme an object may enter, leave, or hide another one.
+# Theme of a video -> probability. In every theme, an object may enter, leave, or hide another object.
 THEMES = {"mixed": 0.36, "one still": 0.14, "one moves": 0.12, "speeds": 0.19, "headings": 0.19}
-ENTER = LEAVE = 0.33  # share of the videos
-OCCLUSION = 0.5
+ENTER = LEAVE = 0.33  # probability for a video
+OCCLUSION = 0.5  # probability for a video
 
 
 def draw_scene(random: np.random.Generator, config: SynthConfig, split: str) -> Scene:
-    """A scene of a split; the pairs of colour and shape that are reserved for `test_unseen` occur in no other split."""
+    """Draws the scene of a video. The pairs in `UNSEEN_PAIRS` occur in the split test_unseen only.
+
+    Raises:
+        ValueError: the config leaves no pair of colour and shape for this split.
+    """
     frames = int(random.integers(config.frames[0], config.frames[1] + 1))
     short = config.short_sides[random.integers(len(config.short_sides))]
     aspect = config.aspects[random.integers(len(config.aspects))]
-    # even sizes, because H.264's usual colour format halves them
+    # even sizes, because H.264's usual pixel format (4:2:0) halves the resolution of colour
     height, width = (2 * round(short * factor / 2) for factor in (max(1, 1 / aspect), max(1, aspect)))
     half = np.array([width, height]) / (2 * min(width, height))
     count = int(random.integers(config.objects[0], config.objects[1] + 1))
@@ -74,7 +85,7 @@ def draw_scene(random: np.random.Generator, config: SynthConfig, split: str) -> 
 
 
 def _pairs(random: np.random.Generator, config: SynthConfig, split: str, count: int) -> list[Pair]:
-    """Colour and shape of each object; many share a colour, a shape or both with another one."""
+    """Draws colour and shape of each object; many objects share a colour, a shape or both with another object."""
     shapes, colours = _weighted(config.shapes), list(config.colours)
     allowed = {
         (colour, shape)
@@ -107,13 +118,13 @@ def _pairs(random: np.random.Generator, config: SynthConfig, split: str, count: 
 
 
 def _related(random: np.random.Generator, pair: Pair, pairs: list[Pair], odd: float, last: bool) -> Pair:
-    """A pair that may take its colour, its shape or both from an earlier pair.
+    """Replaces the colour, the shape or both of a pair by those of an earlier pair, with some probability.
 
     Args:
         random: source of all random numbers.
-        pair: drawn independently.
-        pairs: the earlier ones, at least one.
-        odd: of the video, 0 to 1; below 0.08 all objects but the last share a colour, below 0.16 a shape.
+        pair: an independently drawn pair.
+        pairs: the earlier pairs, at least one.
+        odd: a random number of the video, 0 to 1. Below 0.08, all objects but the last share a colour; below 0.16, a shape.
         last: whether this is the last object.
     """
     colour, shape = pair
@@ -133,16 +144,16 @@ def _related(random: np.random.Generator, pair: Pair, pairs: list[Pair], odd: fl
 
 
 def _weighted(shapes: tuple[str, ...]) -> list[str]:
-    """Shapes, the common ones three times, so that they are drawn as often as that."""
+    """The shapes to draw from: core shapes occur three times, so that they are three times as likely."""
     return [shape for shape in shapes for _ in range(3 if SHAPES[shape].core else 1)]
 
 
 def _radii(random: np.random.Generator, config: SynthConfig, pairs: list[Pair]) -> list[float]:
-    """Sizes, spread evenly in their logarithm; smaller ranges where there are many objects."""
+    """Draws radii in short sides, uniformly in their logarithm; the range is smaller for more than three objects."""
     low, high = config.radius
     crowded = high if len(pairs) <= 3 else max(low, min(high, high * (3.6 / len(pairs)) ** 0.5))
     radii = np.exp(random.uniform(np.log(low), np.log(crowded), size=len(pairs)))
-    if random.random() < 0.35:  # one that is clearly the largest, or the smallest
+    if random.random() < 0.35:  # one object gets the largest or the smallest radius
         chosen = random.integers(len(pairs))
         radii[chosen] = high if random.random() < 0.5 else low
     least = [min(SHAPES[shape].least_radius, high) for _, shape in pairs]
@@ -150,7 +161,7 @@ def _radii(random: np.random.Generator, config: SynthConfig, pairs: list[Pair]) 
 
 
 def _anchors(random: np.random.Generator, half: np.ndarray, radii: list[float]) -> list[np.ndarray]:
-    """Places far from one another: each the best of some random ones."""
+    """Draws positions (2,) far from each other: each is the best of ten random candidates."""
     anchors: list[np.ndarray] = []
     for number, radius in enumerate(radii):
         room = np.maximum(half - radius, 0.02)
@@ -170,6 +181,7 @@ def _anchors(random: np.random.Generator, half: np.ndarray, radii: list[float]) 
 
 
 def _paths(random: np.random.Generator, stages: list[Stage], theme: str) -> list[Path]:
+    """Draws a path for each object: by the theme first, then for objects that enter or leave."""
     count = len(stages)
     paths = [motion.mixed(stage, random) for stage in stages]
     chosen = int(random.integers(count))
@@ -199,7 +211,7 @@ def _paths(random: np.random.Generator, stages: list[Stage], theme: str) -> list
     for chance, program in ((ENTER, motion.enter), (LEAVE, motion.leave)):
         if count > 1 and random.random() < chance:
             several = random.permutation(count)[: 2 if count > 3 and random.random() < 0.35 else 1]
-            # clearly one after the other
+            # the times of two objects differ clearly
             for number, when in zip(several, (random.uniform(0.35, 0.6), random.uniform(0.1, 0.25)), strict=False):
                 paths[number] = program(stages[number], random, when)
     return paths
@@ -213,7 +225,7 @@ def _plan_occlusion(
     order: list[int],
     least: float,
 ) -> None:
-    """Lets one object pass in front of or behind another; changes `stages`, `paths` and `order` in place."""
+    """Makes one object pass in front of or behind another. Changes `stages`, `paths` and `order` in place."""
     candidates = [number for number, (_, shape) in enumerate(pairs) if SHAPES[shape].solid]
     if not candidates:
         return
@@ -225,7 +237,7 @@ def _plan_occlusion(
     mover, other = (front, back) if random.random() < 0.5 else (back, front)
     time = stages[mover].time
     frame = int(random.integers(len(time) // 3, 2 * len(time) // 3 + 1))
-    # what is passed lies far enough inside for the other one's way to be long
+    # the passed object lies closer to the centre, so that the path of the other one can be long
     calm = replace(stages[other], anchor=stages[other].anchor * 0.75)
     waiting = motion.still(calm, random) if random.random() < 0.6 else motion.line(calm, random, length=0.15)
     passing = motion.across(stages[mover], waiting.place[frame], float(time[frame]), random)
@@ -237,6 +249,7 @@ def _plan_occlusion(
 
 
 def _actor(random: np.random.Generator, pair: Pair, radius: float, path: Path) -> Actor:
+    """An object with a random initial angle and, with some probability, a rotation."""
     colour, shape = pair
     tilt = random.uniform(-0.25, 0.25) if random.random() < 0.55 else random.uniform(0, 2 * np.pi)
     if SHAPES[shape].spins and random.random() < (0.12 if path.program == "still" else 0.22):

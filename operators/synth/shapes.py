@@ -1,4 +1,4 @@
-"""Outlines of the shapes, and what is true of each: sides, corners, whether it rolls, what it looks like."""
+"""Shapes: their outlines, and facts such as sides, corners, rolling and likeness."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ Contours = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Shape:
-    """Facts about one shape. Where people would argue, a fact is None, and no instruction is built on it.
+    """Facts about one shape. A fact that people could dispute is None, and no instruction depends on it.
 
-    `words`: the name and, after it, other words for it. `like`: things that look like it and like no other shape.
-    `spins`: whether one sees it turn. `solid`: whether it covers what is behind it.
+    Attributes:
+        words: the name, then its synonyms.
+        plural: plural of the name.
+        like: things that look like this shape and like no other shape.
+        sides: number of straight sides; None for shapes whose sides people do not count.
+        corners: whether the shape has corners.
+        rolls: whether an object of the shape would roll.
+        round: whether the shape is round.
+        hole: whether the shape has a hole.
+        points: whether the shape has several spikes.
+        spins: whether its rotation is visible.
+        solid: whether the shape has no gaps, so that it hides objects behind it.
+        core: whether the shape is drawn more often than others.
+        least_radius: in short sides; a smaller object could be taken for another shape.
     """
 
     words: tuple[str, ...]
     plural: str
     like: tuple[str, ...]
-    sides: int | None  # straight ones; None for shapes that people do not count sides of
-    corners: bool | None  # whether it has any
+    sides: int | None
+    corners: bool | None
     rolls: bool | None
     round: bool | None
     hole: bool = False
-    points: bool | None = False  # whether it has several spikes
+    points: bool | None = False
     spins: bool = True
     solid: bool = True
     core: bool = False
-    least_radius: float = 0.0  # in short sides; smaller ones could be taken for another shape
+    least_radius: float = 0.0
 
 
 SHAPES: dict[str, Shape] = {
@@ -71,7 +83,7 @@ SHAPES: dict[str, Shape] = {
     "ellipse": Shape(("ellipse", "oval"), "ellipses", ("an egg",), None, False, None, None),
     "rectangle": Shape(("rectangle",), "rectangles", ("a door", "a brick"), 4, True, False, False),
 }
-# One colour of each shape that only the split test_unseen has.
+# The pairs that only the split test_unseen has: one colour of each shape.
 UNSEEN_PAIRS = frozenset(
     {
         ("purple", "circle"),
@@ -93,10 +105,10 @@ UNSEEN_PAIRS = frozenset(
 
 
 def outline(random: np.random.Generator, name: str) -> Contours:
-    """Closed contours (K, 2) float64 of a shape of that name, x to the right and y down, filled by the even-odd rule.
+    """Draws the outline of a shape: closed contours (K, 2) float64, x to the right and y down, for even-odd filling.
 
-    Proportions vary as far as the name stays right. The centre of mass of the outer contour is the origin; solid shapes
-    have the area of the unit disc, those with gaps or spikes a similar extent.
+    Proportions vary within the range in which the name fits. The origin is the centroid of the outer contour. Solid shapes
+    have the area of the unit disc; shapes with gaps or spikes have a similar extent.
     """
     contours = _DRAW[name](random)
     outer = contours[0]
@@ -107,6 +119,7 @@ def outline(random: np.random.Generator, name: str) -> Contours:
 
 
 def _area_and_centre(points: np.ndarray) -> tuple[float, np.ndarray]:
+    """Area and centroid (2,) of a polygon (K, 2), by the shoelace formula."""
     following = np.roll(points, -1, axis=0)
     cross = points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]
     centre = ((points + following) * cross[:, None]).sum(axis=0) / (3 * cross.sum())
@@ -114,12 +127,13 @@ def _area_and_centre(points: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _round(radius: float = 1.0, count: int = 56) -> np.ndarray:
+    """A circle, as a polygon of `count` vertices."""
     angle = np.arange(count) * (2 * np.pi / count)
     return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _regular(count: int) -> np.ndarray:
-    """A regular polygon that stands on a side."""
+    """A regular polygon with circumradius 1 that stands on a side."""
     angle = (np.arange(count) + 0.5) * (2 * np.pi / count) + np.pi / 2
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
@@ -157,7 +171,7 @@ def _hexagon(_: np.random.Generator) -> Contours:
 
 
 def _diamond(random: np.random.Generator) -> Contours:
-    # clearly longer than wide: a turned square must not pass for one
+    # clearly longer than wide, so that a rotated square is no diamond
     return [np.array([[0.0, -1], [random.uniform(0.54, 0.66), 0], [0, 1], [-0.6, 0]])]
 
 
@@ -174,6 +188,7 @@ def _cross(random: np.random.Generator) -> Contours:
 
 
 def _heart(_: np.random.Generator) -> Contours:
+    # MathWorld, "Heart Curve"
     t = np.arange(56) * (2 * np.pi / 56)
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -181,7 +196,7 @@ def _heart(_: np.random.Generator) -> Contours:
 
 
 def _crescent(random: np.random.Generator) -> Contours:
-    # the disc less another disc: an outer arc from tip to tip, and back along the inner circle
+    # the unit disc minus a second disc: the outer arc from tip to tip, then back along the inner circle
     shift, inner = random.uniform(0.42, 0.55), 0.86
     x = (1 - inner**2 + shift**2) / (2 * shift)
     tip = np.arccos(x)

@@ -1,4 +1,4 @@
-"""`make_video`: a video by its number."""
+"""Makes a synthetic video from its seed, split and index."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from vrshq.operators.synth.scene import Scene, draw_scene
 
 T = TypeVar("T")
 
-# Raised whenever the same seed gives another video than before.
+# Increased whenever the same arguments give another video than before.
 VERSION = 1
-MOST_SCENES = 200  # tries before the settings are rejected as impossible; most need one or two
+MOST_SCENES = 200  # attempts before the settings are rejected as impossible; most videos need one or two
 
 
 def make_video(seed: int, index: int, split: str = "train", config: SynthConfig | None = None) -> SynthVideo:
-    """Video `index` of a split: depends on these four and `VERSION` only.
+    """Makes video `index` of a split. The result depends on the four arguments and `VERSION` only.
 
-    A scene is planned and its shapes are laid over one another; objects that are never well visible are left out; then it is
-    painted, and instructions are made from what is true of the objects that are left. `numpy` and OpenCV may differ in
-    last bits between processors or versions; on one machine, the same call gives the same bytes.
+    A scene is planned, and the coverage of its objects is computed. Objects that are never clearly visible are left out.
+    Then the frames are drawn, and instructions are made from the facts about the remaining objects. NumPy and OpenCV may
+    differ in the last bits between processors or versions; on one machine, the same call gives the same bytes.
 
     Args:
         seed: 0 or more.
-        index: 0 or more; splits have their own videos, whatever their sizes.
-        split: train, valid, test, or test_unseen, which has its own wordings and pairs of colour and shape.
-        config: None: the defaults.
+        index: 0 or more. Videos of different splits differ.
+        split: `train`, `valid`, `test`, or `test_unseen`, which has wordings and pairs of colour and shape of its own.
+        config: ranges of the values; default: those of `SynthConfig`.
+
+    Raises:
+        ValueError: an unknown split, a negative number, or a config whose objects are never clearly visible.
     """
     config = config or SynthConfig()
     if split not in SPLITS:
@@ -47,7 +50,7 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
     frames, background = paint(random, scene, looks, layers.patches, lens)
     objects = _objects(scene, looks, layers)
     unseen = split == "test_unseen"
-    # "what is green?" is no question without an answer where the background is green
+    # an absent instruction must not name the colour of the background: "what is green?" would mean the background
     behind = called(frames[0][~layers.masks[:, 0].any(axis=0)].mean(axis=0)) - {item.colour for item in objects}
     colours = tuple(name for name in config.colours if name not in behind)
     view = View(Facts(objects, scene.height, scene.width), colours, config.shapes, unseen)
@@ -68,7 +71,7 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
 
 
 def _drawn(random: np.random.Generator, config: SynthConfig, split: str) -> tuple[Scene, list[Look], Lens, Layers]:
-    """A scene of well visible objects only, and what each of them covers."""
+    """Draws a scene in which every object is clearly visible, with the objects' looks and layers."""
     for _ in range(MOST_SCENES):
         scene = draw_scene(random, config, split)
         looks = [draw_look(random, actor, config.banded) for actor in scene.actors]
@@ -79,11 +82,11 @@ def _drawn(random: np.random.Generator, config: SynthConfig, split: str) -> tupl
             good = [is_well_visible(item) for item in _objects(scene, looks, layers)]
             if all(good):
                 break
-            # with one gone, others show more, so that the rest is looked at again
-            worst = good.index(False)
-            scene = replace(scene, actors=_without(scene.actors, worst))
-            looks = list(_without(tuple(looks), worst))
-            patches = [list(_without(tuple(row), worst)) for row in patches]
+            # without this object, others may become visible, so all are checked again
+            dropped = good.index(False)
+            scene = replace(scene, actors=_without(scene.actors, dropped))
+            looks = list(_without(tuple(looks), dropped))
+            patches = [list(_without(tuple(row), dropped)) for row in patches]
         if len(looks) >= min(2, config.objects[0]):
             return scene, looks, lens, layers
     raise ValueError(
@@ -97,6 +100,7 @@ def _without(items: tuple[T, ...], number: int) -> tuple[T, ...]:
 
 
 def _objects(scene: Scene, looks: list[Look], layers: Layers) -> tuple[SynthObject, ...]:
+    """The records of a scene's objects."""
     short = min(scene.height, scene.width)
     objects = []
     for number, (actor, look) in enumerate(zip(scene.actors, looks, strict=True)):
@@ -124,7 +128,7 @@ def _objects(scene: Scene, looks: list[Look], layers: Layers) -> tuple[SynthObje
 
 
 def _outline_area(look: Look) -> float:
-    """Area of an outline at radius 1: the outer contour's, less that of holes."""
+    """Area of an outline at radius 1: the area of the outer contour minus the area of its holes."""
     areas = []
     for contour in look.contours:
         x, y = contour.T

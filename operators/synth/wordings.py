@@ -1,9 +1,9 @@
-"""The wordings of all rules: patterns for training, and others that only the split test_unseen has.
+"""Wordings of the rules: patterns for training, and held-out patterns that only the split test_unseen has.
 
-`(a|b|)` is a choice, also of nothing. `{np}` is what is asked for ("one", "red one", "square", "red square"), `{nps}` its
-plural, `{ref}` another object ("the blue star"); `grammar` fills in these and the other slots. A pattern that begins with
-"the " is a noun phrase and may get a command around it (`COMMANDS`). Unseen patterns use the words of the training ones in
-ways that training never shows.
+`(a|b|)` is a choice; an empty alternative stands for no text. `{np}` is the noun phrase of the wanted object ("one",
+"red one", "square", "red square"), `{nps}` its plural, and `{ref}` another object ("the blue star"). `grammar` fills these
+and the other slots. A pattern that begins with "the " is a noun phrase, which a command of `COMMANDS` may enclose. Held-out
+patterns combine the words of the training patterns in ways that training never shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wordings:
-    """Patterns of one rule for the splits train, valid and test, and for test_unseen."""
+    """Patterns of one rule: `train` for the splits train, valid and test, `unseen` for test_unseen."""
 
     train: tuple[str, ...]
     unseen: tuple[str, ...]

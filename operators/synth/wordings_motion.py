@@ -1,4 +1,4 @@
-"""The wordings of motion and time, and of several objects at once; patterns as in `wordings`."""
+"""Wordings of the rules about motion and time, and of instructions that mean several objects; patterns as in `wordings`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Path:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class PathInputs:
     """The inputs of a path.
 
     Attributes:
@@ -51,8 +51,8 @@ class Stage:
         return np.maximum(self.half - 0.9 * self.radius, 0.02)
 
 
-def _path(program: str, stage: Stage, place: np.ndarray) -> Path:
-    frames = len(stage.time)
+def _path(program: str, inputs: PathInputs, place: np.ndarray) -> Path:
+    frames = len(inputs.time)
     return Path(program, place, np.ones(frames), np.zeros(frames), np.ones(frames, dtype=bool))
 
 
@@ -65,13 +65,13 @@ def _direction(random: np.random.Generator) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _run(stage: Stage, direction: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
+def _run(inputs: PathInputs, direction: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
     """Start and end (2,) of a segment of at most `length` in a direction, near the anchor and inside the room."""
-    reach = np.minimum(length * np.abs(direction), 2 * stage.room)
+    reach = np.minimum(length * np.abs(direction), 2 * inputs.room)
     # the tighter of both axes' limits, so that the direction is kept
     scale = min(reach[axis] / abs(direction[axis]) for axis in (0, 1) if abs(direction[axis]) > 1e-6)
     half = direction * scale / 2
-    middle = np.clip(stage.anchor, -stage.room + np.abs(half), stage.room - np.abs(half))
+    middle = np.clip(inputs.anchor, -inputs.room + np.abs(half), inputs.room - np.abs(half))
     return middle - half, middle + half
 
 
@@ -81,68 +81,70 @@ def _between(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarra
     return between
 
 
-def still(stage: Stage, _: np.random.Generator) -> Path:
+def still(inputs: PathInputs, _: np.random.Generator) -> Path:
     """Rest."""
-    return _path("still", stage, np.repeat(stage.anchor[None], len(stage.time), axis=0))
+    return _path("still", inputs, np.repeat(inputs.anchor[None], len(inputs.time), axis=0))
 
 
-def line(stage: Stage, random: np.random.Generator, length: float | None = None, heading: str | None = None) -> Path:
+def line(
+    inputs: PathInputs, random: np.random.Generator, length: float | None = None, heading: str | None = None
+) -> Path:
     """Straight motion at constant speed, of the given length and heading or of random ones."""
     direction = np.array(DIRECTIONS[heading]) if heading else _direction(random)
     length = length if length is not None else random.uniform(0.25, 0.85)
-    begin, end = _run(stage, direction, length)
-    return _path("line", stage, _between(begin, end, stage.time))
+    begin, end = _run(inputs, direction, length)
+    return _path("line", inputs, _between(begin, end, inputs.time))
 
 
-def stop(stage: Stage, random: np.random.Generator) -> Path:
+def stop(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Straight motion at constant speed, then rest."""
-    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
-    return _path("stop", stage, _between(begin, end, np.minimum(stage.time / random.uniform(0.4, 0.6), 1)))
+    begin, end = _run(inputs, _direction(random), random.uniform(0.3, 0.8))
+    return _path("stop", inputs, _between(begin, end, np.minimum(inputs.time / random.uniform(0.4, 0.6), 1)))
 
 
-def start(stage: Stage, random: np.random.Generator) -> Path:
+def start(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Rest, then straight motion at constant speed."""
-    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.8))
+    begin, end = _run(inputs, _direction(random), random.uniform(0.3, 0.8))
     first = random.uniform(0.4, 0.6)
-    return _path("start", stage, _between(begin, end, np.maximum((stage.time - first) / (1 - first), 0)))
+    return _path("start", inputs, _between(begin, end, np.maximum((inputs.time - first) / (1 - first), 0)))
 
 
-def bounce(stage: Stage, random: np.random.Generator) -> Path:
+def bounce(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Straight motion back and forth, once or twice."""
-    begin, end = _run(stage, _direction(random), random.uniform(0.3, 0.7))
-    turns = 2 if len(stage.time) >= 16 and random.random() < 0.5 else 1
-    phase = (stage.time * turns) % 1
+    begin, end = _run(inputs, _direction(random), random.uniform(0.3, 0.7))
+    turns = 2 if len(inputs.time) >= 16 and random.random() < 0.5 else 1
+    phase = (inputs.time * turns) % 1
     phase[-1] = 1
-    return _path("bounce", stage, _between(begin, end, 1 - np.abs(1 - 2 * phase)))
+    return _path("bounce", inputs, _between(begin, end, 1 - np.abs(1 - 2 * phase)))
 
 
-def orbit(stage: Stage, random: np.random.Generator) -> Path:
+def orbit(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Motion along a circle, about one turn."""
-    radius = min(random.uniform(0.12, 0.22), float(stage.room.min()))
-    centre = np.clip(stage.anchor, -stage.room + radius, stage.room - radius)
+    radius = min(random.uniform(0.12, 0.22), float(inputs.room.min()))
+    centre = np.clip(inputs.anchor, -inputs.room + radius, inputs.room - radius)
     turn = random.choice([-1, 1]) * random.uniform(0.9, 1.15) * 2 * np.pi
-    angle = random.uniform(0, 2 * np.pi) + turn * stage.time
-    return _path("orbit", stage, centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    angle = random.uniform(0, 2 * np.pi) + turn * inputs.time
+    return _path("orbit", inputs, centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-def wave(stage: Stage, random: np.random.Generator) -> Path:
+def wave(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Motion along a line with sideways oscillation."""
     direction = _direction(random)
-    begin, end = _run(stage, direction, random.uniform(0.4, 0.8))
-    swing = 0.06 * np.sin(2 * np.pi * random.uniform(1.5, 2.5) * stage.time)
-    return _path("wave", stage, _between(begin, end, stage.time) + swing[:, None] * [-direction[1], direction[0]])
+    begin, end = _run(inputs, direction, random.uniform(0.4, 0.8))
+    swing = 0.06 * np.sin(2 * np.pi * random.uniform(1.5, 2.5) * inputs.time)
+    return _path("wave", inputs, _between(begin, end, inputs.time) + swing[:, None] * [-direction[1], direction[0]])
 
 
-def grow(stage: Stage, random: np.random.Generator) -> Path:
+def grow(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Growth or shrinkage in place."""
     factor = random.uniform(1.55, 2.0)
-    path = still(stage, random)
+    path = still(inputs, random)
     larger = random.random() < 0.5
-    scale = np.exp(np.log(factor) * (stage.time - 0.5)) if larger else np.exp(np.log(factor) * (0.5 - stage.time))
+    scale = np.exp(np.log(factor) * (inputs.time - 0.5)) if larger else np.exp(np.log(factor) * (0.5 - inputs.time))
     return replace(path, program="grow" if larger else "shrink", scale=scale)
 
 
-def enter(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
+def enter(inputs: PathInputs, random: np.random.Generator, when: float | None = None) -> Path:
     """Straight motion at constant speed into the frame, across one edge.
 
     `when`, 0 to 1: the time at which the object is just outside the frame; default: random.
@@ -153,46 +155,46 @@ def enter(stage: Stage, random: np.random.Generator, when: float | None = None) 
     other = 1 - axis
     # just outside: half a frame and 1.45 radii from the centre, because spikes reach beyond the radius
     edge = np.zeros(2)
-    edge[axis] = -inward[axis] * (stage.half[axis] + 1.45 * stage.radius)
-    edge[other] = np.clip(stage.anchor[other], -stage.room[other], stage.room[other])
-    inside = 2.6 * stage.radius + random.uniform(0.15, 0.6) * 2 * stage.room[axis]
-    travel = inward * min(inside, stage.half[axis] + 1.45 * stage.radius + stage.room[axis])
+    edge[axis] = -inward[axis] * (inputs.half[axis] + 1.45 * inputs.radius)
+    edge[other] = np.clip(inputs.anchor[other], -inputs.room[other], inputs.room[other])
+    inside = 2.6 * inputs.radius + random.uniform(0.15, 0.6) * 2 * inputs.room[axis]
+    travel = inward * min(inside, inputs.half[axis] + 1.45 * inputs.radius + inputs.room[axis])
     travel[other] = (
-        np.clip(edge[other] + random.uniform(-0.1, 0.1), -stage.room[other], stage.room[other]) - edge[other]
+        np.clip(edge[other] + random.uniform(-0.1, 0.1), -inputs.room[other], inputs.room[other]) - edge[other]
     )
-    return _path("enter", stage, edge + travel * ((stage.time - when) / (1 - when))[:, None])
+    return _path("enter", inputs, edge + travel * ((inputs.time - when) / (1 - when))[:, None])
 
 
-def leave(stage: Stage, random: np.random.Generator, when: float | None = None) -> Path:
+def leave(inputs: PathInputs, random: np.random.Generator, when: float | None = None) -> Path:
     """Straight motion at constant speed out of the frame: `enter` in reverse."""
-    path = enter(stage, random, when)
+    path = enter(inputs, random, when)
     return replace(path, program="leave", place=path.place[::-1].copy())
 
 
-def appear(stage: Stage, random: np.random.Generator) -> Path:
+def appear(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Absence at first, then rest or straight motion."""
-    path = (still if random.random() < 0.5 else line)(stage, random)
-    return replace(path, program="appear", present=stage.time >= random.uniform(0.25, 0.6))
+    path = (still if random.random() < 0.5 else line)(inputs, random)
+    return replace(path, program="appear", present=inputs.time >= random.uniform(0.25, 0.6))
 
 
-def vanish(stage: Stage, random: np.random.Generator) -> Path:
+def vanish(inputs: PathInputs, random: np.random.Generator) -> Path:
     """Rest or straight motion at first, then absence."""
-    path = (still if random.random() < 0.5 else line)(stage, random)
-    return replace(path, program="vanish", present=stage.time <= random.uniform(0.4, 0.75))
+    path = (still if random.random() < 0.5 else line)(inputs, random)
+    return replace(path, program="vanish", present=inputs.time <= random.uniform(0.4, 0.75))
 
 
-def across(stage: Stage, at: np.ndarray, when: float, random: np.random.Generator) -> Path | None:
+def across(inputs: PathInputs, at: np.ndarray, when: float, random: np.random.Generator) -> Path | None:
     """A straight path through the position `at` (2,) at the time `when`, 0 to 1; None if none of the tried paths fits."""
     for quarter in random.permutation(4):
         angle = quarter * np.pi / 2 + random.uniform(-0.15, 0.15)
         step = np.array([np.cos(angle), np.sin(angle)]) * random.uniform(0.6, 0.95)
         begin, end = at - step * when, at + step * (1 - when)
-        if (np.abs(np.stack([begin, end])) <= stage.room + 0.02).all():
-            return _path("line", stage, _between(begin, end, stage.time))
+        if (np.abs(np.stack([begin, end])) <= inputs.room + 0.02).all():
+            return _path("line", inputs, _between(begin, end, inputs.time))
     return None
 
 
-Program = Callable[[Stage, np.random.Generator], Path]
+Program = Callable[[PathInputs, np.random.Generator], Path]
 # Program -> relative frequency, for objects whose motion the theme of the scene leaves open.
 MIXED: dict[Program, float] = {
     still: 0.22,
@@ -208,7 +210,7 @@ MIXED: dict[Program, float] = {
 }
 
 
-def mixed(stage: Stage, random: np.random.Generator) -> Path:
+def mixed(inputs: PathInputs, random: np.random.Generator) -> Path:
     """A path of a program that is drawn from `MIXED`."""
     programs, weights = list(MIXED), np.array(list(MIXED.values()))
-    return programs[random.choice(len(programs), p=weights / weights.sum())](stage, random)
+    return programs[random.choice(len(programs), p=weights / weights.sum())](inputs, random)

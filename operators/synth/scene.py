@@ -9,7 +9,7 @@ import numpy as np
 from vrshq.operators.synth import motion
 from vrshq.operators.synth.camera import Camera, draw_camera
 from vrshq.operators.synth.config import SynthConfig
-from vrshq.operators.synth.motion import Path, Stage
+from vrshq.operators.synth.motion import Path, PathInputs
 from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
 
 Pair = tuple[str, str]
@@ -72,13 +72,13 @@ def draw_scene(random: np.random.Generator, config: SynthConfig, split: str) -> 
     radii = _radii(random, config, pairs)
     anchors = _anchors(random, half, radii)
     time = np.linspace(0, 1, frames)
-    stages = [Stage(time, half, anchor, radius) for anchor, radius in zip(anchors, radii, strict=True)]
+    inputs = [PathInputs(time, half, anchor, radius) for anchor, radius in zip(anchors, radii, strict=True)]
     theme = str(random.choice(list(THEMES), p=np.array(list(THEMES.values()))))
-    paths = _paths(random, stages, theme)
+    paths = _paths(random, inputs, theme)
     order = [int(number) for number in random.permutation(count)]
     if count > 1 and random.random() < OCCLUSION:
-        _plan_occlusion(random, pairs, stages, paths, order, config.radius[0])
-    actors = [_actor(random, pair, stage.radius, path) for pair, stage, path in zip(pairs, stages, paths, strict=True)]
+        _plan_occlusion(random, pairs, inputs, paths, order, config.radius[0])
+    actors = [_actor(random, pair, item.radius, path) for pair, item, path in zip(pairs, inputs, paths, strict=True)]
     return Scene(
         height, width, draw_camera(random, time, config.effects), tuple(actors[number] for number in order), theme
     )
@@ -180,67 +180,67 @@ def _anchors(random: np.random.Generator, half: np.ndarray, radii: list[float]) 
     return anchors
 
 
-def _paths(random: np.random.Generator, stages: list[Stage], theme: str) -> list[Path]:
+def _paths(random: np.random.Generator, inputs: list[PathInputs], theme: str) -> list[Path]:
     """Draws a path for each object: by the theme first, then for objects that enter or leave."""
-    count = len(stages)
-    paths = [motion.mixed(stage, random) for stage in stages]
+    count = len(inputs)
+    paths = [motion.mixed(item, random) for item in inputs]
     chosen = int(random.integers(count))
     if theme == "one still":
-        paths = [motion.line(stage, random) for stage in stages]
-        paths[chosen] = motion.still(stages[chosen], random)
+        paths = [motion.line(item, random) for item in inputs]
+        paths[chosen] = motion.still(inputs[chosen], random)
     elif theme == "one moves":
-        paths = [motion.still(stage, random) for stage in stages]
-        paths[chosen] = motion.mixed(stages[chosen], random)
+        paths = [motion.still(item, random) for item in inputs]
+        paths[chosen] = motion.mixed(inputs[chosen], random)
         if paths[chosen].program == "still":
-            paths[chosen] = motion.line(stages[chosen], random)
+            paths[chosen] = motion.line(inputs[chosen], random)
     elif theme == "speeds":
         lengths = [0.85 * 0.52**rank for rank in range(count)]
         for number, rank in enumerate(random.permutation(count)):
             rest = rank > 2 and random.random() < 0.5
             paths[number] = (
-                motion.still(stages[number], random)
+                motion.still(inputs[number], random)
                 if rest
-                else motion.line(stages[number], random, length=lengths[rank])
+                else motion.line(inputs[number], random, length=lengths[rank])
             )
     elif theme == "headings":
         for number, heading in enumerate(random.permutation([*motion.DIRECTIONS, *motion.DIRECTIONS][:count])):
             if random.random() < 0.75:
-                paths[number] = motion.line(stages[number], random, heading=str(heading))
+                paths[number] = motion.line(inputs[number], random, heading=str(heading))
             else:
-                paths[number] = motion.still(stages[number], random)
+                paths[number] = motion.still(inputs[number], random)
     for chance, program in ((ENTER, motion.enter), (LEAVE, motion.leave)):
         if count > 1 and random.random() < chance:
             several = random.permutation(count)[: 2 if count > 3 and random.random() < 0.35 else 1]
             # the times of two objects differ clearly
             for number, when in zip(several, (random.uniform(0.35, 0.6), random.uniform(0.1, 0.25)), strict=False):
-                paths[number] = program(stages[number], random, when)
+                paths[number] = program(inputs[number], random, when)
     return paths
 
 
 def _plan_occlusion(
     random: np.random.Generator,
     pairs: list[Pair],
-    stages: list[Stage],
+    inputs: list[PathInputs],
     paths: list[Path],
     order: list[int],
     least: float,
 ) -> None:
-    """Makes one object pass in front of or behind another. Changes `stages`, `paths` and `order` in place."""
+    """Makes one object pass in front of or behind another. Changes `inputs`, `paths` and `order` in place."""
     candidates = [number for number, (_, shape) in enumerate(pairs) if SHAPES[shape].solid]
     if not candidates:
         return
     front = candidates[random.integers(len(candidates))]
     back = int(random.choice([number for number in range(len(pairs)) if number != front]))
-    large = max(stages[front].radius, min(1.35 * stages[back].radius, 0.2))
-    small = max(least, min(stages[back].radius, 0.72 * large))
-    stages[front], stages[back] = replace(stages[front], radius=large), replace(stages[back], radius=small)
+    large = max(inputs[front].radius, min(1.35 * inputs[back].radius, 0.2))
+    small = max(least, min(inputs[back].radius, 0.72 * large))
+    inputs[front], inputs[back] = replace(inputs[front], radius=large), replace(inputs[back], radius=small)
     mover, other = (front, back) if random.random() < 0.5 else (back, front)
-    time = stages[mover].time
+    time = inputs[mover].time
     frame = int(random.integers(len(time) // 3, 2 * len(time) // 3 + 1))
     # the passed object lies closer to the centre, so that the path of the other one can be long
-    calm = replace(stages[other], anchor=stages[other].anchor * 0.75)
+    calm = replace(inputs[other], anchor=inputs[other].anchor * 0.75)
     waiting = motion.still(calm, random) if random.random() < 0.6 else motion.line(calm, random, length=0.15)
-    passing = motion.across(stages[mover], waiting.place[frame], float(time[frame]), random)
+    passing = motion.across(inputs[mover], waiting.place[frame], float(time[frame]), random)
     if passing is None:
         return
     paths[mover], paths[other] = passing, waiting

@@ -1,8 +1,8 @@
-"""Masks as bits: what boundary measures need of a mask, straight from its run-length code and only inside a window.
+"""Masks as packed bits, for boundary measures. They are made directly from run-length codes, and only inside a window.
 
-A *bit image* is a uint64 array (..., words, columns): 64 rows of a column in a word, the first row in the lowest bit. COCO's
-code runs down the columns, so that runs become bits without an image of pixels in between, and each operation takes 64
-pixels at once. Columns come last because NumPy is fast along the last axis, and there are more columns than words.
+A *bit image* is a uint64 array (..., words, columns). A word holds 64 rows of a column, the first row in the lowest bit.
+COCO's code runs down the columns, so runs become bits without an image of pixels in between. Each operation processes 64
+pixels at once. Columns are the last axis because NumPy is fastest along it and there are more columns than words.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _ONE = np.uint64(1)
 
 
 class RleError(ValueError):
-    """A run-length code that is not one of a mask of its size; one line."""
+    """A run-length code that does not describe a mask of its size; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A mask as the flat column-major positions where it changes its value, beginning outside.
+    """A mask as the flat column-major positions at which its value changes, starting with background.
 
     Attributes:
-        height, width: of the mask, pixels.
-        edges: (2n,) int64, ascending, begin and end (exclusive) of each run of foreground.
+        height, width: size of the mask, in pixels.
+        edges: (2n,) int64, ascending, start and exclusive end of each of n runs of foreground.
     """
 
     height: int
@@ -39,15 +39,15 @@ class Runs:
 
     @cached_property
     def area(self) -> int:
-        """Pixels of foreground."""
+        """Number of foreground pixels."""
         return int((self.edges[1::2] - self.edges[::2]).sum())
 
     @cached_property
     def box(self) -> Window:
-        """The smallest window with all foreground, or a higher one where a run goes on in the next column."""
+        """The smallest window that holds all foreground; of full height if any run continues in the next column."""
         columns, rows = np.divmod(self.edges, self.height)
         begin, end = columns[::2], columns[1::2]
-        at_end = rows[1::2] == 0  # up to the last row: the exclusive end is the next column's first row
+        at_end = rows[1::2] == 0  # the run ends in the last row: its exclusive end is the first row of the next column
         if ((end - at_end) != begin).any():
             top, bottom = 0, self.height
         else:
@@ -58,7 +58,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Window:
-    """Rows top to bottom and columns left to right of an image, the ends exclusive."""
+    """A rectangle of an image: rows `top` to `bottom` and columns `left` to `right`, the ends exclusive."""
 
     top: int
     bottom: int
@@ -66,7 +66,7 @@ class Window:
     right: int
 
     def union(self, other: Window) -> Window:
-        """The smallest window that holds both."""
+        """The smallest window that holds both windows."""
         return Window(
             min(self.top, other.top),
             max(self.bottom, other.bottom),
@@ -75,44 +75,46 @@ class Window:
         )
 
     def grown(self, by: int, height: int, width: int) -> Window:
-        """With `by` more rows and columns on each side, as far as the image goes."""
+        """The window with `by` more rows and columns on each side, within an image of `height` x `width` pixels."""
         return Window(
             max(0, self.top - by), min(height, self.bottom + by), max(0, self.left - by), min(width, self.right + by)
         )
 
     @property
     def words(self) -> int:
-        """Of a bit image inside."""
+        """Number of words of the window's bit image."""
         return -(-(self.bottom - self.top) // WORD) * (self.right - self.left)
 
     def touches(self, other: Window) -> bool:
-        """Whether they share a pixel."""
+        """Whether the two windows share a pixel."""
         return (
             self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
         )
 
 
 def runs(codes: Sequence[Rle]) -> list[Runs]:
-    """The runs of masks in COCO's compressed code, all in one pass: a mask's codes are short, and NumPy's calls are not free.
+    """Decodes masks in COCO's compressed code (pycocotools, maskApi.c, `rleFrString`) to runs.
 
-    A count is written as digits of 5 bits, the lowest first, a sixth bit on all but the last, the sign in the last; from the
-    fourth count on it is the difference to the count before the previous one.
+    A count is written in digits of 5 bits, the lowest first. A sixth bit is set in all digits but the last, and the last digit
+    holds the sign. From the fourth count on, the code holds the difference to the count two places before. All masks are
+    decoded in one pass, because their codes are short and each NumPy call has a fixed cost.
 
-    Raises RleError, naming the position, where counts are not those of a mask of their size.
+    Raises:
+        RleError: counts that are not those of a mask of their size; the message names the mask's position in `codes`.
     """
     if not codes:
         return []
     sizes = np.array([code["size"] for code in codes], np.int64)
     ends = np.cumsum([len(code["counts"]) for code in codes])
-    chars = np.frombuffer(b"".join(code["counts"] for code in codes), np.uint8) - np.uint8(48)  # below 48: large
+    chars = np.frombuffer(b"".join(code["counts"] for code in codes), np.uint8) - np.uint8(48)  # below 48: wraps around
     _refuse(codes, np.diff(ends, prepend=0) == 0, "the run-length code is empty")
     _refuse(codes, np.maximum.reduceat(chars, np.r_[0, ends[:-1]]) > 63, "not a compressed run-length code")
     _refuse(codes, chars[ends - 1] > 31, "the run-length code is cut short")
 
-    last = np.flatnonzero(chars < 32)  # of each count
+    last = np.flatnonzero(chars < 32)  # last digit of each count
     first = np.r_[0, last[:-1] + 1]
     digits = last - first + 1
-    numbers = np.diff(np.searchsorted(last, ends), prepend=0)  # of counts, by code
+    numbers = np.diff(np.searchsorted(last, ends), prepend=0)  # number of counts of each code
     begin = np.cumsum(numbers) - numbers
     _refuse(codes, np.maximum.reduceat(digits, begin) > 12, "the run-length code holds a count beyond 60 bits")
     digit = np.arange(chars.size) - np.repeat(first, digits)
@@ -132,17 +134,18 @@ def runs(codes: Sequence[Rle]) -> list[Runs]:
     _refuse(codes, wrong, "the run-length code does not have as many pixels as its size")
 
     edges = np.cumsum(counts) - (np.cumsum(pixels) - pixels)[of_code]
-    without = bool(np.any(counts[place % 2 == 1] == 0))
+    has_empty_runs = bool(np.any(counts[place % 2 == 1] == 0))
     found = []
     for (height, width), start, number in zip(sizes.tolist(), begin.tolist(), numbers.tolist(), strict=True):
         mine = edges[start : start + number // 2 * 2]  # an odd number of counts ends with background
-        if without:  # runs of no pixel
+        if has_empty_runs:  # they are dropped
             mine = mine.reshape(-1, 2)[mine[::2] < mine[1::2]].ravel()
         found.append(Runs(height, width, mine))
     return found
 
 
 def _refuse(codes: Sequence[Rle], wrong: np.ndarray, reason: str) -> None:
+    """Raises RleError for the first code for which `wrong` (n,) bool is set."""
     if wrong.any():
         place = int(np.argmax(wrong))
         height, width = codes[place]["size"]
@@ -150,18 +153,19 @@ def _refuse(codes: Sequence[Rle], wrong: np.ndarray, reason: str) -> None:
 
 
 def pack(masks: Sequence[Runs], window: Window) -> np.ndarray:
-    """The bit images (n, words, columns) of masks of one size inside a window that holds all their foreground.
+    """Packs masks of one size into bit images (n, words, columns) of a window that holds all their foreground.
 
-    A run from bit b to before bit e of a word is 2^e - 2^b. Modulo 2^64 this also holds for the word in which a run begins
-    that goes on in the next one, without its 2^e; a word into which a run comes over has 1 less, without its 2^b.
+    A run over the bits b to e - 1 of a word is the number 2^e - 2^b. A run that continues in the next word has no 2^e in its
+    first word: modulo 2^64, that word is -2^b. In a word that it enters from the word before, a run that ends there is
+    2^e - 1.
     """
     height, width = masks[0].height, masks[0].width
     rows, columns = window.bottom - window.top, window.right - window.left
     words = -(-rows // WORD)
-    # all masks as one long image, side by side with a column between them, in which a run of the last column may end
+    # all masks side by side in one long image; a column between two masks takes the exclusive end of a last run
     edges = np.concatenate([mask.edges + place * height * (width + 1) for place, mask in enumerate(masks)])
     starts = ((width + 1) * np.arange(len(masks))[:, None] + np.arange(window.left, window.right)) * height + window.top
-    from_before = np.searchsorted(edges, starts) & 1  # runs that come over from the column before
+    from_before = np.searchsorted(edges, starts) & 1  # 1 where a run continues from the column before
     column, row = np.divmod(edges, height)
     row -= window.top
     image = np.repeat(np.arange(len(masks)), [mask.edges.size for mask in masks])
@@ -170,7 +174,7 @@ def pack(masks: Sequence[Runs], window: Window) -> np.ndarray:
     powers = _ONE << (row & 63).astype(np.uint64)
     np.negative(powers[::2], out=powers[::2])
     inside = (row >= 0) & (row < rows) & (column < columns)
-    if not inside.all():  # a run may end in the row under the window, which is not in it
+    if not inside.all():  # a run may end in the row below the window
         places, powers = places[inside], powers[inside]
     bits = np.zeros((len(masks), words, columns), np.uint64)
     np.add.at(bits.reshape(-1), places, powers)
@@ -186,11 +190,11 @@ def pack(masks: Sequence[Runs], window: Window) -> np.ndarray:
 def boundary(bits: np.ndarray, rows: int) -> np.ndarray:
     """The boundary map of bit images with `rows` rows, as DAVIS's toolkit (davis2017/metrics.py) defines it.
 
-    A pixel is on the boundary where it differs from its right, its lower or its lower right neighbour; in the last row
-    only the right one counts, in the last column only the lower one, and the last corner is never on it.
+    A pixel is on the boundary if it differs from its right, its lower or its lower right neighbour. In the last row only
+    the right neighbour counts, and in the last column only the lower one. The last corner is never on the boundary.
 
-    The map of a window is that of the image inside the window, if the window ends at the image's end or with a row and a
-    column without foreground: there all neighbours are equal, and so are those that the rule leaves out.
+    The map of a window equals the image's map inside the window if the window ends where the image ends, or with a row and
+    a column without foreground: at such an end all neighbours are equal, so the exceptions change nothing.
     """
     lower = _down(bits, 1, np.empty_like(bits), np.empty_like(bits[..., 1:, :]))
     edges = bits ^ lower
@@ -203,14 +207,14 @@ def boundary(bits: np.ndarray, rows: int) -> np.ndarray:
 def dilate(bits: np.ndarray, radius: int) -> np.ndarray:
     """Dilation of bit images (n, words, columns) by the disk x^2 + y^2 <= radius^2.
 
-    Exact inside the window for what lies inside the window.
+    The result is exact inside the window for foreground inside the window.
 
-    For each distance across, the disk is a segment along the columns: `along` grows from the shortest segment, at the
-    largest distance, to the longest. The work grows with the radius and not with the disk's area. Bits under the last
-    row may be set afterwards.
+    At each horizontal distance from its centre, the disk is a vertical segment. `along` is dilated by the segments, from
+    the shortest, at the largest distance, to the longest. The cost grows with the radius, not with the disk's area. The
+    result may have bits set below the last row.
     """
     images, words, columns = bits.shape
-    along = np.zeros((images, words, columns + radius), np.uint64)  # what is shifted over a side ends in the margin
+    along = np.zeros((images, words, columns + radius), np.uint64)  # the margin takes bits that are shifted over a side
     along[..., :columns] = bits
     result = np.zeros_like(along)
     flat, flat_result = along.reshape(-1), result.reshape(-1)
@@ -218,7 +222,7 @@ def dilate(bits: np.ndarray, radius: int) -> np.ndarray:
     reach = 0
     for across in range(min(radius, columns - 1), -1, -1):
         for step in _steps(reach, math.isqrt(radius * radius - across * across)):
-            # one after the other: what went up by `step` comes down to where it was, and the rest goes below
+            # the second shift applies to the result of the first, so segments grow on both sides
             along |= _up(along, step, *scratch)
             along |= _down(along, step, *scratch)
             reach += step
@@ -229,9 +233,9 @@ def dilate(bits: np.ndarray, radius: int) -> np.ndarray:
 
 
 def without_gaps(bits: np.ndarray, radius: int) -> np.ndarray:
-    """The bit images without columns that are empty in all of them and further than `radius` right of the last one that is not.
+    """Drops columns that are empty in all bit images and not within `radius` to the right of a filled column.
 
-    Pixels keep their distances up to `radius`, and none comes nearer than that.
+    Distances between pixels up to `radius` stay the same, and larger distances stay larger than `radius`.
     """
     filled = np.flatnonzero(bits.any(axis=(0, 1)))
     columns = np.arange(bits.shape[-1])
@@ -241,16 +245,16 @@ def without_gaps(bits: np.ndarray, radius: int) -> np.ndarray:
 
 
 def count(bits: np.ndarray) -> np.ndarray:
-    """Number of pixels of each bit image: int64 (...)."""
+    """Number of foreground pixels of each bit image: int64 (...)."""
     total: np.ndarray = np.bitwise_count(bits).sum(axis=(-2, -1), dtype=np.int64)
     return total
 
 
 def _steps(reach: int, target: int) -> Iterator[int]:
-    """Shifts that widen a segment of 2 reach + 1 pixels to 2 target + 1, each to both sides.
+    """Shifts, each to both sides, that widen a segment of 2 reach + 1 pixels to 2 target + 1 pixels.
 
-    A shift is at most reach + 1, so that each half of the segment grows without gaps from what lies on its own side: the
-    other half may be cut off by the window's end.
+    A shift is at most reach + 1. Each half of the segment then grows from its own side without gaps, even if the end of the
+    window cuts off the other half.
     """
     while reach < target:
         step = min(target - reach, reach + 1, WORD - 1)
@@ -259,7 +263,7 @@ def _steps(reach: int, target: int) -> Iterator[int]:
 
 
 def _rows(rows: int, words: int | None = None) -> np.ndarray:
-    """A column (words, 1) with its first `rows` bits set."""
+    """A column (words, 1) uint64 with its first `rows` bits set."""
     words = -(-rows // WORD) if words is None else words
     line = np.zeros(words, np.uint64)
     line[: rows // WORD] = ~np.uint64(0)
@@ -269,7 +273,7 @@ def _rows(rows: int, words: int | None = None) -> np.ndarray:
 
 
 def _up(bits: np.ndarray, by: int, moved: np.ndarray, carried: np.ndarray) -> np.ndarray:
-    """Every pixel `by` rows further from the first row, in `moved`; `carried` has the size of all words but one a column."""
+    """Moves every pixel `by` rows away from the first row, into `moved`; `carried` is scratch (..., words - 1, columns)."""
     np.left_shift(bits, np.uint64(by), out=moved)
     if carried.size:
         np.right_shift(bits[..., :-1, :], np.uint64(WORD - by), out=carried)
@@ -278,7 +282,7 @@ def _up(bits: np.ndarray, by: int, moved: np.ndarray, carried: np.ndarray) -> np
 
 
 def _down(bits: np.ndarray, by: int, moved: np.ndarray, carried: np.ndarray) -> np.ndarray:
-    """Every pixel `by` rows nearer to the first row, in `moved`; as `_up`."""
+    """Moves every pixel `by` rows towards the first row, into `moved`; otherwise as `_up`."""
     np.right_shift(bits, np.uint64(by), out=moved)
     if carried.size:
         np.left_shift(bits[..., 1:, :], np.uint64(WORD - by), out=carried)

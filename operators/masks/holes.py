@@ -1,4 +1,4 @@
-"""Small holes of low-resolution mask logits, and how they are filled."""
+"""Filling of small holes in low-resolution mask logits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from torch import Tensor
 
 
 def fill_holes(low_res: Tensor, hole_area: int) -> Tensor:
-    """Sets small holes of low-resolution mask logits to 0.1, as the reference does on the GPU.
+    """Sets small holes of low-resolution mask logits to 0.1, as SAM2's `fill_holes_in_mask_scores` does on a GPU.
 
-    A hole is an 8-connected region of logits <= 0 with at most `hole_area` pixels; 0 switches it off.
+    A hole is an 8-connected region of logits <= 0 with at most `hole_area` pixels.
 
     Args:
         low_res: (B, l, l) float; it is not changed.
+        hole_area: largest area of a hole, in low-resolution pixels; 0: no hole is filled.
+
+    Returns:
+        (B, l, l) logits.
     """
     if hole_area <= 0:
         return low_res

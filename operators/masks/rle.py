@@ -18,7 +18,13 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True)
 class EncodedMask:
-    """One mask: compressed counts, area in pixels, box (x, y, width, height), zeros when empty."""
+    """One encoded mask.
+
+    Attributes:
+        rle: COCO's compressed counts, column-major.
+        area: foreground pixels.
+        bbox: x, y, width and height of the tightest box, in pixels; zeros for an empty mask.
+    """
 
     rle: bytes
     area: int
@@ -27,7 +33,7 @@ class EncodedMask:
 
 def encode(masks: np.ndarray) -> list[EncodedMask]:
     """Encodes binary masks (n, H, W), bool or 0/1 uint8."""
-    # pycocotools wants (H, W, n) in Fortran order, which is exactly this transpose of a C-ordered (n, W, H)
+    # pycocotools needs (H, W, n) in Fortran order
     columns = np.asfortranarray(masks.astype(np.uint8, copy=False).transpose(1, 2, 0))
     codes = coco.encode(columns)
     boxes = coco.toBbox(codes).astype(np.int64)
@@ -38,6 +44,6 @@ def encode(masks: np.ndarray) -> list[EncodedMask]:
 
 
 def decode(rle: bytes, height: int, width: int) -> np.ndarray:
-    """The mask (H, W) uint8 in 0/1 of one row of `masks/`."""
+    """Decodes the compressed counts of a row of `masks/` to a mask (H, W) uint8 of 0 and 1."""
     mask: np.ndarray = coco.decode({"size": [height, width], "counts": rle})
     return mask

@@ -1,4 +1,4 @@
-"""Training: losses, a differentiable forward pass of the whole model, what is trained and how fast. Knows no Ray, no files.
+"""Training: losses, the differentiable forward pass of the whole model, trained parameters and optimisers. Without Ray.
 
-clip -> prompts -> frames before text -> [SEG], [TAK] -> TDA -> SAM2 around the keyframe -> losses -> step.
+clip -> prompts -> LLaMA over frames and text -> [SEG], [TAK] -> TDA -> SAM2 around the keyframe -> losses -> step.
 """

@@ -1,4 +1,4 @@
-"""What one training sample is: sampled frames with instructions and their masks, or with a dialogue."""
+"""Training samples: sampled frames with instructions and their masks, or with a dialogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vrshq.operators.synth.motion import DIRECTIONS
 from vrshq.operators.synth.shapes import SHAPES
 
 COLOUR_NAMES, SHAPE_NAMES = tuple(COLOURS), tuple(SHAPES)
-# What an object does, or is among the others of its video, that no single frame shows or no single token.
+# Facts about an object that a single frame, or a single token, does not show: its motion, and its rank in the video.
 DEEDS: dict[str, Callable[[Facts], Verdicts]] = {
     "largest": lambda facts: facts.extreme_size(_all_of(facts)),
     "smallest": lambda facts: facts.extreme_size(_all_of(facts), smallest=True),
@@ -42,14 +42,14 @@ DEEDS: dict[str, Callable[[Facts], Verdicts]] = {
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What is known of the O objects of a synthetic clip, for oracle prompts and training-only heads.
+    """Labels of the O objects of a synthetic clip, for oracle prompts and training-only heads.
 
     Attributes:
-        masks: (O, n, H, W) bool.
-        colours, shapes: (O,) int64, positions in `COLOUR_NAMES` and `SHAPE_NAMES`.
-        places: (O, n, 3) float32: x and y of the centre and the radius, in frame widths, heights and shorter sides.
+        masks: (O, n, H, W) bool, the visible part of each object.
+        colours, shapes: (O,) int64, indices in `COLOUR_NAMES` and `SHAPE_NAMES`.
+        places: (O, n, 3) float32: x of the centre in frame widths, y in frame heights, and the radius in shorter sides.
         meant: (E, O) bool, which objects each instruction means.
-        deeds: (O, D) int8, the verdict (`vrshq.operators.synth.judging`) on each of `DEEDS`, of the whole video.
+        deeds: (O, D) int8, the verdict (`vrshq.operators.synth.judging`) on each of `DEEDS` in the whole video.
     """
 
     masks: np.ndarray
@@ -62,18 +62,18 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One sample: n frames and E instructions on them.
+    """One sample: n frames with E instructions, or with a dialogue.
 
     Attributes:
-        source: where it comes from, for logs.
-        frames: (n, H, W, 3) uint8 RGB, in time's order; n = 1 for an image.
+        source: name of the data set, for logs.
+        frames: (n, H, W, 3) uint8 RGB, in temporal order; n = 1 for an image.
         texts: the instructions, normalised.
-        masks: (E, n, H, W) bool; all zero where nothing is meant.
-        ignored: (H, W) bool, pixels that take no part in the mask losses (ADE20K's void, ReasonSeg's "ignore"); or None.
-        is_video: whether TDA applies (the recipe fuses videos only).
-        words: for each instruction, what is said after its masks ("": nothing); or ().
-        turns: instead of instructions: (question, answer) pairs of a dialogue about the frames, which has no masks.
-        objects: of a synthetic clip.
+        masks: (E, n, H, W) bool; all zero for an instruction without a target. None in a dialogue.
+        ignored: (H, W) bool, pixels that the mask losses leave out (ADE20K's void, ReasonSeg's "ignore"). None: no pixel.
+        is_video: whether TDA applies; the recipe applies it to videos only.
+        words: for each instruction, the text of the answer after the masks, "" for none; () if no instruction has any.
+        turns: (question, answer) pairs of a dialogue about the frames, in place of instructions.
+        objects: labels of the objects; None unless the clip is synthetic.
     """
 
     source: str
@@ -88,9 +88,18 @@ class Clip:
 
 
 def choose_frames(random: np.random.Generator, total: int, least: int, most: int) -> np.ndarray:
-    """Ascending frame numbers: between `least` and `most` equal segments of the video, a random frame of each.
+    """Draws ascending frame numbers: a random frame from each of `least` to `most` equal segments of the video.
 
-    A video with fewer frames than `least` gives all of them.
+    A video of fewer frames gives all of them.
+
+    Args:
+        random: source of all random numbers.
+        total: number of frames of the video.
+        least: least number of segments.
+        most: largest number of segments.
+
+    Returns:
+        (n,) int64.
     """
     count = min(int(random.integers(least, most + 1)), total)
     bounds = np.linspace(0, total, count + 1).astype(int)
@@ -102,7 +111,7 @@ def _all_of(facts: Facts) -> np.ndarray:
 
 
 def judge_deeds(video: SynthVideo) -> np.ndarray:
-    """(O, D) int8: the verdict on each of `DEEDS`, of each object."""
+    """The verdicts on `DEEDS` for each object of a video: (O, D) int8."""
     facts = Facts(video.objects, *video.frames.shape[1:3])
     return np.stack([judge(facts) for judge in DEEDS.values()], axis=1)
 
@@ -114,7 +123,15 @@ def from_synth(
     expressions: int | None = None,
     kinds: Sequence[str] = KINDS,
 ) -> Clip:
-    """A clip of a synthetic video: `frames` (least, most) of its frames, and at most so many of its expressions of `kinds`."""
+    """Draws a clip from a synthetic video.
+
+    Args:
+        video: the video.
+        random: source of all random numbers.
+        frames: (least, most) number of sampled frames.
+        expressions: the most expressions of the clip; default: all.
+        kinds: kinds of the expressions.
+    """
     from vrshq.operators.models.vrs_hq.prompt import normalize
 
     chosen = choose_frames(random, len(video.frames), *frames)

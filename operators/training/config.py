@@ -12,25 +12,24 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Factors of the losses in their sum. The first three are the paper's; the others are this project's, and 0 in its recipe.
+    """Factors of the losses in their sum. The defaults are the paper's; the losses after the third are this project's own.
 
     Attributes:
-        ce: cross entropy of the answer's next token.
-        bce: binary cross entropy of mask logits.
-        dice: dice loss of masks.
-        presence: SAM2's object score.
-        auxiliary: the training-only heads.
-        place: where each patch of the vision tower lies, and how large the object on it is.
-        centre: where the whole of the object on each patch lies.
-        pointing: where [SEG] and [TAK] attend; needs `forward.share_prefix`.
-        tak_place: where [TAK] says that the object lies.
-        tak_presence: whether [TAK] says that an object is meant, beyond its part of `auxiliary`.
-        travel: where each token of a frame lies and how far its object has come, read in the LLaMA's later layers;
+        ce: cross entropy of the answer's tokens.
+        bce: binary cross entropy of the mask logits.
+        dice: Dice loss of the masks.
+        presence: binary cross entropy of SAM2's object score.
+        auxiliary: training-only heads that read colour, shape, place and presence.
+        place: position of each patch of the vision tower, and radius of the object on it.
+        centre: centre of the object on each patch of the vision tower.
+        pointing: share of the attention of [SEG] and [TAK] that lies on the objects meant; needs `forward.share_prefix`.
+        tak_place: position of the object, read from [TAK].
+        tak_presence: presence of an object, read from [TAK], in addition to its part in `auxiliary`.
+        travel: position and displacement of the object at each of the frames' tokens, read from the LLaMA's states;
             needs `forward.share_prefix`.
-        pace: how much the object of a token has moved, how large it is and how much of it shows; needs
-            `forward.share_prefix`.
-        deeds: what the object of a token does in the video; needs `forward.share_prefix`.
-        oracle: distance of [TAK] and [SEG] from the embedding of the object that is meant.
+        pace: speed, size and visible share of the object at each of the frames' tokens; needs `forward.share_prefix`.
+        deeds: actions and ranks of the object at each of the frames' tokens; needs `forward.share_prefix`.
+        oracle: squared distance of [TAK] and [SEG] from the oracle's embedding of the object that is meant.
     """
 
     ce: float = 1.0
@@ -55,7 +54,8 @@ class LossWeights:
         for name in ("place", "centre"):
             if getattr(self, name) > 0 and self.auxiliary == 0:
                 raise ValueError(
-                    f"losses.{name} = {getattr(self, name)}: expected losses.auxiliary above 0 too, they read the same patches"
+                    f"losses.{name} = {getattr(self, name)}: expected losses.auxiliary above 0, "
+                    "because both read the same patches"
                 )
 
 
@@ -96,17 +96,17 @@ class ForwardConfig:
 
     Attributes:
         alpha: weight of the [SEG] mean in the fused embedding (TDA).
-        prompts: what prompts SAM2: the `language` model; the training-only `oracle`; nothing, so that the language
-            model learns alone by its auxiliary losses (`none`) or the image encoders learn alone by naming the object
-            at each place (`nothing asked`).
+        prompts: source of SAM2's prompts: the `language` model or the training-only `oracle`. With `none`, SAM2 does not
+            run, and the language model learns by its auxiliary losses. With `nothing asked`, the language model does not
+            run either, and the image encoders learn by naming the object at each place.
         truth: the target of SAM2's masks: the objects that are `meant`, or the one object that the auxiliary heads read
-            from [TAK] (`told`). A prompt that does not tell the object teaches SAM2 to hedge with pieces of several
+            from [TAK] (`told`). A prompt that does not determine the object teaches SAM2 to segment pieces of several
             objects.
         keyframe: the sampled frame most similar to [TAK], or a random one that all instructions of a clip share.
         segment: how SAM2 is trained.
         share_prefix: whether frames go through the LLaMA once for all instructions of a clip. Gradient checkpointing
             needs false.
-        blind: whether the LLaMA reads instructions without their frames, so that a fresh one learns to read first.
+        blind: whether the LLaMA reads instructions without frames, so that a fresh one learns the text first.
         max_rows: the most positions that a dialogue may take in the LLaMA.
     """
 
@@ -121,7 +121,7 @@ class ForwardConfig:
 
     def __post_init__(self) -> None:
         if self.truth == "told" and self.prompts != "language":
-            raise ValueError(f"truth = told, prompts = {self.prompts}: expected prompts language, whose [TAK] tells it")
+            raise ValueError(f"truth = told, prompts = {self.prompts}: expected prompts language, because [TAK] tells the object")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ class StartConfig:
         sizes: sizes of a fresh model, as in a bundle's `bundle.json`. Its tokenizer has `sizes.language.vocab_size` - 2
             pieces, made of the words of synthetic instructions.
         lora: low-rank adapters.
-        auxiliary: whether the model has the training-only heads; they begin as `bundle` has them.
+        auxiliary: whether the model has the training-only heads; they start from those of `bundle`, if it has any.
         frozen_dtype: type of the weights that are not trained: `float32` or `bfloat16`.
         gradient_checkpointing: whether activations are computed again in the backward pass, which saves memory.
     """
@@ -215,10 +215,10 @@ class StageConfig:
         batch: samples of a step, over all workers; accumulated where there are fewer workers.
         trained: beginnings of the names of the parameters that are trained; all others are frozen. `lora`: all
             adapters.
-        bf16: whether products are computed in bfloat16; weights stay float32.
+        bf16: whether matrix products are computed in bfloat16; weights stay float32.
         forward: how a clip goes through the model.
         losses: factors of the losses.
-        optimiser: how the weights learn.
+        optimiser: learning rates and the optimiser's settings.
     """
 
     name: str = "stage"
@@ -238,5 +238,5 @@ class StageConfig:
             if weight > 0 and (self.forward.blind or not self.forward.share_prefix):
                 raise ValueError(
                     f"stage {self.name}: losses.{name} = {weight}: expected forward.share_prefix true and "
-                    "forward.blind false, it looks at the frames that all instructions share"
+                    "forward.blind false, because the loss reads the frames that all instructions share"
                 )

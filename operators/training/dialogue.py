@@ -1,4 +1,4 @@
-"""Token ids with labels: which of them the cross entropy is taken of."""
+"""Token ids with labels, which select the tokens that enter the cross entropy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ ASSISTANT = " ASSISTANT:"
 
 @dataclass(frozen=True)
 class Dialogue:
-    """`input_ids` (L) with `IMAGE_TOKEN` once for each frame, all before the first label; `labels` (L), `IGNORED` or an id."""
+    """A tokenised dialogue about frames.
+
+    Attributes:
+        input_ids: (L) token ids, with one `IMAGE_TOKEN` for each frame, all before the first label.
+        labels: (L) the token's id where it enters the cross entropy, else `IGNORED`.
+    """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
 
 
 def answer_labels(tokenizer: PromptTokenizer, text: str, prompt: Prompt, words: str = "") -> tuple[int, ...]:
-    """Labels (L) of a normalised instruction's prompt: the ids of the answer, `IGNORED` for what comes before it."""
+    """The labels (L) of an instruction's prompt: the ids of the answer, and `IGNORED` before it.
+
+    Args:
+        tokenizer: the tokenizer that made `prompt`.
+        text: the normalised instruction.
+        prompt: the tokenised instruction.
+        words: the text of the answer after the masks, as given to `PromptTokenizer.encode`.
+    """
     question = conversation(text, words).partition(ASSISTANT)[0].partition("<video>")[2] + ASSISTANT
     start = prompt.prefix_length + len(tokenizer.pieces.encode(question))
     return (*[IGNORED] * start, *prompt.input_ids[start:])
@@ -30,10 +42,16 @@ def answer_labels(tokenizer: PromptTokenizer, text: str, prompt: Prompt, words: 
 def encode_dialogue(
     tokenizer: PromptTokenizer, turns: Sequence[tuple[str, str]], num_frames: int, limit: int
 ) -> Dialogue:
-    """A dialogue about frames in LLaVA's v1 style: all frames first, numbered, labels on the answers and the end after each.
+    """Tokenises a dialogue about frames in LLaVA's conversation style v1.
 
-    What a text holds besides words is data: "<image>" in it is dropped, special tokens are read as text. At most `limit`
-    rows of the model are used (recipe: 2048); what is beyond is cut.
+    The numbered frames come first. The labels cover each answer and the end token after it. Texts are data: "<image>" and
+    "<video>" in a text are dropped, and special tokens are read as plain text.
+
+    Args:
+        tokenizer: the MLLM's tokenizer.
+        turns: (question, answer) pairs.
+        num_frames: number of frames.
+        limit: the most rows in the model's sequence (recipe: 2048); the rest is cut off.
     """
     pieces = tokenizer.pieces
     ids = [pieces.bos_id()]
@@ -50,4 +68,5 @@ def encode_dialogue(
 
 
 def _plain(text: str) -> str:
+    """A text without placeholders for frames, its white space collapsed."""
     return " ".join(text.replace("<image>", " ").replace("<video>", " ").split())

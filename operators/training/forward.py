@@ -21,7 +21,7 @@ from vrshq.operators.training.config import ForwardConfig, LossWeights
 from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
 from vrshq.operators.training.losses import answer_loss, bce_loss, dice_loss, presence_loss
 from vrshq.operators.training.places import dense_labels, padded_view
-from vrshq.operators.training.pointing import Heard, frame_rows, listening, meant_tokens, pointing_loss
+from vrshq.operators.training.pointing import AttentionInputs, frame_rows, meant_tokens, pointing_loss, record_attention
 from vrshq.operators.training.queries import draw_queries
 from vrshq.operators.training.segmentation import Segmented, compared, encode_frames, segment, square_masks
 
@@ -155,18 +155,18 @@ class TrainingModel(nn.Module):
             states = self.language.suffix_states(nothing_before, prompts, whole=True)
         else:
             tokens, patches, levels = self._image_tokens(clip.frames)
-            with listening(self.language.llama) as heard:
+            with record_attention(self.language.llama) as recorded:
                 states, prefix = self._suffix_states(prompts, tokens, config.share_prefix)
             if weights.pointing > 0 and clip.masks is not None:
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks, view)
-                losses["pointing"] = pointing_loss(self.language.llama, heard, prefix, prompts, meant)
+                losses["pointing"] = pointing_loss(self.language.llama, recorded, prefix, prompts, meant)
             if (
                 self.auxiliary is not None
                 and clip.objects is not None
                 and max(weights.travel, weights.pace, weights.deeds) > 0
             ):
-                self._read_frames(prompts[0], levels, heard, clip.objects, view, weights, losses)
+                self._read_frames(prompts[0], levels, recorded, clip.objects, view, weights, losses)
         if weights.ce > 0:
             labels = [answer_labels(self.tokenizer, *item) for item in zip(clip.texts, prompts, words, strict=True)]
             # the state at one token predicts the next one
@@ -231,7 +231,7 @@ class TrainingModel(nn.Module):
         self,
         prompt: Prompt,
         levels: list[Level],
-        heard: Heard,
+        recorded: AttentionInputs,
         objects: Objects,
         view: View,
         weights: LossWeights,
@@ -239,10 +239,10 @@ class TrainingModel(nn.Module):
     ) -> None:
         """Adds the losses `travel`, `pace` and `deeds`, read from the states at the frames' tokens."""
         assert self.auxiliary is not None, "reading frames needs the auxiliary part"
-        assert heard.before is not None, "reading frames needs a shared prefix"
+        assert recorded.before is not None, "reading frames needs a shared prefix"
         own = meant_tokens(levels, objects.masks, view)
         frames, tokens = own.shape[1:]
-        states = heard.before[0, frame_rows(prompt, frames, tokens, own.device)].view(frames, tokens, -1)
+        states = recorded.before[0, frame_rows(prompt, frames, tokens, own.device)].view(frames, tokens, -1)
         if weights.travel > 0:
             losses["travel"] = self.auxiliary.travel_loss(states, own, objects, view)
         if weights.pace > 0:

@@ -1,4 +1,4 @@
-"""The losses of VRS-HQ: cross entropy of the answer, BCE and Dice of the masks (as LISA's, arXiv 2308.00692), and presence."""
+"""The losses of VRS-HQ: cross entropy of the answer, BCE and Dice of the masks (as in LISA, arXiv 2308.00692), presence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the next token, the mean over the labels that are not `IGNORED`; 0 where there is none.
+    """Cross entropy of the next token: the mean over the labels that are not `IGNORED`, or 0 if all are.
 
     Args:
         logits: (L, V) float; row i predicts label i.
@@ -21,22 +21,28 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def bce_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Tensor:
-    """Binary cross entropy of N masks: the mean over each mask's pixels, then over the masks. 0 for none.
+    """Binary cross entropy of N masks: the mean over each mask's pixels, then over the masks; 0 for N = 0.
 
     Args:
-        logits: (N, H, W).
+        logits: (N, H, W) float.
         truth: (N, H, W) in 0..1.
-        num_masks: divisor of the sum over masks; default N.
+        num_masks: divisor of the sum over masks; default: N.
     """
     each = F.binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none").flatten(1).mean(1)
     return each.sum() / max(num_masks if num_masks is not None else len(logits), 1)
 
 
 def dice_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Tensor:
-    """1 - Dice of N masks with p = sigmoid(logit), summed over the masks and divided by their number. 0 for none.
+    """Dice loss of N masks, the mean over the masks of 1 - Dice; 0 for N = 0.
 
-    Dice = (2 sum(p t) / 1000 + 1e-6) / (sum(p) / 1000 + sum(t) / 1000 + 1e-6), sums over the pixels of one mask; the scale
-    makes the epsilon matter only for masks of less than about a thousandth of a pixel.
+    Dice = (2 sum(p t) / 1000 + 1e-6) / (sum(p) / 1000 + sum(t) / 1000 + 1e-6) with p = sigmoid(logit) and sums over the pixels
+    of one mask, as in LISA's `dice_loss`. The scale makes the epsilon matter only for masks of less than about a
+    thousandth of a pixel.
+
+    Args:
+        logits: (N, H, W) float.
+        truth: (N, H, W) in 0..1.
+        num_masks: divisor of the sum over masks; default: N.
     """
     p, t = logits.float().sigmoid().flatten(1) / DICE_SCALE, truth.float().flatten(1)
     overlap = 2 * (p * t).sum(1)
@@ -46,5 +52,10 @@ def dice_loss(logits: Tensor, truth: Tensor, num_masks: int | None = None) -> Te
 
 
 def presence_loss(object_logits: Tensor, present: Tensor) -> Tensor:
-    """Binary cross entropy of SAM2's object score, the mean over frames. object_logits: (N,); present: (N,) bool."""
+    """Binary cross entropy of SAM2's object score, the mean over N outputs; 0 for N = 0.
+
+    Args:
+        object_logits: (N,) float.
+        present: (N,) bool, whether the frame shows the object.
+    """
     return F.binary_cross_entropy_with_logits(object_logits.float(), present.float()) if len(present) else present.sum()

@@ -1,7 +1,7 @@
-"""Where [SEG] and [TAK] look: the share of their attention to the frames that lies on the objects an instruction means.
+"""The pointing loss: the share of [SEG]'s and [TAK]'s attention to the frames that lies on the objects that are meant.
 
 Colours and shapes can be read from a mean over all objects, because each token binds them to each other; a place cannot.
-Without this loss, a language model from scratch answers from that mean and never learns to look at one object.
+Without this loss, a language model from scratch answers from that mean and never learns to attend to one object.
 
 Shape letters: E instructions, n frames, N patches, K tokens of a frame, H heads, w their width.
 """
@@ -29,7 +29,7 @@ LAYER = -2  # of the LLaMA; the last layer can still process the values that it 
 
 
 @dataclass
-class Heard:
+class AttentionInputs:
     """Inputs of `LAYER`'s attention in the last pass.
 
     Attributes:
@@ -46,18 +46,18 @@ class Heard:
 
 
 @contextmanager
-def listening(llama: LlamaModel) -> Iterator[Heard]:
+def record_attention(llama: LlamaModel) -> Iterator[AttentionInputs]:
     """Records the inputs of `LAYER`'s attention inside the `with`."""
-    heard = Heard()
+    recorded = AttentionInputs()
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        heard.before = heard.states
-        heard.states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        heard.cos, heard.sin = kwargs["position_embeddings"]
+        recorded.before = recorded.states
+        recorded.states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        recorded.cos, recorded.sin = kwargs["position_embeddings"]
 
     handle = llama.layers[LAYER].self_attn.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        yield heard
+        yield recorded
     finally:
         handle.remove()
 
@@ -78,30 +78,30 @@ def meant_tokens(levels: Sequence[Level], masks: np.ndarray, view: View) -> Tens
 
 
 def pointing_loss(
-    llama: LlamaModel, heard: Heard, prefix: DynamicCache, prompts: Sequence[Prompt], meant: Tensor
+    llama: LlamaModel, recorded: AttentionInputs, prefix: DynamicCache, prompts: Sequence[Prompt], meant: Tensor
 ) -> Tensor:
     """Minus the logarithm of the share of attention on the meant objects, out of the attention to the frames.
 
-    [SEG] of a frame looks at that frame, [TAK] at all frames. The loss is the mean over heads, rows and instructions; rows
-    without a meant token are left out, and the loss is 0 if no row is left.
+    For [SEG], the attention to its own frame counts; for [TAK], the attention to all frames. The loss is the mean over
+    heads, rows and instructions. Rows without a meant token are left out, and the loss is 0 if no row is left.
 
     Args:
         llama: the language model.
-        heard: of the pass over the suffixes.
+        recorded: inputs of the attention in the pass over the suffixes.
         prefix: keys and values of the shared prefix, which holds the frames.
         prompts: of the E instructions.
         meant: (E, n, K) bool, the tokens on the meant objects.
     """
-    assert heard.states is not None, "no pass was recorded"
-    assert heard.cos is not None, "no pass was recorded"
-    assert heard.sin is not None, "no pass was recorded"
+    assert recorded.states is not None, "no pass was recorded"
+    assert recorded.cos is not None, "no pass was recorded"
+    assert recorded.sin is not None, "no pass was recorded"
     attention: Any = llama.layers[LAYER].self_attn
     width = attention.head_dim
-    device = heard.states.device
+    device = recorded.states.device
     at = torch.tensor([[*p.seg_positions, p.tak_position] for p in prompts], device=device) - prompts[0].prefix_rows
-    rows = heard.states.gather(1, at[..., None].expand(-1, -1, heard.states.shape[2]))
+    rows = recorded.states.gather(1, at[..., None].expand(-1, -1, recorded.states.shape[2]))
     queries = attention.q_proj(rows).unflatten(-1, (-1, width)).transpose(1, 2)  # (E, H, n + 1, w)
-    cos, sin = (table[0][at] for table in (heard.cos, heard.sin))
+    cos, sin = (table[0][at] for table in (recorded.cos, recorded.sin))
     queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
     keys = prefix.layers[LAYER].keys[0].repeat_interleave(attention.num_key_value_groups, dim=0)
     frames, tokens = meant.shape[1:]
@@ -115,7 +115,12 @@ def pointing_loss(
 
 
 def _off_target(logits: Tensor, meant: Tensor) -> Tensor:
-    """For logits (E, H, R, K) and meant (E, R, K): -log of the share on what is meant, one for each head and row with any."""
+    """Minus the logarithm of the share of attention on the meant tokens, for each head and each row with a meant token.
+
+    Args:
+        logits: (E, H, R, K) attention logits of R rows.
+        meant: (E, R, K) bool.
+    """
     share = logits.log_softmax(-1).masked_fill(~meant[:, None], -torch.inf).logsumexp(-1)
     return -share.transpose(1, 2)[meant.any(-1)].flatten()
 

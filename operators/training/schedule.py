@@ -104,10 +104,12 @@ def adapter_state(llama: nn.Module) -> dict[str, Tensor]:
 
 
 def choose_trained(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Parameter]:
-    """Freezes everything but the parameters whose names begin with one of `parts` (`lora`: all adapters); returns those.
+    """Freezes all parameters but those of `parts`, and returns those by name.
+
+    A part is the beginning of a name, up to a dot; `lora` stands for all adapters.
 
     Raises:
-        ValueError: a part that no parameter belongs to.
+        ValueError: no parameter belongs to a part; the message names the part.
     """
     trained: dict[str, nn.Parameter] = {}
     used: set[str] = set()
@@ -156,7 +158,10 @@ def optimisers(
 
 
 class Average:
-    """The moving average of trained parameters: average += (1 - decay) (value - average), the decay ramped up at first."""
+    """The exponential moving average of trained parameters: average += (1 - decay) * (value - average).
+
+    The decay of step k (from 0) is min(decay, (1 + k) / (10 + k)), so that the initial weights are soon forgotten.
+    """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
         self.decay = decay

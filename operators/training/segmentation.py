@@ -20,9 +20,14 @@ from vrshq.operators.training.config import SegmentConfig
 
 @dataclass(frozen=True)
 class Segmented:
-    """R outputs: `instruction` and `frame` (R,) int64, `low_res` (R, l, l) ungated logits, `object_logit` (R,).
+    """SAM2's R outputs on a clip.
 
-    `prompted` (R,) bool: decoded with the prompt, not tracked.
+    Attributes:
+        instruction: (R,) int64, the instruction's position in the clip.
+        frame: (R,) int64, the frame's position in the clip.
+        low_res: (R, l, l) mask logits, ungated.
+        object_logit: (R,) logits of the object score.
+        prompted: (R,) bool, whether the mask was decoded from the prompt instead of tracked.
     """
 
     instruction: Tensor
@@ -136,7 +141,7 @@ def keyframe_memory(
 
 
 def _orders(keyframe: int, window: range) -> list[list[int]]:
-    """The frames that are tracked after the keyframe, and those before it, each from the nearest one."""
+    """The frames of the window after the keyframe and those before it, each list ordered from the keyframe outwards."""
     after, before = list(range(keyframe + 1, window.stop)), list(range(keyframe - 1, window.start - 1, -1))
     return [order for order in (after, before) if order]
 
@@ -144,7 +149,13 @@ def _orders(keyframe: int, window: range) -> list[list[int]]:
 def _track(
     segmenter: Segmenter, features: Features, memory: Memory, tracks: list[tuple[int, list[int]]]
 ) -> list[tuple[list[tuple[int, int]], Decoded, bool]]:
-    """Steps of all tracks; every track starts from its keyframe alone, so tracks of equal length have memories of one shape."""
+    """Tracks all instructions, step by step.
+
+    A track starts from its keyframe alone. So all tracks have memories of one shape at each step and form one batch.
+
+    Returns:
+        For each step: (instruction, frame) of each row, the outputs, and False, because the rows are not prompted.
+    """
     parts = []
     past: dict[int, list[Memory]] = {number: [] for number in range(len(tracks))}
     for step in range(max(len(order) for _, order in tracks)):

@@ -1,7 +1,7 @@
 """The training loop: one optimiser step over a rank's share of the samples, and the state for resuming.
 
-Sample k is a pure function of the seed and k, and so is everything random in its forward pass: the state of sampler and
-random numbers is the number of the next sample.
+Sample k, and all randomness in its forward pass, is a pure function of the seed and k. So the number of the next sample is
+the whole state of the sampler and of the random numbers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ def sample_seed(seed: int, stage: str, number: int) -> int:
 
 
 class StageTrainer:
-    """A stage of training in one process; with others, one rank of it.
+    """Trains one stage in one process, which is one rank of `world`.
 
     Args:
-        model: where parameters live.
-        wrapped: what is called, e.g. DDP around the model; default the model itself. Weights may be shared out (FSDP).
-        no_sync: the context in which gradients are not exchanged yet.
+        model: the model that holds the parameters.
+        config: the stage.
+        seed: the run's seed.
+        rank: number of this process.
+        world: number of processes.
+        wrapped: the module that is called, e.g. DDP around the model; default: the model itself. It may shard the weights
+            (FSDP).
+        no_sync: a context in which gradients are not exchanged.
+
+    Raises:
+        ValueError: the batch is not a multiple of `world`, or a part of `config.trained` does not exist.
     """
 
     def __init__(
@@ -62,12 +70,16 @@ class StageTrainer:
         self.step = 0
 
     def sample_numbers(self) -> Iterable[int]:
-        """The samples, from the next step on, that this rank works on, in order."""
+        """The numbers of the samples of this rank, in order, from the next step on."""
         first, end = self.step * self.config.batch, self.config.steps * self.config.batch
         return range(first + self.rank, end, self.world)
 
     def run_step(self, clips: Iterable[Clip]) -> dict[str, float]:
-        """One optimiser step on the next `batch / world` clips of this rank; the means of its losses over them."""
+        """Runs one optimiser step on the next `batch / world` clips of this rank.
+
+        Returns:
+            The means of the losses over the batches of all ranks, `gradient` (the norm before clipping) and `rate`.
+        """
         config, share = self.config, self.config.batch // self.world
         first = self.step * config.batch + self.rank
         sums: dict[str, list[float]] = defaultdict(list)
@@ -99,7 +111,7 @@ class StageTrainer:
         return {**means, "gradient": _number(norm), "rate": config.optimiser.rate * factor}
 
     def _of_all_ranks(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
-        """The values of every sample of the batch, so that the log does not depend on the number of workers."""
+        """Gathers the values of all ranks, so that the log does not depend on the number of workers."""
         if self.world == 1:
             return values
         parts: list[dict[str, list[float]]] = [{}] * self.world
@@ -166,6 +178,7 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _mean(values: list[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
     known = [value for value in values if value == value]
     return sum(known) / len(known) if known else float("nan")
 

@@ -1,4 +1,4 @@
-"""A SentencePiece model in which every word of the given sentences is one piece: LLaMA's layout at a tiny size."""
+"""A tiny SentencePiece model in LLaMA's layout, in which every word of a list is one piece."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from vrshq.operators.models.vrs_hq.prompt import conversation
 def write_word_pieces(path: Path, words: Iterable[str], size: int) -> None:
     """Writes a byte-pair model of `size` pieces: 0 unknown, 1 begin, 2 end, 256 bytes, characters, merges.
 
-    The words of the prompt's template are learnt beside those given; what is in none of them is spelt.
+    The words of the prompt's template are added to the list. Any other word is split into several pieces.
+
+    Args:
+        path: the file to write.
+        words: words that become one piece each.
+        size: number of pieces.
     """
     template = " ".join(conversation(sentence) for sentence in ("x", "x?"))
     template = re.sub(r"\[SEG\]|\[TAK\]|</s>|<video>", " ", template)

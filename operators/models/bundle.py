@@ -1,4 +1,4 @@
-"""Model bundles: where weights lie, which sizes they have, and whether they are the ones that were meant.
+"""Descriptions of model bundles: the files of the weights, the sizes of the networks, and checksums.
 
 A bundle is a local folder in one of two layouts:
 
@@ -9,14 +9,13 @@ A bundle is a local folder in one of two layouts:
   pre-sampling CLIP in a `clip` folder as transformers saves it. Its sizes are the full-size ones unless a `bundle.json`
   without `weights` lies beside it.
 
-Either may have a LoRA adapter as peft saves it: the folder that `adapter` of `bundle.json` names, else the folder
-`adapter`, else files beside the weights. It is merged at loading.
+A bundle of either layout may have a LoRA adapter in peft's format: in the folder that `adapter` of `bundle.json` names, else
+in the folder `adapter`, else in files beside the weights. The adapter is merged at loading.
 
-Weights are read tensor by tensor, without running pickled code, into networks that hold no memory before (one copy and
-one tensor at the peak). Tensors that are missing, unexpected or of another shape are a `CheckpointError` that names them.
-Files whose sha256 is listed are checked when something is loaded from them, once per process and file: all files of a
-14 GB model take about 20 s of one core (several are read at a time), and an actor that needs SAM2 alone checks only
-the files that SAM2 is in.
+Weights are read tensor by tensor, without running pickled code, into networks that are built without memory. The peak is one
+copy of the weights and one tensor. Tensors that are missing, unexpected or of another shape are a `CheckpointError` that
+names them. A file whose sha256 is listed is checked when something is loaded from it, once per process. All files of a 14 GB
+model take about 20 s of one core (several are read at a time); an actor with SAM2 alone checks only SAM2's files.
 """
 
 from __future__ import annotations
@@ -47,16 +46,24 @@ BUNDLED = Path(__file__).parent / "bundles"
 
 
 class CheckpointError(UserError, ValueError):
-    """The weights do not fit the model; the message names the tensor or the file, and what was expected."""
+    """The weights do not fit the model. The message names the tensor or file, and what was expected."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: cheap to make, and without torch, until something is loaded.
+    """An opened bundle. Opening reads the description alone and does not import torch.
 
-    `seed` is set for untrained weights, which have no `shards`. `clip` is the folder of the pre-sampling CLIP, `adapter` that
-    of a LoRA adapter; `checksums` has the sha256 of files by their names in `folder`. `presence`, 0..1: instructions whose
-    presence is at most this are best given no mask, as found on the data that the model was made with; 0 leaves none out.
+    Attributes:
+        name: name of the model.
+        folder: the bundle's folder.
+        model: sizes of the networks.
+        seed: seed of untrained weights; None for trained weights.
+        shards: files of the weights; empty for untrained weights.
+        clip: folder of the pre-sampling CLIP.
+        adapter: folder of a LoRA adapter; None without one.
+        checksums: sha256 of files, by their names in `folder`.
+        presence: 0 to 1; instructions whose presence is at most this should get no mask, as chosen on the model's own
+            validation data. 0: no instruction is left out.
     """
 
     name: str
@@ -71,7 +78,10 @@ class Bundle:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identifies sizes and weights in `run.json`. Safetensors without a listed sha256 are read whole for it."""
+        """Hash of sizes and weights for `run.json`, 16 hexadecimal digits.
+
+        Safetensors without a listed sha256 are read whole.
+        """
         files = [*self.shards, *(path for path in self._adapter_files() if path.exists())]
         names = {path: self._name_of(path) for path in files}
         unlisted = {names[path]: _content(path) for path in files if names[path] not in self.checksums}
@@ -85,14 +95,14 @@ class Bundle:
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
 
     def adapter_weights(self) -> Path | None:
-        """The file with the adapter's tensors; None without an adapter, or where they are among the model's own."""
+        """The file of the adapter's tensors; None without an adapter, or if the model's own files hold them."""
         return next((path for path in self._adapter_files()[1:] if path.exists()), None)
 
     def verify(self, paths: Iterable[Path]) -> None:
-        """Compares files with their listed sha256, once per process as long as they do not change.
+        """Compares files with their listed sha256, once per process unless they change.
 
         Raises:
-            CheckpointError: names the first file that is not what the bundle lists.
+            CheckpointError: a file has another sha256; the message names the first such file.
         """
         listed = [
             (path, self.checksums[self._name_of(path)]) for path in paths if self._name_of(path) in self.checksums
@@ -135,8 +145,9 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     """Opens a bundle by the name of a built-in one or by its local folder.
 
     Args:
-        clip: the folder of the pre-sampling CLIP, where it is not in the bundle.
-        adapter: the folder of a LoRA adapter, instead of the bundle's own.
+        name: name of a built-in bundle, or path of a folder.
+        clip: folder of the pre-sampling CLIP; default: the bundle's own.
+        adapter: folder of a LoRA adapter; default: the bundle's own.
 
     Raises:
         CheckpointError: no such bundle, or its description cannot be used.
@@ -186,7 +197,7 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError where it is missing or no object."""
+    """The JSON object in a file. Raises CheckpointError if the file is missing or holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -197,7 +208,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _inside(folder: Path, name: object) -> Path:
-    """A file that a description names: descriptions are fetched from anywhere, so it must lie in their folder."""
+    """The path of a file that a description names. Descriptions are untrusted, so it must lie in their folder."""
     if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{folder}: it names the file {name!r}; expected a relative path inside the folder")
     return folder / name
@@ -210,12 +221,12 @@ def _find_adapter(folder: Path, named: object) -> Path | None:
 
 
 def bundled_names() -> list[str]:
-    """The bundles inside the package."""
+    """Names of the bundles inside the package."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{DESCRIPTION}"))
 
 
 def find_shards(folder: Path) -> tuple[Path, ...]:
-    """The weights in a folder as transformers saves it; safetensors are preferred, and an index decides which files they are.
+    """The files of the weights in a folder in transformers' layout. Safetensors are preferred; an index, if any, lists them.
 
     Raises:
         CheckpointError: there are none, or a file that the index lists is absent.
@@ -246,7 +257,7 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
 
 
 def _content(path: Path) -> str:
-    """Changes when the content does: for a zip file (what torch saves) the CRCs that it lists, else its sha256."""
+    """A hash of a file's content: of the CRCs that a zip file (torch's format) lists, else the sha256."""
     if path.suffix != ".bin" or not zipfile.is_zipfile(path):
         return _checksum(path)
     with zipfile.ZipFile(path) as archive:

@@ -40,7 +40,7 @@ def clip_config(config: ClipConfig) -> HfClipConfig:
 
 
 def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
-    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video, read in batches while the last one is encoded."""
+    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video. One batch is read while another is encoded."""
     size = clip.config.vision_config.image_size
     stream = iter(video.stream())
 
@@ -75,6 +75,6 @@ def image_text_logits(clip: CLIPModel, images: Tensor, texts: Tensor) -> Tensor:
 
 
 def clip_token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
-    """Token ids of a text; one that spells CLIP's own begin or end token stays text and is not read as that token."""
+    """Token ids of a text. The spelling of CLIP's begin or end token in the text is not read as that token."""
     ids: list[int] = tokenizer(text, split_special_tokens=True, verbose=False).input_ids
     return ids

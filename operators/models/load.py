@@ -1,4 +1,4 @@
-"""From a bundle to networks in evaluation mode. Networks that several stages use are loaded once per process."""
+"""Loading of a bundle's networks, in evaluation mode. A network that several stages use is loaded once per process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_language(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torc
     """The MLLM: vision tower, clustering, projector, LLaMA, and the read-out of [SEG] and [TAK].
 
     Raises:
-        CheckpointError: the bundle's weights do not fit the model, or are not the listed ones.
+        CheckpointError: the weights do not fit the model, or a file has another sha256 than the listed one.
     """
     return _load(bundle, "language", lambda: ChatUniVi(bundle.model), device, dtype)
 
@@ -67,7 +67,7 @@ def shared_network(name: str, part: Part, device: str, dtype: str) -> Any:
 
 
 def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
-    """This process's SAM2 of a model. It computes in `dtype` (torch's name of it); its weights are float32."""
+    """The SAM2 of a bundle, shared in this process. It computes in `dtype` (torch's name of it); its weights are float32."""
     segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
     segmenter.precision = getattr(torch, dtype)
     return segmenter
@@ -92,7 +92,7 @@ def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str,
 
 @torch.no_grad()
 def _spread_untrained_outputs(network: Segmenter) -> None:
-    """Makes the masks of untrained weights vary: otherwise all are gated away, nearly empty, or nearly full."""
+    """Changes untrained weights so that masks vary. Otherwise all are gated, nearly empty, or nearly full."""
     decoder = network.sam_mask_decoder
     decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
     for mlp in decoder.output_hypernetworks_mlps:

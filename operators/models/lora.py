@@ -21,7 +21,7 @@ from vrshq.operators.models.bundle import ADAPTER_CONFIG, CheckpointError
 
 _WRAPPER = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
-# Settings that change what an adapter means, beyond W + alpha / r * B A.
+# Settings with which an adapter is not W + alpha / r * B A.
 _UNSUPPORTED = (
     "use_dora",
     "use_rslora",
@@ -35,28 +35,28 @@ _UNSUPPORTED = (
 
 
 def unwrapped(name: str) -> str:
-    """The model's own name of a tensor that peft saved, e.g. without `base_model.model.`; other names stay as they are."""
+    """The model's own name of a tensor that peft saved, without `base_model.model.`; other names are unchanged."""
     if not name.startswith(_WRAPPER):
         return name
     return name.removeprefix(_WRAPPER).replace(".base_layer.", ".")
 
 
 def factor(name: str) -> tuple[str, str] | None:
-    """(name of the weight that it changes, "A" or "B") of an unwrapped LoRA tensor; None for any other tensor."""
+    """For an unwrapped LoRA tensor, (name of the weight that it changes, "A" or "B"); None for any other tensor."""
     match = _FACTOR.fullmatch(name)
     return (f"{match[1]}.weight", match[2]) if match else None
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """What an adapter adds to one weight (out, in): `scale` * b (out, r) @ a (r, in)."""
+    """The update of one weight (out, in) by an adapter: `scale` * b (out, r) @ a (r, in)."""
 
     a: Tensor
     b: Tensor
     scale: float
 
     def added_to(self, weight: Tensor) -> Tensor:
-        """The merged weight (out, in), computed in float32; exactly `weight` itself where the adapter is fresh (b = 0)."""
+        """The merged weight (out, in), computed in float32; `weight` itself if the adapter is fresh (b = 0)."""
         if not self.b.any():
             return weight
         return torch.addmm(weight.float(), self.b.float(), self.a.float(), alpha=self.scale)
@@ -64,16 +64,27 @@ class LowRank:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What of `adapter_config.json` decides the merge."""
+    """The settings of `adapter_config.json` that the merge depends on.
+
+    Attributes:
+        path: the file.
+        rank: r.
+        scale: alpha / r.
+        target_modules: names of the changed layers; () if peft was given a pattern, or only some of the layers.
+    """
 
     path: Path
     rank: int
     scale: float
-    target_modules: tuple[str, ...]  # () when peft was given a pattern, or only some of the layers
+    target_modules: tuple[str, ...]
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Raises CheckpointError: no such file, not LoRA, or a variant of it that is not merged here."""
+        """Reads the settings of an adapter's folder.
+
+        Raises:
+            CheckpointError: there is no such file, or it is not of LoRA, or of a variant that is not supported.
+        """
         path = folder / ADAPTER_CONFIG
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -95,8 +106,8 @@ class AdapterConfig:
     def targets(self, weight: str) -> bool:
         """Whether the adapter must have factors for this weight.
 
-        Only the LLaMA's weights are asked: bare names such as `q_proj` fit
-        layers of the other networks too, which training leaves alone.
+        Only weights of the LLaMA are considered. A bare name such as `q_proj` also fits layers of the other networks, which
+        training does not change.
         """
         module = f".{weight.removesuffix('.weight')}"
         return weight.startswith("model.layers.") and any(module.endswith(f".{name}") for name in self.target_modules)
@@ -105,14 +116,14 @@ class AdapterConfig:
 def pair(
     factors: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Tensor], config: AdapterConfig
 ) -> dict[str, LowRank]:
-    """Brings the factors of an adapter together with the weights that they change.
+    """Matches the factors of an adapter with the weights that they change.
 
     Args:
         factors: name of a weight -> {"A": (r, in), "B": (out, r)}.
         weights: the checkpoint without the adapter, by name.
 
     Raises:
-        CheckpointError: names the adapter's tensors that fit no weight, have another rank, or lack their counterpart.
+        CheckpointError: a tensor fits no weight, has another rank, or lacks its counterpart; the message names it.
     """
     problems = []
     for name in sorted({*factors, *filter(config.targets, weights)}):

@@ -1,9 +1,9 @@
-"""The three model inputs that are made from a video frame.
+"""The inputs of the three image networks, made from video frames.
 
 SAM2 takes a padded square. The pre-sampling CLIP takes a centre crop. The MLLM's tower takes a centre crop of another size,
 or the whole frame.
 
-Resizing is Pillow's on uint8, as in the reference, because its filters antialias; one frame is worked on at a time.
+Frames are resized by Pillow as uint8, as in the reference, because its filters antialias. One frame is resized at a time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 
 from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, TowerConfig
 
-# SAM2's mean and deviation of red, green and blue on the 0..255 scale
+# SAM2's means and standard deviations of red, green and blue, on the 0..255 scale
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:
-    """(height, width) of a frame whose longest side became `image_size`; no side is less than 1."""
+    """The (height, width) of a frame after its longest side is resized to `image_size` pixels; each is at least 1."""
     scale = image_size / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def sam2_input(frames: np.ndarray, image_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """SAM2's input: longest side to `image_size` (bilinear), normalised, then padded with zeros right and below.
+    """SAM2's input: the longest side resized to `image_size` (bilinear), normalised, then padded with zeros right and below.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
@@ -46,9 +46,9 @@ def sam2_input(frames: np.ndarray, image_size: int) -> tuple[Tensor, tuple[int, 
 
 
 def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
-    """CLIP's input, for the MLLM's tower and for pre-sampling: shortest side to `image_size` (bicubic), centre crop.
+    """CLIP's input, for the MLLM's tower and for pre-sampling: shortest side resized to `image_size` (bicubic), centre crop.
 
-    What lies outside the central square of a frame is never seen.
+    Pixels outside the central square of a frame have no influence.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
@@ -71,7 +71,7 @@ def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class View:
-    """The part of a frame that a network sees, in pixels of the frame, and the grid of places that it makes of it."""
+    """The rectangle of a frame that a network sees, in pixels of the frame, and the rows and columns of its patches."""
 
     left: int
     top: int
@@ -82,7 +82,10 @@ class View:
 
 
 def tower_view(height: int, width: int, tower: TowerConfig) -> View:
-    """What the MLLM's tower sees of a frame. With `view: whole` the grid has at most as many patches as the square one."""
+    """The tower's view of a frame of `height` x `width` pixels.
+
+    With `view: whole`, the grid has the frame's aspect and at most as many patches as the square grid.
+    """
     side = tower.image_size // tower.patch_size
     short, long = min(height, width), max(height, width)
     if tower.view == "centre":
@@ -94,10 +97,11 @@ def tower_view(height: int, width: int, tower: TowerConfig) -> View:
 
 
 def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
-    """The input of the MLLM's tower: `clip_input`, or with `view: whole` all of the frame, resized (bicubic) to its grid.
+    """The input of the MLLM's tower: `clip_input`, or with `view: whole` the whole frame, resized (bicubic) to its grid.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
+        tower: sizes and view of the tower.
 
     Returns:
         (n, 3, h, w) float32; h and w are the rows and columns of `tower_view` times the patch's side.
@@ -125,6 +129,6 @@ def _clip_normalized(image: Image.Image) -> np.ndarray:
 
 
 def _normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """(H, W, 3) to (3, H, W) float32, with numpy: for one small image, torch's threads cost more than they save."""
+    """Normalises (H, W, 3) to (3, H, W) float32, with NumPy: on one small image, torch's threads cost more than they save."""
     normalized: np.ndarray = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
     return normalized.transpose(2, 0, 1)

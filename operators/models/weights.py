@@ -1,7 +1,7 @@
-"""From checkpoint files to networks: without running pickled code, every tensor accounted for, one copy at the peak.
+"""Loading of checkpoint files into networks, without running pickled code and with one copy of the weights at the peak.
 
-Files are mapped into memory, and names and shapes of all parts compared with the model before anything is read. Networks
-are built without memory and filled tensor by tensor; what was read of a file is given back at once.
+Files are mapped into memory. The names and shapes of all parts are compared with the model before any tensor is read. Networks
+are built without memory and filled tensor by tensor, and the pages of a file are released as soon as they have been read.
 """
 
 from __future__ import annotations
@@ -36,10 +36,14 @@ Part = Literal["language", "segmenter", "clip"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of a bundle under their published names: mapped into memory, not read yet. A name can be read once.
+    """All tensors of a bundle under their published names, mapped into memory. Each can be read once.
 
-    `adapters` has what a LoRA adapter adds to the tensor of that name, `files` the files that a tensor is made from (its own
-    first), `mapped` those whose memory can be given back.
+    Attributes:
+        bundle: the bundle.
+        tensors: mapped tensors, by name.
+        adapters: updates by a LoRA adapter, by the name of the tensor.
+        files: the files that a tensor is made from, its own first, by the name of the tensor.
+        mapped: the files whose pages can be released.
     """
 
     bundle: Bundle
@@ -52,7 +56,7 @@ class Checkpoint:
         """Compares names and shapes of all parts with the model. Reads nothing.
 
         Raises:
-            CheckpointError: names the first few tensors that are missing, unexpected or of another shape, and counts them.
+            CheckpointError: tensors are missing, unexpected or of another shape; the message counts them and names the first.
         """
         expected = layout(model)
         given = {name for name in self.tensors if unused(name) is None}
@@ -77,7 +81,7 @@ class Checkpoint:
         return sorted({file for name in self.tensors if _part(name) == part for file in self.files[name]})
 
     def read(self, name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
-        """A copy of one tensor, its adapter merged in; of `dtype` (default: as stored) if it has floating point."""
+        """A copy of one tensor with its adapter merged. A floating-point tensor has `dtype` (default: as stored)."""
         stored = self.tensors.pop(name)
         adapter = self.adapters.get(name)
         value = (adapter.added_to(stored) if adapter else stored).to(
@@ -87,12 +91,12 @@ class Checkpoint:
             memory_format=torch.contiguous_format,
         )
         if self.files[name][0] in self.mapped:
-            _give_back(stored)
+            _release_pages(stored)
         return value
 
 
 def open_checkpoint(bundle: Bundle) -> Checkpoint:
-    """Maps a bundle's files, and matches its adapter, if it has one.
+    """Maps a bundle's files and matches its adapter, if any, with the weights.
 
     Raises:
         CheckpointError: a file that is truncated or holds anything but tensors, a name that occurs twice, an adapter whose
@@ -135,7 +139,7 @@ def open_checkpoint(bundle: Bundle) -> Checkpoint:
 
 
 def map_file(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file by name. Their memory is the file's, read when it is looked at.
+    """The tensors of a checkpoint file by name, mapped into memory: pages are read at their first access.
 
     Files from before torch 1.6 cannot be mapped and are read whole.
 
@@ -163,10 +167,10 @@ def _can_be_mapped(file: Path) -> bool:
     return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
 
 
-def _give_back(tensor: Tensor) -> None:
-    """Lets the pages of a mapped tensor go: torch keeps the whole file mapped as long as one tensor of it is left.
+def _release_pages(tensor: Tensor) -> None:
+    """Releases the pages of a mapped tensor, because torch keeps a file mapped as long as one of its tensors exists.
 
-    Where the system has no such call, pages stay until the file is closed, or until memory is short.
+    On a system without `madvise`, pages stay until the file is closed or memory is short.
     """
     advice = getattr(mmap, "MADV_DONTNEED", None)
     begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -209,7 +213,7 @@ def unused(name: str) -> str | None:
 
 
 def split_name(name: str) -> tuple[Part, str] | str:
-    """Where a checkpoint tensor belongs: (part, parameter name inside it), or why it is not used.
+    """The part of a checkpoint tensor and its name inside the part, or the reason why it is not used.
 
     Raises:
         CheckpointError: a name that no part of the model has.
@@ -223,7 +227,7 @@ def split_name(name: str) -> tuple[Part, str] | str:
 
 
 def published_name(part: Part, inside: str) -> str:
-    """The inverse of `split_name`: what a checkpoint calls the parameter `inside` a part of the model."""
+    """The inverse of `split_name`: the name in a checkpoint of the parameter `inside` a part of the model."""
     for prefix, owner, start in _PLACES:
         if owner == part and inside.startswith(start):
             return prefix + inside.removeprefix(start)
@@ -237,7 +241,7 @@ def _part(name: str) -> Part | None:
 
 @functools.lru_cache(maxsize=4)
 def layout(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """Every tensor that a checkpoint of this size must have: published name -> shape. About 2 s for the full-size model."""
+    """All tensors of a checkpoint of these sizes: published name -> shape. Takes about 2 s for the full-size model."""
     with parameters_on_meta():
         networks: dict[Part, nn.Module] = {
             "language": ChatUniVi(model),
@@ -252,7 +256,7 @@ def layout(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def fill(network: nn.Module, part: Part, checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
-    """Puts the tensors of a checkpoint (checked before) into the parameters and buffers of one part of the model."""
+    """Reads the tensors of a checked checkpoint into the parameters and buffers of one part of the model."""
     for name in list(checkpoint.tensors):
         target = split_name(name)
         if isinstance(target, str) or target[0] != part:
@@ -272,14 +276,15 @@ SAFETENSORS_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: 
 def write_safetensors(
     file: Path, contents: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], read: Callable[[str], Tensor]
 ) -> str:
-    """Writes a safetensors file one tensor at a time (the library's own writer wants all of them in memory).
+    """Writes a safetensors file one tensor at a time. The library's own writer needs all of them in memory.
 
     Args:
+        file: the file to write.
         contents: name -> type and shape of each tensor.
-        read: gives the tensor of a name, on the CPU.
+        read: returns the tensor of a name, on the CPU.
 
     Returns:
-        the file's sha256. The same contents give the same bytes.
+        The file's sha256. The same contents give the same bytes.
     """
     # Wider types first, as the library does: every tensor then begins at a multiple of its own width.
     names = sorted(contents, key=lambda name: (-contents[name][0].itemsize, name))
@@ -311,7 +316,7 @@ def write_safetensors(
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Networks built inside hold no parameter memory; buffers that are computed (rotary tables) stay real."""
+    """A context in which networks are built without memory for parameters; computed buffers (rotary tables) are real."""
     register = nn.Module.register_parameter
 
     def on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

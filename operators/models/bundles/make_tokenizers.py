@@ -1,7 +1,7 @@
 """Writes the tokenizers of the tiny bundles: `python -m vrshq.operators.models.bundles.make_tokenizers FOLDER`.
 
-Both are trained on the sentences below, which are this project's own, so that the bundles need no download. The same script
-gives the same files: a SentencePiece model with byte fallback like LLaMA's, and a CLIP byte-pair tokenizer in `clip/`.
+Both tokenizers are trained on the sentences below, which were written for this project, so the bundles need no download. The
+output is deterministic: a SentencePiece model with byte fallback in LLaMA's layout, and a CLIP byte-pair tokenizer in `clip/`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tokenizers import pre_tokenizers
 
 from vrshq.operators.models.vrs_hq.prompt import conversation
 
-VOCABULARY = 1000  # pieces of the SentencePiece model; [SEG] and [TAK] are the two ids after it
-MERGES = 600  # of the byte-pair tokenizer
+VOCABULARY = 1000  # pieces of the SentencePiece model; the ids of [SEG] and [TAK] follow
+MERGES = 600  # merges of the byte-pair tokenizer
 
 COLOURS = "red green blue yellow orange purple pink brown black white grey dark light golden silver striped"
 THINGS = (
@@ -61,7 +61,7 @@ MORE = (
 
 
 def corpus() -> list[str]:
-    """A few thousand short sentences, in a fixed order."""
+    """The training corpus: a few thousand short sentences, in a fixed order."""
     lines = list(MORE) * 20
     actions, places, openings = ACTIONS.split("|"), PLACES.split("|"), OPENINGS.split("|")
     for index, (colour, thing) in enumerate(itertools.product(COLOURS.split(), THINGS.split())):
@@ -73,7 +73,7 @@ def corpus() -> list[str]:
 
 
 def write_sentencepiece(path: Path) -> None:
-    """A byte-pair SentencePiece model, ids 0 unknown, 1 begin, 2 end, then 256 bytes: LLaMA's layout."""
+    """Writes a byte-pair SentencePiece model in LLaMA's layout: ids 0 unknown, 1 begin, 2 end, then 256 bytes."""
     lines = corpus()
     prompts = [
         conversation(line).removesuffix("</s>").replace("[SEG]", "").replace("[TAK]", "") for line in lines[:200]
@@ -97,7 +97,10 @@ def write_sentencepiece(path: Path) -> None:
 
 
 def write_clip(folder: Path) -> None:
-    """CLIP's layout: 256 bytes, the same with an end-of-word mark, merges, <|startoftext|>, <|endoftext|> the largest id."""
+    """Writes a byte-pair tokenizer in CLIP's layout.
+
+    Its ids are 256 bytes, the same bytes with an end-of-word mark, the merges, <|startoftext|> and <|endoftext|>.
+    """
     words = Counter(word for line in corpus() for word in line.lower().replace("?", " ?").replace(",", " ,").split())
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces: dict[tuple[str, ...], int] = {
@@ -128,6 +131,7 @@ def write_clip(folder: Path) -> None:
 
 
 def _merge(piece: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """A piece in which each occurrence of the pair of symbols is one symbol."""
     merged: list[str] = []
     for symbol in piece:
         if merged and (merged[-1], symbol) == pair:

@@ -9,20 +9,23 @@ from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
-NARROW = 32  # width of memories below which PyTorch's fused attention is the faster way on a CPU
-SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) that are worked on while they are in the processor's cache
+NARROW = 32  # width of memories below which PyTorch's fused attention is faster on a CPU
+SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) per block, so that a block fits the processor's cache
 
 
 def attend_to_memory(
     network: MemoryAttention, image: Tensor, memory: Tensor, position: Tensor, num_pointer_tokens: int
 ) -> Tensor:
-    """SAM2's memory attention, in evaluation, without what it repeats: equal to `network` within rounding.
+    """SAM2's memory attention in evaluation mode, without repeated work; equal to `network` within rounding.
 
-    What all instructions on a frame have in common, up to the first look at a memory, is computed once.
+    The work that all instructions on a frame share, up to the first attention to memories, is done once.
 
     Args:
+        network: SAM2's memory attention.
         image: (1 or B, N, C) tokens of the frame with their position code added.
-        memory: (B, L, M), object pointers last. position: (1, L - pointers, M); pointers have none.
+        memory: (B, L, M) memory tokens, object pointers last.
+        position: (1, L - pointers, M) position codes; pointers have none.
+        num_pointer_tokens: number of the tokens of object pointers.
 
     Returns:
         (B, N, C).
@@ -48,8 +51,8 @@ def _attend(
     queries = rotated[:, 0].to(keys.dtype).expand(len(memory), -1, -1)
     keys[:, :spatial] = rotated_keys[:, 0].to(keys.dtype)
     if keys.device.type == "cpu" and keys.dtype == torch.float32 and memory.shape[2] >= NARROW:
-        # the weights of a row sum to 1, so averaging memories first and projecting the average is the same, and M is
-        # a quarter of C; PyTorch's fused CPU kernel wants both widths equal, and is the faster one for narrow memories
+        # The weights of a row sum to 1, so the projection of averaged memories equals the average of projected ones.
+        # Averaging first costs less, because M is a quarter of C. For narrow memories the fused kernel is faster.
         attended = attention.v_proj(_weighted_memories(queries, keys, memory))
     else:
         attended = F.scaled_dot_product_attention(queries[:, None], keys[:, None], attention.v_proj(memory)[:, None])[

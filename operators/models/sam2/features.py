@@ -16,7 +16,7 @@ from vrshq.operators.video.prefetch import ahead
 
 
 class Frames(Protocol):
-    """What this module needs of `decode.Video`."""
+    """The part of a video's interface that this module needs."""
 
     num_frames: int
     height: int
@@ -27,11 +27,11 @@ class Frames(Protocol):
 
 
 class VideoFeatures:
-    """Live column `sam2_features`: one video's image features for TKS, the keyframe and both directions alike.
+    """Live column `sam2_features`: one video's image features, shared by TKS, the keyframe and both directions of tracking.
 
-    The least recently used frames go first when the budget is full; sweeping forward and then back over the video, as
-    propagation does, then finds the last frames still there. `encoder_calls` counts frames encoded: it equals the number
-    of distinct frames asked for as long as the budget holds those that are asked for again.
+    When the budget is full, the least recently used frames are dropped. A backward sweep that follows a forward sweep then
+    finds the last frames still kept. `encoder_calls` counts encoded frames. It equals the number of distinct requested
+    frames as long as frames that are requested again fit into the budget.
     """
 
     def __init__(self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int) -> None:
@@ -40,14 +40,14 @@ class VideoFeatures:
         self.budget_bytes = budget_bytes
         self.batch_size = batch_size
         self.encoder_calls = 0
-        self.resized_hw = (0, 0)  # of a frame inside the model's square; known once a frame was encoded
+        self.resized_hw = (0, 0)  # size of a frame inside the model's square; known after the first frame
         self._kept: OrderedDict[int, Features] = OrderedDict()
         self._kept_bytes = 0
-        self._frame_bytes = 0  # known once a frame was encoded
+        self._frame_bytes = 0  # known after the first frame
         self._parameter = next(segmenter.parameters())
 
     def get(self, indices: Sequence[int]) -> Features:
-        """Features of the given frames, in that order; a frame may be named several times."""
+        """Features of the given frames, in that order; an index may occur several times."""
         fresh: dict[int, Features] = {}
         for encoded in self._encode_missing(indices):
             fresh |= encoded
@@ -57,27 +57,27 @@ class VideoFeatures:
         return Features.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Encodes, in batches, frames that are about to be asked for; they should fit into the budget beside each other."""
+        """Encodes frames, in batches, before they are requested. All of them should fit into the budget."""
         for encoded in self._encode_missing(indices):
             for index, features in encoded.items():
                 self._keep(index, features)
 
     def forget(self, index: int) -> None:
-        """Frees a frame that will not be asked for again."""
+        """Frees the features of a frame that will not be requested again."""
         features = self._kept.pop(index, None)
         self._kept_bytes -= features.nbytes if features else 0
 
     def window(self) -> int:
-        """How many frames a sweep should prefetch at a time: what a quarter of the budget holds, at most 32."""
+        """Number of frames that a sweep should prefetch at a time: as many as a quarter of the budget holds, at most 32."""
         return max(1, min(32, self.budget_bytes // (4 * self._frame_bytes))) if self._frame_bytes else 1
 
     @property
     def kept_bytes(self) -> int:
-        """Size of the features that are kept now."""
+        """Bytes of the features that are kept now."""
         return self._kept_bytes
 
     def _encode_missing(self, indices: Sequence[int]) -> Iterator[dict[int, Features]]:
-        """Encodes the frames that are not kept, batch after batch; the next batch is read and resized meanwhile."""
+        """Encodes the frames that are not kept, batch by batch. The next batch is read and resized in the meantime."""
         missing = sorted(set(indices) - self._kept.keys())  # ascending, the cheapest order for a decoder
         batches = [missing[begin : begin + self.batch_size] for begin in range(0, len(missing), self.batch_size)]
         for batch, pixels in zip(batches, ahead(self._read, batches), strict=True):

@@ -22,7 +22,7 @@ def decode_candidates(
     """Decodes each (frame, instruction position) with the instruction's fused embedding.
 
     Returns:
-        per candidate its object logit and its low-resolution mask logits (l, l), holes filled, on the CPU.
+        For each candidate, its object logit and its low-resolution mask logits (l, l), holes filled, on the CPU.
     """
     like = next(segmenter.parameters())
     done: dict[tuple[int, int], tuple[float, Tensor]] = {}

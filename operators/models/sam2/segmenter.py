@@ -27,7 +27,13 @@ from vrshq.operators.models.sam2.attention import attend_to_memory
 
 @dataclass(frozen=True)
 class Features:
-    """Image features of B frames: s4 (B, C/8, S/4, S/4) and s8 (B, C/4, S/8, S/8) for the decoder, and s16 (B, C, h, h)."""
+    """Image features of B frames.
+
+    Attributes:
+        s4: (B, C/8, S/4, S/4) for the mask decoder.
+        s8: (B, C/4, S/8, S/8) for the mask decoder.
+        s16: (B, C, h, h) for the decoder and the memory.
+    """
 
     s4: Tensor
     s8: Tensor
@@ -40,7 +46,7 @@ class Features:
         return Features(self.s4[index], self.s8[index], self.s16[index])
 
     def expand(self, size: int) -> Features:
-        """The same frame for `size` instructions, without a copy; already that many rows stay as they are."""
+        """Features of one frame, repeated for `size` instructions without a copy. Features of `size` frames are unchanged."""
         return Features(*(part.expand(size, -1, -1, -1) for part in (self.s4, self.s8, self.s16)))
 
     @property
@@ -56,10 +62,13 @@ class Features:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the mask decoder gives for B prompts.
+    """The mask decoder's output for B prompts.
 
-    `low_res` (B, l, l) logits, all -1024 where `object_logit` <= 0; `object_logit` (B,); `iou` (B,) predicted; `pointer`
-    (B, C), the learned no-object pointer where `object_logit` <= 0.
+    Attributes:
+        low_res: (B, l, l) mask logits; -1024 where `object_logit` <= 0, if masks are gated.
+        object_logit: (B,) logits of the object score.
+        iou: (B,) predicted IoU.
+        pointer: (B, C) object pointers; the learned no-object pointer where `object_logit` <= 0.
     """
 
     low_res: Tensor
@@ -70,7 +79,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Memory:
-    """What later frames attend to: spatial `features` (B, M, h, h) and object `pointer` (B, C)."""
+    """The memory of a frame, to which later frames attend: spatial `features` (B, M, h, h) and object `pointer` (B, C)."""
 
     features: Tensor
     pointer: Tensor
@@ -85,7 +94,7 @@ class Memory:
 
 
 class _NoPosition(nn.Module):
-    """In the place of the image's position codes. SAM2 copies one for each frame and level, of which only s16's is used."""
+    """Replaces SAM2's position codes of images. SAM2 copies one for each frame and level and uses only that of s16."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_empty(0)
@@ -94,8 +103,10 @@ class _NoPosition(nn.Module):
 class Segmenter(SAM2Base):  # type: ignore[misc]
     """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
 
-    `precision` is the type that matrix products and convolutions are computed in. `gate_masks`: whether the mask is -1024
-    where the object score is <= 0; off in training, where a mask that is gated away could not learn.
+    Attributes:
+        precision: the type in which matrix products and convolutions are computed.
+        gate_masks: whether mask logits are -1024 where the object score is <= 0. Training switches this off, because a
+            gated mask has no gradient.
     """
 
     def __init__(self, config: Sam2Config) -> None:
@@ -175,7 +186,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             fixed_no_obj_ptr=True,
             use_mlp_for_obj_ptr_proj=True,
         )
-        if config.decoder_dim_feedforward != 2048:  # the width that SAM2Base gives it
+        if config.decoder_dim_feedforward != 2048:  # SAM2Base's width
             self.sam_mask_decoder.transformer = TwoWayTransformer(
                 depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
             )
@@ -201,21 +212,21 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         return Features(s4, s8, s16)
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
-        """Decodes one prompt embedding (B, C) per frame, without any memory: the candidate mask of TKS."""
+        """Decodes one prompt embedding (B, C) per frame, without memory. TKS takes its candidate masks from this."""
         with self._autocast():
             backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
             return self._decode(features, backbone, embedding[:, None])
 
     def condition(self, features: Features, masks: Tensor, hole_area: int) -> tuple[Tensor, Memory]:
-        """Enters binary masks as the keyframe's prompt.
+        """Prompts SAM2 with binary masks of the keyframes.
 
         Args:
             features: of the keyframe of each of B instructions.
             masks: (B, S, S) bool.
-            hole_area: see `fill_holes`; the keyframe's own output, and with it its memory, is the filled one.
+            hole_area: see `fill_holes`; holes are filled in the keyframe's output and in its memory.
 
         Returns:
-            low-resolution logits (B, l, l) in -10..10, which are the keyframe's final output, and its memory.
+            The keyframe's final low-resolution logits (B, l, l), in -10..10, and its memory.
         """
         with self._autocast():
             low_res, _, _, _, _, pointer, _ = self._use_mask_as_output(
@@ -231,13 +242,13 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         """One tracking step of B instructions.
 
         Args:
-            features: of the frame that all instructions are on (1 row), or of each one's own frame (B rows).
+            features: of one frame for all instructions (1 row), or of a frame for each instruction (B rows).
             keyframe: memory of each instruction's keyframe.
             recent: spatial memories (B, M, h, h) of the frames before, nearest first, at most `num_maskmem - 1`.
             pointers: object pointers (B, C) of the frames before, nearest first.
 
         Returns:
-            the decoder's output and the frame's memory.
+            The decoder's output and the frame's memory.
         """
         with self._autocast():
             memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
@@ -289,7 +300,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
     def _memory_tokens(
         self, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Tokens (B, L, M) that a frame attends to, position codes (1, L - pointers, M), and how many are pointer tokens.
+        """Memory tokens (B, L, M), their position codes (1, L - pointers, M), and the number of pointer tokens.
 
         Order: keyframe, oldest ... nearest memory, the keyframe's pointer, pointers from nearest to farthest. The last
         temporal code is the keyframe's, code 0 the nearest frame's; pointers have none (SAM 2.0).
@@ -306,13 +317,13 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
 
     @staticmethod
     def _position(encoding: PositionEmbeddingSine, like: Tensor) -> Tensor:
-        """The sine code of a feature map (B, c, h, h), as (1, h*h, c)."""
+        """The sinusoidal position code of a feature map (B, c, h, h), as (1, h*h, c)."""
         code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2).to(like.dtype)
         return code
 
 
 def to_frame_size(low_res: Tensor, image_size: int, resized: tuple[int, int], frame: tuple[int, int]) -> Tensor:
-    """Mask logits at the frame's resolution (parity order: up to the model's size, crop the padding, then resize).
+    """Resizes mask logits to the frame, in the reference's order: to the model's size, without the padding, to the frame.
 
     Args:
         low_res: (B, l, l) logits.
@@ -321,7 +332,7 @@ def to_frame_size(low_res: Tensor, image_size: int, resized: tuple[int, int], fr
         frame: (height, width) of the frame.
 
     Returns:
-        (B, height, width) float32; the mask is where it is > 0.
+        (B, height, width) float32 logits; the mask is logits > 0.
     """
     square = F.interpolate(
         low_res[:, None].float(), size=(image_size, image_size), mode="bilinear", align_corners=False

@@ -1,4 +1,4 @@
-"""The settings that all stages share that run SAM2."""
+"""Settings that all stages with SAM2 share."""
 
 from __future__ import annotations
 

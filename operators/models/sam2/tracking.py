@@ -15,18 +15,27 @@ from vrshq.operators.models.sam2.segmenter import Decoded, Memory, Segmenter
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """One instruction's output on one frame: `low_res` (l, l) logits before hole filling, and SAM2's object logit."""
+    """One instruction's output on one frame.
+
+    Attributes:
+        position: the instruction's position in the unit.
+        frame: frame index.
+        low_res: (l, l) mask logits before hole filling.
+        object_logit: logit of SAM2's object score.
+        iou: predicted IoU.
+        memory: the frame's memory, with B = 1.
+    """
 
     position: int
     frame: int
     low_res: Tensor
     object_logit: float
     iou: float
-    memory: Memory  # B = 1
+    memory: Memory
 
 
 class _Track:
-    """What later frames can still look at, for one instruction in one direction."""
+    """The memories that later frames attend to, for one instruction in one direction."""
 
     def __init__(self, position: int, keyframe: int, memory: Memory, num_memories: int, num_pointers: int) -> None:
         self.position = position
@@ -48,10 +57,17 @@ def condition_all(
     masks: dict[int, Tensor],
     hole_area: int,
 ) -> dict[int, tuple[Tensor, Memory]]:
-    """Enters each instruction's keyframe mask (low-resolution logits (l, l), thresholded at 0 at the image size).
+    """Prompts SAM2 with the keyframe mask of each instruction.
+
+    Args:
+        segmenter: SAM2.
+        features: the video's image features.
+        keyframes: frame index of the keyframe, by instruction position.
+        masks: low-resolution logits (l, l), by instruction position; resized to the image size and thresholded at 0.
+        hole_area: see `fill_holes`.
 
     Returns:
-        per instruction position the keyframe's final low-resolution logits (l, l), and its memory (B = 1).
+        By instruction position, the keyframe's final low-resolution logits (l, l) and its memory (B = 1).
     """
     device = next(segmenter.parameters()).device
     result = {}
@@ -73,12 +89,12 @@ def propagate_all(
 ) -> Iterator[list[TrackedFrame]]:
     """Tracks all instructions of a video: one sweep forward over the frames, then one back.
 
-    Each instruction joins the sweep at the frame after (before) its own keyframe and starts from nothing but that
-    keyframe's memory, so the sweeps do not see each other. On a frame, instructions that can look at equally many
-    memories and pointers are tracked in one batch. The features of a frame that no later step looks at are forgotten.
+    Each instruction joins a sweep at the frame after (before) its keyframe and starts from the keyframe's memory alone, so
+    the two sweeps are independent. On a frame, instructions with equally many memories and pointers are tracked in one
+    batch. The features of a frame are freed after their last use.
 
     Yields:
-        lists of outputs, one for each batch tracked.
+        The outputs of each batch.
     """
     pointers = min(num_frames, segmenter.max_obj_ptrs_in_encoder) - 1
     first, last = min(keyframes.values(), default=num_frames), max(keyframes.values(), default=0)
@@ -99,7 +115,7 @@ def propagate_all(
 
 
 def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[list[_Track]]:
-    """The tracks that are under way at this frame, in batches of equal memory shapes."""
+    """The tracks that have passed their keyframe at this frame, in batches of equal memory shapes."""
     by_shape: dict[tuple[int, int], list[_Track]] = {}
     for track in tracks:
         if (frame < track.keyframe_index) if reverse else (frame > track.keyframe_index):

@@ -11,9 +11,10 @@ from transformers.cache_utils import DynamicLayer
 
 
 class SharedLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values of a prefix (batch 1), lent to suffixes of any batch size; it keeps nothing of theirs.
+    """One layer's keys and values of a prefix (batch 1), for suffixes of any batch size. It stores nothing of the suffixes.
 
-    The wide copy that attention needs lives for one layer at a time, and the prefix serves any number of suffix batches.
+    The expanded copy that attention needs exists for one layer at a time, and the prefix can be used for any number of
+    batches.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -28,8 +29,8 @@ class SharedLayer(DynamicLayer):  # type: ignore[misc]
 def shared(cache: DynamicCache) -> DynamicCache:
     """Replaces the layers of a prefix's cache by layers that suffixes of any batch size can share."""
     for index, layer in enumerate(cache.layers):
-        lent = SharedLayer()
-        lent.lazy_initialization(layer.keys, layer.values)
-        lent.keys, lent.values = layer.keys, layer.values
-        cache.layers[index] = lent
+        replacement = SharedLayer()
+        replacement.lazy_initialization(layer.keys, layer.values)
+        replacement.keys, replacement.values = layer.keys, layer.values
+        cache.layers[index] = replacement
     return cache

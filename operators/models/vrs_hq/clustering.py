@@ -17,8 +17,10 @@ from vrshq.operators.models.config import ClusteringConfig
 class Level:
     """The result of one clustering level.
 
-    `tokens` (n, K, C); `centres` (n, K) int64, input token at the centre of each cluster, best first;
-    `assignment` (n, N) int64, cluster of each input token.
+    Attributes:
+        tokens: (n, K, C) the merged tokens.
+        centres: (n, K) int64, the input token at the centre of each cluster, by falling density * delta.
+        assignment: (n, N) int64, the cluster of each input token.
     """
 
     tokens: Tensor

@@ -52,7 +52,7 @@ class ChatUniVi(nn.Module):
         self.vision_tower.embeddings.position_ids = positions.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChatUniVi:
-        """Behind `to`, `to_empty`, `half`, ...: none of them may round or empty the computed tables."""
+        """Called by `to`, `to_empty`, `half` and others, none of which may round or empty the computed tables."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = self.mm_projector.weight.device
         if device.type != "meta":
@@ -85,7 +85,7 @@ class ChatUniVi(nn.Module):
         return patches
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """What stands for each frame in the prompt: (n, K, D) for pixels (n, 3, h, w), the levels one after the other."""
+        """The tokens of each frame in the prompt, level after level: (n, K, D) for pixels (n, 3, h, w)."""
         levels = cluster(self.patch_features(pixels), self.config.clustering)
         projected: Tensor = self.mm_projector(torch.cat([level.tokens for level in levels], dim=1))
         return projected
@@ -101,7 +101,7 @@ class ChatUniVi(nn.Module):
         return filled
 
     def hidden_states(self, prompt: Prompt, image_tokens: Tensor) -> Tensor:
-        """Last hidden states (L, D), after the final norm, of one whole prompt: the schedule that shares nothing."""
+        """Last hidden states (L, D), after the final norm, of one whole prompt, without a shared prefix."""
         embeddings = self.embed(prompt.input_ids, image_tokens)
         states: Tensor = self.llama(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
         return states
@@ -114,10 +114,12 @@ class ChatUniVi(nn.Module):
         return shared(cache)
 
     def suffix_states(self, prefix: DynamicCache, prompts: Sequence[Prompt], *, whole: bool = False) -> list[Tensor]:
-        """Last hidden states of what follows the prefix, up to the row of [TAK], for prompts that share it.
+        """Last hidden states of the rows after the prefix, up to the row of [TAK], for prompts that share the prefix.
 
         Args:
-            whole: go on to the prompt's end, as the cross entropy of training needs.
+            prefix: keys and values of the prefix, from `run_prefix`.
+            prompts: of instructions on the same frames.
+            whole: whether rows up to the prompt's end are run, as the cross entropy of training needs.
 
         Returns:
             One (rows, D) per prompt; row 0 is row `prompt.prefix_rows` of the whole prompt.
@@ -133,10 +135,18 @@ class ChatUniVi(nn.Module):
 
     @torch.inference_mode()
     def read_out(self, prompts: Sequence[Prompt], image_tokens: Tensor, max_suffixes: int = 16) -> list[ReadOut]:
-        """The embeddings of instructions on one set of frames, given as their `image_tokens` (n, K, D).
+        """The embeddings of instructions on one set of frames.
 
-        The common prefix is run once. The rest is run for at most `max_suffixes` instructions at a time, those of similar
-        length together. Results are float32, in the order of `prompts`.
+        The shared prefix is run once. The rest is run for at most `max_suffixes` instructions at a time, those of similar
+        length together.
+
+        Args:
+            prompts: of instructions on the same frames.
+            image_tokens: (n, K, D) tokens of the frames.
+            max_suffixes: the most instructions in one batch.
+
+        Returns:
+            float32 embeddings, in the order of `prompts`.
         """
         prefix = self.run_prefix(prompts[0], image_tokens)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].input_ids))
@@ -153,7 +163,7 @@ class ChatUniVi(nn.Module):
 
 
 def _end(prompt: Prompt) -> int:
-    """Number of input ids up to and including the one whose state gives [TAK]; later ones change nothing that is read."""
+    """Number of input ids up to the one whose state gives [TAK], including it; later ids have no influence on the result."""
     return prompt.tak_position - prompt.extra_rows + 1
 
 

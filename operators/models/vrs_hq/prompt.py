@@ -1,8 +1,8 @@
-"""The text side of the MLLM: question, fixed answer, their expansion to n frames, and the token ids.
+"""The MLLM's prompts: question, fixed answer, their expansion to n frames, and the token ids.
 
-Ids follow the old, "legacy" LLaMA tokenisation that the published weights were trained with; transformers' tokenizers give
-other ids for these prompts. The instruction's text is data: whatever it contains, only the template's own [SEG], [TAK],
-<image> and </s> become special ids.
+Ids follow the "legacy" LLaMA tokenisation, with which the published weights were trained. Transformers' tokenizers give other
+ids for these prompts. The instruction's text is data: only the template's own [SEG], [TAK], <image> and </s> become special
+ids, whatever the text contains.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 ANSWER = "Sure, the segmentation result of each frame is [SEG], while for the entire video it is [TAK]."
-SENTENCE = "{sent}"  # where the instruction goes
-_WORDS = "{words}"  # where an answer's own words go, which only training has
+SENTENCE = "{sent}"  # placeholder of the instruction
+_WORDS = "{words}"  # placeholder of the answer's text after the masks, in training alone
 _ASK = f"Reference Video: <video> \n{SENTENCE} Please find it in the Reference Video and respond with "
 _WHAT_IS = f"Reference Video: <video> \nWhat is {SENTENCE} in the Reference Video? Please respond with "
 _EXPLAIN = f"Reference Video: <video> \n{SENTENCE} Please output segmentation mask and explain why."
@@ -29,10 +29,10 @@ _MASKS = "segmentation masks for each frame and for the entire video separately.
 
 
 def normalize(text: str) -> str:
-    """The instruction as CLIP and the MLLM see it: lower case, every run of white space one space, none at the ends.
+    """Normalises an instruction for CLIP and the MLLM: lower case, single spaces, no white space at the ends.
 
     Raises:
-        InputError: nothing is left, or the text is not valid Unicode.
+        InputError: the text is empty after this, or is not valid Unicode.
     """
     text = " ".join(text.lower().split())
     if not text:
@@ -45,12 +45,17 @@ def normalize(text: str) -> str:
 
 
 def question(sentence: str) -> str:
-    """The user's turn for a normalised instruction; a question (one that ends in `?`) is asked as it is."""
+    """The user's turn for a normalised instruction. A text that ends in `?` is used as it is; other texts become a question."""
     return _question_template(sentence).replace(SENTENCE, sentence)
 
 
 def conversation(sentence: str, words: str = "") -> str:
-    """System text, question and the fixed answer, before expansion to frames. `words`: see `PromptTokenizer.encode`."""
+    """System text, question and fixed answer, before the expansion to frames.
+
+    Args:
+        sentence: the normalised instruction.
+        words: text after the fixed answer, see `PromptTokenizer.encode`.
+    """
     return _fill(_template(sentence, bool(words)), sentence, words)
 
 
@@ -70,7 +75,7 @@ def _template(sentence: str, explained: bool = False) -> str:
 
 
 def _fill(template: str, sentence: str, words: str = "") -> str:
-    """Both at once: what one of them holds is never a place for the other."""
+    """Replaces both placeholders in one pass, so that a placeholder inside one of the texts stays text."""
     given = {SENTENCE: sentence, _WORDS: words}
     return re.sub("|".join(map(re.escape, given)), lambda found: given[found[0]], template)
 
@@ -83,12 +88,18 @@ def _expand(template: str, num_frames: int) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The token ids of one instruction on n frames, and where to read the answer.
+    """The token ids of one instruction on n frames, and the rows from which its answer is read.
 
-    `input_ids` (L) holds `IMAGE_TOKEN` once for each frame. In the model's sequence each of those is `tokens_per_image`
-    embeddings, so it has `length` rows. `seg_positions` (n) and `tak_position` are rows of that sequence: those *before*
-    [SEG] and [TAK], whose states would predict them. `prefix_length` counts the ids up to the last image and `prefix_rows`
-    their rows: for a given set of frames, that part is the same for every instruction.
+    In the model's sequence, each `IMAGE_TOKEN` becomes `tokens_per_image` rows and every other id one row. The prefix, up to
+    the last frame, is the same for all instructions on a set of frames.
+
+    Attributes:
+        input_ids: (L) token ids, with one `IMAGE_TOKEN` for each frame.
+        num_frames: n.
+        tokens_per_image: rows of one frame.
+        seg_positions: (n) rows *before* each [SEG], whose states would predict it.
+        tak_position: the row *before* [TAK].
+        prefix_length: number of ids up to the last `IMAGE_TOKEN`, including it.
     """
 
     input_ids: tuple[int, ...]
@@ -100,27 +111,27 @@ class Prompt:
 
     @property
     def extra_rows(self) -> int:
-        """Rows that the frames' tokens add to the prompt beyond one each."""
+        """Rows of all frames, less one row for each frame."""
         return (self.tokens_per_image - 1) * self.num_frames
 
     @property
     def length(self) -> int:
-        """Rows of the whole prompt, with each frame's tokens counted."""
+        """Rows of the whole prompt in the model's sequence."""
         return len(self.input_ids) + self.extra_rows
 
     @property
     def prefix_rows(self) -> int:
-        """Rows of the part before the instruction, which instructions on the same frames share."""
+        """Rows of the prefix in the model's sequence."""
         return self.prefix_length + self.extra_rows
 
 
 class PromptTokenizer:
-    """From a normalised instruction to its `Prompt`.
+    """Tokenises normalised instructions.
 
     Args:
-        sentencepiece_model_path: the LLaMA `tokenizer.model`; it has byte fallback, and bos and eos are its ids.
+        sentencepiece_model_path: LLaMA's `tokenizer.model`, with byte fallback; it gives the ids of bos and eos.
         seg_token_id, tak_token_id: the ids of [SEG] and [TAK], which are not pieces of that model.
-        tokens_per_image: embeddings that stand for one frame.
+        tokens_per_image: rows of one frame in the model's sequence.
     """
 
     def __init__(
@@ -131,9 +142,13 @@ class PromptTokenizer:
         self.tokens_per_image = tokens_per_image
 
     def encode(self, text: str, num_frames: int, words: str = "") -> Prompt:
-        """Tokenises a normalised instruction for `num_frames` >= 1 sampled frames.
+        """Tokenises a normalised instruction for sampled frames.
 
-        `words`: what is said after the masks, in training alone; the question then asks for masks and an explanation.
+        Args:
+            text: the normalised instruction.
+            num_frames: number of sampled frames, at least 1.
+            words: text of the answer after the masks, in training alone. The question then asks for masks and an
+                explanation.
         """
         chunks = _expand(_template(text, bool(words)), num_frames).split("<image>")
         ids = [self.pieces.bos_id(), *self._chunk(chunks[0], text, words)]
@@ -153,10 +168,11 @@ class PromptTokenizer:
         )
 
     def _chunk(self, chunk: str, sentence: str, words: str) -> list[int]:
-        """Ids of a piece of the template between two images, the texts filled in only after the split at specials.
+        """Token ids of the part of the template between two frames.
 
-        The legacy rule: white space next to [SEG] and [TAK] goes (not next to </s>), and each part between specials is
-        encoded by itself, with SentencePiece's own leading space.
+        The texts are filled in after the split at special tokens, so that special tokens in them stay text. The legacy rule
+        drops white space next to [SEG] and [TAK] (not next to </s>), and encodes each part between special tokens on its
+        own, with SentencePiece's leading space.
         """
         ids: list[int] = []
         parts = re.split(r"\s*(\[SEG\]|\[TAK\])\s*|(</s>)", chunk)

@@ -1,4 +1,4 @@
-"""RLE: what is written is what pycocotools, and with it every reader, takes for the same mask."""
+"""Run-length codes: they equal the codes of pycocotools, so every reader of COCO's format decodes the same mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ masks = arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=24), elem
 
 @settings(max_examples=200, deadline=None)
 @given(masks)
-def test_masks_come_back_with_their_area_and_tightest_box(batch: np.ndarray) -> None:
+def test_decoded_masks_equal_the_encoded_ones_and_have_their_area_and_tightest_box(batch: np.ndarray) -> None:
     for mask, code in zip(batch, encode(batch), strict=True):
         assert (decode(code.rle, *mask.shape) == mask).all()
         assert code.area == mask.sum()
@@ -26,7 +26,7 @@ def test_masks_come_back_with_their_area_and_tightest_box(batch: np.ndarray) -> 
 
 @settings(max_examples=50, deadline=None)
 @given(masks)
-def test_codes_are_those_of_pycocotools_for_each_mask_alone(batch: np.ndarray) -> None:
+def test_each_code_equals_the_code_of_pycocotools(batch: np.ndarray) -> None:
     alone = [coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in batch]
     assert [code.rle for code in encode(batch)] == alone
     assert [code.rle for code in encode(batch.astype(np.uint8))] == alone

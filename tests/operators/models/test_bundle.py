@@ -1,4 +1,4 @@
-"""Loading weights: the published layout, bundles, and what is said of checkpoints that do not fit."""
+"""Loading of weights: the published layout, bundles, and the errors for checkpoints that do not fit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def published(tmp_path: Path) -> Path:
 
 
 class Attack:
-    """What a hostile checkpoint would hold: an object whose loading runs code."""
+    """The content of a hostile checkpoint: an object whose loading runs code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, ("import os; os.environ['VRSHQ_ATTACKED'] = '1'",)
@@ -50,7 +50,7 @@ PARTS = ("language", "segmenter", "clip")
 
 
 def states(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything that is loaded from a bundle, by part and name."""
+    """All tensors that are loaded from a bundle, by part and name."""
     bundle = open_bundle(str(folder))
     networks = {part: LOADERS[part](bundle, "cpu", torch.float32) for part in PARTS}
     return {f"{part}.{name}": value for part in PARTS for name, value in networks[part].state_dict().items()}
@@ -139,7 +139,7 @@ def test_broken_checkpoint_is_refused_by_name(published: Path, what: str) -> Non
         torch.save({"weights": Attack()}, shard)
     elif what == "old code":
         shard.write_bytes(pickle.dumps({"weights": Attack()}))
-    for part in PARTS:  # whatever is loaded, the whole checkpoint must be right
+    for part in PARTS:  # the whole checkpoint is checked, whichever part is loaded
         with pytest.raises(CheckpointError) as caught:
             LOADERS[part](open_bundle(str(published)), "cpu", torch.float32)
         assert expected in str(caught.value)
@@ -148,7 +148,7 @@ def test_broken_checkpoint_is_refused_by_name(published: Path, what: str) -> Non
 
 
 @needs_kit
-def test_all_that_does_not_fit_is_counted_and_the_first_few_named(published: Path) -> None:
+def test_tensors_that_do_not_fit_are_counted_and_the_first_few_are_named(published: Path) -> None:
     state = torch.load(published / SHARD, weights_only=True)
     lost = sorted(name for name in state if "sam_mask_decoder.transformer.layers" in name)
     for name in lost:
@@ -201,7 +201,7 @@ def test_a_tensor_in_two_shards_is_refused(published: Path) -> None:
 
 
 @needs_kit
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to see memory maps in")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory maps need /proc")
 def test_no_file_stays_mapped_and_only_the_loaded_part_is_read(published: Path) -> None:
     bundle = open_bundle(str(published))
     checkpoint = open_checkpoint(bundle)
@@ -218,7 +218,7 @@ def test_no_file_stays_mapped_and_only_the_loaded_part_is_read(published: Path) 
 
 
 @needs_kit
-def test_shards_from_before_torch_1_6_load_too(published: Path) -> None:
+def test_shards_in_the_format_before_torch_1_6_load(published: Path) -> None:
     expected = states(published)
     for shard in published.glob("*.bin"):
         torch.save(torch.load(shard, weights_only=True), shard, _use_new_zipfile_serialization=False)
@@ -226,7 +226,7 @@ def test_shards_from_before_torch_1_6_load_too(published: Path) -> None:
 
 
 @needs_kit
-def test_fingerprint_follows_the_content_not_the_size(published: Path) -> None:
+def test_fingerprint_depends_on_the_content_of_the_files(published: Path) -> None:
     before = open_bundle(str(published)).fingerprint
     assert open_bundle(str(published)).fingerprint == before
     state = torch.load(published / SHARD, weights_only=True)

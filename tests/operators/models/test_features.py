@@ -1,4 +1,4 @@
-"""Promise 4 for image features: what is held of a video does not grow with its length, and frames are still encoded once."""
+"""Promise 4 for image features: their memory does not grow with the length of the video, and each frame is encoded once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.video import Video, open_video
 
-WINDOW = 32  # the most frames that a sweep encodes ahead
+WINDOW = 32  # largest number of frames that a sweep encodes in advance
 
 
 def segmenter() -> Segmenter:
@@ -35,7 +35,14 @@ def frame_bytes() -> int:
 
 @dataclass
 class Swept:
-    """`most` and `left`: frames whose features were held at the fullest moment and after the sweeps."""
+    """The result of a sweep.
+
+    Attributes:
+        most: largest number of frames whose features were kept at once.
+        left: number of frames whose features were kept after the sweep.
+        encoded: number of encoded frames.
+        outputs: (instruction position, frame) of each output.
+    """
 
     most: int
     left: int
@@ -44,7 +51,7 @@ class Swept:
 
 
 def sweep(video: Frames, keyframes: list[int], budget_frames: int = 10_000) -> Swept:
-    """Tracks one instruction from each keyframe through the video, with room for so many frames' features."""
+    """Tracks one instruction from each keyframe through the video, with a budget for the features of `budget_frames` frames."""
     features = VideoFeatures(segmenter(), video, budget_bytes=budget_frames * frame_bytes(), batch_size=4)
     starts = dict(enumerate(keyframes))
     size = segmenter().image_size // 4
@@ -69,7 +76,7 @@ def test_for_one_instruction_a_video_of_any_length_holds_one_window_of_frames(to
 
 
 @pytest.mark.parametrize("total", [60, 120])
-def test_for_several_instructions_only_what_lies_between_their_keyframes_is_kept_for_the_way_back(total: int) -> None:
+def test_for_several_instructions_only_frames_between_their_keyframes_are_kept_for_the_way_back(total: int) -> None:
     swept = sweep(ArrayVideo(total), [20, 30, 26])
     assert swept.encoded == total
     assert swept.most <= WINDOW + 11
@@ -84,7 +91,7 @@ def test_what_does_not_fit_into_the_budget_is_encoded_again_within_it() -> None:
     assert len(set(swept.outputs)) == 2 * 59
 
 
-def test_a_frame_that_was_forgotten_can_be_asked_for_again() -> None:
+def test_a_forgotten_frame_can_be_requested_again() -> None:
     features = VideoFeatures(segmenter(), ArrayVideo(3), budget_bytes=1 << 30, batch_size=1)
     before = features.get([1])
     features.forget(1)
@@ -95,12 +102,12 @@ def test_a_frame_that_was_forgotten_can_be_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("decord", [True, False])
-def test_a_sweep_back_begins_to_decode_once_for_each_window(decord: bool, tmp_path: Path) -> None:
+def test_a_backward_sweep_starts_decoding_once_for_each_window(decord: bool, tmp_path: Path) -> None:
     path = h264(tmp_path / "clip.mp4", frames=100)
     with open_video(str(path), DecodeConfig(frame_cache_bytes=0, decord=decord)) as video:
         assert isinstance(video, Video)
         before = video.decode_passes
         swept = sweep(video, [99])
         assert swept.encoded == 100
-        # one for the keyframe; a window may lie in two runs of decord's
+        # one pass for the keyframe, and one or two for each window, which decord may read in two parts
         assert video.decode_passes - before <= 1 + 2 * -(-99 // WINDOW)

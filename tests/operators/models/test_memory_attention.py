@@ -1,4 +1,4 @@
-"""The look at memories equals SAM2's own, on both of its ways: averaged before they are projected, and the fused kernel."""
+"""Memory attention equals SAM2's own in both implementations: averaging before the projection, and the fused kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = Sam2Config(
 
 @pytest.mark.parametrize("memory_dim", [NARROW // 2, NARROW, 2 * NARROW])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_memories_are_looked_at_as_sam2_does(memory_dim: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_attention_equals_sam2s_own(memory_dim: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = Sam2Config(**{**vars(SMALL), "memory_dim": memory_dim})
     network = Segmenter(config).eval().memory_attention

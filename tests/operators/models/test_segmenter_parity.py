@@ -29,7 +29,7 @@ def segmenter() -> Segmenter:
 
 
 class CaseVideo:
-    """A case's frames behind the face of a video."""
+    """A case's frames with the interface of a video."""
 
     def __init__(self, case: Case) -> None:
         self.array = case["frames"]

@@ -1,4 +1,4 @@
-"""Small synthetic videos, made once for all tests."""
+"""Small synthetic videos, each made once for all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks that fit the pixels, and colours that fit their names."""
+"""Masks agree with the pixels, and colours with their names."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vrshq.operators.synth.colours import COLOURS, Colour, rgb
 from vrshq.operators.synth.coverage import Patch, cover, layer
 
 
-def test_masks_never_overlap_and_fit_what_the_records_say() -> None:
+def test_masks_never_overlap_and_agree_with_the_records() -> None:
     for video in videos():
         assert video.masks.dtype == bool
         assert video.masks.shape == (len(video.objects), *video.frames.shape[:3])
         assert video.masks.sum(axis=0).max() <= 1
         for item, mask in zip(video.objects, video.masks, strict=True):
             area = mask.sum(axis=(1, 2))
-            # a mask is cut at half coverage: it differs from the covered area by a part of the outline only
+            # a mask is thresholded at half coverage, so it differs from the covered area along the outline only
             outline = 8 * np.sqrt(item.area.max())
             assert np.abs(area - item.visible).max() <= (0.35 if "motion blur" in video.effects else 0.2) * outline
             assert (item.visible <= item.inside + 1e-6).all()
             assert not area[item.inside == 0].any()
 
 
-def test_every_object_shows_clearly_for_a_while() -> None:
+def test_every_object_is_visible_in_three_frames() -> None:
     for video in videos():
         for item, mask in zip(video.objects, video.masks, strict=True):
             shows = mask.sum(axis=(1, 2)) >= 20
@@ -50,13 +50,13 @@ def test_coverage_adds_up_to_the_area_of_the_outline(
     area = corners / 2 * radius**2 * np.sin(2 * np.pi / corners)
     patch = cover([contour], 80, 80, np.zeros(2))
     assert patch is not None
-    # sampled 4 x 4 a pixel, drawn with its edge: a quarter of a pixel along the outline at most
+    # 4 x 4 samples per pixel, with the edge filled: the error is at most a quarter of a pixel along the outline
     assert abs(patch.coverage.sum() - area) <= 0.25 * corners * 2 * radius * np.sin(np.pi / corners) + 1
     middle = patch.coverage[int(y) - patch.top, int(x) - patch.left]
     assert middle == 1
 
 
-def test_nothing_of_an_outline_outside_the_frame_is_covered() -> None:
+def test_an_outline_covers_pixels_inside_the_frame_only() -> None:
     square = np.array([[0.0, 0], [10, 0], [10, 10], [0, 10]])
     assert cover([square - 30], 40, 40, np.zeros(2)) is None
     half = cover([square - [5, 0]], 40, 40, np.zeros(2))
@@ -76,23 +76,23 @@ def test_motion_blur_keeps_the_covered_area_and_spreads_it_along_the_motion() ->
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5))
-def test_an_object_owns_a_pixel_where_half_of_it_shows_and_nobody_else_does(seed: int, count: int) -> None:
+def test_a_pixel_belongs_to_the_front_object_of_those_that_fill_half_of_it(seed: int, count: int) -> None:
     random = np.random.default_rng(seed)
-    # coverages of quarters, so that exact halves come often
+    # coverages are multiples of a quarter, so that exact halves are frequent
     patches = [
         Patch(int(random.integers(4)), int(random.integers(4)), (random.integers(0, 5, (6, 7)) / 4).astype(np.float32))
         for _ in range(count)
     ]
     result = layer([list(patches)], 12, 12)
-    open_ = np.ones((12, 12))
+    uncovered = np.ones((12, 12))
     for number in reversed(range(count)):
         coverage = np.zeros((12, 12))
         coverage[patches[number].window] = patches[number].coverage
-        shows = coverage * open_
+        shows = coverage * uncovered
         in_front = result.masks[number + 1 :, 0].any(axis=0)
         assert np.array_equal(result.masks[number, 0], (shows >= 0.5) & ~in_front)
         assert result.visible[number, 0] == pytest.approx(shows.sum())
-        open_ *= 1 - coverage
+        uncovered *= 1 - coverage
 
 
 def middle_of(colour: Colour) -> np.ndarray:
@@ -101,8 +101,8 @@ def middle_of(colour: Colour) -> np.ndarray:
     return rgb(hue % 360, saturation, value)
 
 
-def test_a_person_would_call_the_colours_so() -> None:
-    """The mean colour in an object's mask is nearer to the middle of its own name's range than to any other's."""
+def test_colours_in_the_frames_fit_their_names() -> None:
+    """The mean colour in an object's mask is closest to the middle of its own name's range."""
     middles = {name: middle_of(colour) for name, colour in COLOURS.items()}
     names = list(middles)
     plain = replace(SMALL, effects=0.0)
@@ -119,7 +119,7 @@ def test_a_person_would_call_the_colours_so() -> None:
     assert wrong <= 0.02 * total
 
 
-def test_no_colour_of_the_background_is_asked_for_in_vain() -> None:
+def test_no_absent_instruction_names_the_colour_of_the_background() -> None:
     for video, expression in expressions():
         background = video.frames[0][~video.masks[:, 0].any(axis=0)].mean(axis=0)
         if expression.kind == "absent" and expression.subtype == "colour":
@@ -129,7 +129,7 @@ def test_no_colour_of_the_background_is_asked_for_in_vain() -> None:
             assert np.linalg.norm(one - other) >= 20, (video.video_id, expression.text)
 
 
-def test_objects_stand_out_from_what_is_around_them() -> None:
+def test_objects_differ_in_colour_from_the_background_around_them() -> None:
     plain = replace(SMALL, effects=0.0)
     faint = []
     for index in range(60):

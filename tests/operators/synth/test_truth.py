@@ -1,4 +1,4 @@
-"""Instructions that are true: simple code finds the same objects."""
+"""Truth of instructions: independent, simple code finds the same objects."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def shows(item: SynthObject) -> np.ndarray:
 
 
 def size(video: SynthVideo, number: int) -> float:
-    """Mean area of what shows."""
+    """Mean area of the visible part, in pixels."""
     area = video.masks[number].sum(axis=(1, 2))
     return float(area[shows(video.objects[number])].mean())
 
 
 def speed(video: SynthVideo, number: int) -> float:
-    """Mean pixels a frame."""
+    """Mean speed, in pixels per frame."""
     item = video.objects[number]
     seen = item.inside >= 0.6 * item.area
     steps = [
@@ -35,8 +35,8 @@ def speed(video: SynthVideo, number: int) -> float:
     return float(np.mean(steps))
 
 
-def way(video: SynthVideo, number: int) -> np.ndarray:
-    """From where it is first to where it is last in view, in short sides."""
+def displacement(video: SynthVideo, number: int) -> np.ndarray:
+    """Displacement from the first to the last frame in view, in short sides."""
     item = video.objects[number]
     places = item.centre[item.inside >= 0.6 * item.area]
     moved: np.ndarray = (places[-1] - places[0]) / min(video.frames.shape[1:3])
@@ -58,7 +58,7 @@ def reference(video: SynthVideo, names: dict[str, Any]) -> int:
 
 
 def side_share(video: SynthVideo, number: int, other: int, heading: str) -> float:
-    """Share of the frames that show both in which one is on that side of the other."""
+    """Share of the frames that show both objects in which the first is on that side of the other."""
     a, b = video.objects[number], video.objects[other]
     both = shows(a) & shows(b)
     return float((((a.centre - b.centre) @ HEADINGS[heading]) > 0)[both].mean()) if both.any() else 0.0
@@ -87,7 +87,7 @@ def best(video: SynthVideo, names: dict[str, Any], key: Callable[[int], float]) 
     return {max(matching(video, names), key=key)}
 
 
-def those(video: SynthVideo, names: dict[str, Any], judge: Callable[[int], bool]) -> set[int]:
+def selected(video: SynthVideo, names: dict[str, Any], judge: Callable[[int], bool]) -> set[int]:
     return {number for number in matching(video, names) if judge(number)}
 
 
@@ -97,7 +97,7 @@ SIDES = {"triangle": 3, "square": 4, "rectangle": 4, "diamond": 4, "pentagon": 5
 
 def beside(video: SynthVideo, names: dict[str, Any]) -> set[int]:
     other = reference(video, names)
-    return those(video, names, lambda n: n != other and side_share(video, n, other, names["heading"]) >= 0.5)
+    return selected(video, names, lambda n: n != other and side_share(video, n, other, names["heading"]) >= 0.5)
 
 
 def extreme_beside(video: SynthVideo, names: dict[str, Any], sign: int) -> set[int]:
@@ -110,7 +110,7 @@ def ratio_of_growth(item: SynthObject) -> float:
 
 
 def moves_to(video: SynthVideo, number: int, heading: str) -> bool:
-    net = way(video, number)
+    net = displacement(video, number)
     return bool(np.linalg.norm(net) > 0.07 and net @ HEADINGS[heading] > 0.8 * np.linalg.norm(net))
 
 
@@ -121,7 +121,7 @@ def moves(video: SynthVideo, number: int) -> bool:
 
 
 def end_rank(video: SynthVideo, last: bool) -> set[int]:
-    """Who comes in last, or goes first."""
+    """The object that enters last, or that leaves first."""
     which = [i for i in video.objects if (starts_absent(i) if last else ends_absent(i))]
     if last:
         return {max(which, key=lambda i: int((i.inside >= 0.6 * i.area).argmax())).object_id}
@@ -143,17 +143,17 @@ TRUTH: dict[str, Callable[[SynthVideo, dict[str, Any]], set[int]]] = {
     "largest": lambda v, n: best(v, n, lambda i: size(v, i)),
     "smallest": lambda v, n: best(v, n, lambda i: -size(v, i)),
     "second_largest": lambda v, _: {sorted(range(len(v.objects)), key=lambda i: -size(v, i))[1]},
-    "larger_than": lambda v, n: those(v, n, lambda i: size(v, i) > 1.1 * size(v, reference(v, n))),
-    "smaller_than": lambda v, n: those(v, n, lambda i: 1.1 * size(v, i) < size(v, reference(v, n))),
-    "no_corners": lambda v, n: those(v, n, lambda i: v.objects[i].shape in NO_CORNERS),
-    "rolls": lambda v, n: those(v, n, lambda i: v.objects[i].shape in ROLLING),
-    "round": lambda v, n: those(v, n, lambda i: v.objects[i].shape in ROLLING),
-    "hole": lambda v, n: those(v, n, lambda i: v.objects[i].shape == "ring"),
-    "points": lambda v, n: those(v, n, lambda i: v.objects[i].shape == "star"),
-    "sides": lambda v, n: those(v, n, lambda i: SIDES.get(v.objects[i].shape) == n["sides"]),
-    "like_thing": lambda v, n: those(v, {}, lambda i: n["thing"] in SHAPES[v.objects[i].shape].like),
-    "colour_of": lambda v, n: those(v, {}, lambda i: n["thing"] in COLOURS[v.objects[i].colour].like),
-    "warm": lambda v, _: those(v, {}, lambda i: v.objects[i].colour in {"red", "orange", "yellow"}),
+    "larger_than": lambda v, n: selected(v, n, lambda i: size(v, i) > 1.1 * size(v, reference(v, n))),
+    "smaller_than": lambda v, n: selected(v, n, lambda i: 1.1 * size(v, i) < size(v, reference(v, n))),
+    "no_corners": lambda v, n: selected(v, n, lambda i: v.objects[i].shape in NO_CORNERS),
+    "rolls": lambda v, n: selected(v, n, lambda i: v.objects[i].shape in ROLLING),
+    "round": lambda v, n: selected(v, n, lambda i: v.objects[i].shape in ROLLING),
+    "hole": lambda v, n: selected(v, n, lambda i: v.objects[i].shape == "ring"),
+    "points": lambda v, n: selected(v, n, lambda i: v.objects[i].shape == "star"),
+    "sides": lambda v, n: selected(v, n, lambda i: SIDES.get(v.objects[i].shape) == n["sides"]),
+    "like_thing": lambda v, n: selected(v, {}, lambda i: n["thing"] in SHAPES[v.objects[i].shape].like),
+    "colour_of": lambda v, n: selected(v, {}, lambda i: n["thing"] in COLOURS[v.objects[i].colour].like),
+    "warm": lambda v, _: selected(v, {}, lambda i: v.objects[i].colour in {"red", "orange", "yellow"}),
     "beside": beside,
     "largest_beside": lambda v, n: extreme_beside(v, n, 1),
     "smallest_beside": lambda v, n: extreme_beside(v, n, -1),
@@ -166,34 +166,34 @@ TRUTH: dict[str, Callable[[SynthVideo, dict[str, Any]], set[int]]] = {
             key=lambda i: gap(v, i, reference(v, n)),
         )
     },
-    "same_colour": lambda v, n: those(
+    "same_colour": lambda v, n: selected(
         v, {}, lambda i: i != reference(v, n) and v.objects[i].colour == v.objects[reference(v, n)].colour
     ),
-    "same_shape": lambda v, n: those(
+    "same_shape": lambda v, n: selected(
         v, {}, lambda i: i != reference(v, n) and v.objects[i].shape == v.objects[reference(v, n)].shape
     ),
-    "odd_colour": lambda v, _: those(v, {}, lambda i: len(matching(v, {"colour": v.objects[i].colour})) == 1),
-    "odd_shape": lambda v, _: those(v, {}, lambda i: len(matching(v, {"shape": v.objects[i].shape})) == 1),
+    "odd_colour": lambda v, _: selected(v, {}, lambda i: len(matching(v, {"colour": v.objects[i].colour})) == 1),
+    "odd_shape": lambda v, _: selected(v, {}, lambda i: len(matching(v, {"shape": v.objects[i].shape})) == 1),
     "fastest": lambda v, n: best(v, n, lambda i: speed(v, i)),
     "slowest": lambda v, n: best(v, n, lambda i: -speed(v, i)),
-    "still": lambda v, n: those(v, n, lambda i: not moves(v, i)),
-    "moving": lambda v, n: those(v, n, lambda i: moves(v, i)),
-    "heading": lambda v, n: those(v, n, lambda i: moves_to(v, i, n["heading"])),
-    "hidden": lambda v, n: those(v, n, lambda i: most_hidden(v.objects[i]) < 0.5),
-    "goes_behind": lambda v, n: those(v, n, lambda i: most_hidden(v.objects[i]) < 0.5),
-    "hiding": lambda v, n: those(v, n, lambda i: max(o.hidden_by[i].max() for o in v.objects) > 0.5),
-    "goes_in_front": lambda v, n: those(v, n, lambda i: max(o.hidden_by[i].max() for o in v.objects) > 0.5),
-    "enters": lambda v, n: those(v, n, lambda i: starts_absent(v.objects[i])),
+    "still": lambda v, n: selected(v, n, lambda i: not moves(v, i)),
+    "moving": lambda v, n: selected(v, n, lambda i: moves(v, i)),
+    "heading": lambda v, n: selected(v, n, lambda i: moves_to(v, i, n["heading"])),
+    "hidden": lambda v, n: selected(v, n, lambda i: most_hidden(v.objects[i]) < 0.5),
+    "goes_behind": lambda v, n: selected(v, n, lambda i: most_hidden(v.objects[i]) < 0.5),
+    "hiding": lambda v, n: selected(v, n, lambda i: max(o.hidden_by[i].max() for o in v.objects) > 0.5),
+    "goes_in_front": lambda v, n: selected(v, n, lambda i: max(o.hidden_by[i].max() for o in v.objects) > 0.5),
+    "enters": lambda v, n: selected(v, n, lambda i: starts_absent(v.objects[i])),
     "enters_last": lambda v, _: end_rank(v, last=True),
-    "leaves": lambda v, n: those(v, n, lambda i: ends_absent(v.objects[i])),
+    "leaves": lambda v, n: selected(v, n, lambda i: ends_absent(v.objects[i])),
     "leaves_first": lambda v, _: end_rank(v, last=False),
-    "grows": lambda v, n: those(v, n, lambda i: ratio_of_growth(v.objects[i]) > 1.3),
-    "shrinks": lambda v, n: those(v, n, lambda i: ratio_of_growth(v.objects[i]) < 1 / 1.3),
-    "turns": lambda v, n: those(v, n, lambda i: float(np.ptp(v.objects[i].angle)) > 30),
-    "bounces": lambda v, n: those(v, n, lambda i: v.objects[i].program == "bounce"),
-    "circles": lambda v, n: those(v, n, lambda i: v.objects[i].program == "orbit"),
-    "stops": lambda v, n: those(v, n, lambda i: v.objects[i].program == "stop"),
-    "starts": lambda v, n: those(v, n, lambda i: v.objects[i].program == "start"),
+    "grows": lambda v, n: selected(v, n, lambda i: ratio_of_growth(v.objects[i]) > 1.3),
+    "shrinks": lambda v, n: selected(v, n, lambda i: ratio_of_growth(v.objects[i]) < 1 / 1.3),
+    "turns": lambda v, n: selected(v, n, lambda i: float(np.ptp(v.objects[i].angle)) > 30),
+    "bounces": lambda v, n: selected(v, n, lambda i: v.objects[i].program == "bounce"),
+    "circles": lambda v, n: selected(v, n, lambda i: v.objects[i].program == "orbit"),
+    "stops": lambda v, n: selected(v, n, lambda i: v.objects[i].program == "stop"),
+    "starts": lambda v, n: selected(v, n, lambda i: v.objects[i].program == "start"),
 }
 
 
@@ -204,13 +204,13 @@ def test_every_instruction_means_the_objects_that_simple_code_finds(split: str) 
         assert found == set(expression.object_ids), (video.video_id, expression)
 
 
-def test_every_kind_of_question_comes_and_is_checked() -> None:
+def test_every_rule_occurs_and_is_checked() -> None:
     asked = {e.subtype for split in ("train", "test_unseen") for _, e in expressions(split)}
     assert asked >= set(TRUTH) - {"warm", "points", "odd_colour", "odd_shape", "second_largest"}
     assert asked <= set(TRUTH)
 
 
-def test_absent_means_no_object_and_no_pixel_and_all_else_means_some() -> None:
+def test_absent_instructions_mean_no_object_and_no_pixel_and_all_others_mean_some() -> None:
     for video, expression in expressions():
         truth = video.truth(expression)
         assert truth.shape == video.frames.shape[:3]
@@ -231,7 +231,7 @@ def test_comparisons_hold_by_a_margin() -> None:
             elif expression.subtype == "fastest":
                 assert all(speed(video, chosen) >= 1.5 * speed(video, n) - 1e-6 for n in others), expression
             elif expression.subtype == "heading":
-                net = way(video, chosen)
+                net = displacement(video, chosen)
                 assert net @ HEADINGS[expression.names["heading"]] >= 0.1
             elif expression.subtype == "still":
                 item = video.objects[chosen]
@@ -245,7 +245,7 @@ def test_comparisons_hold_by_a_margin() -> None:
     assert checked > VIDEOS
 
 
-def test_nothing_is_asked_about_standing_still_under_a_moving_camera() -> None:
+def test_no_instruction_depends_on_rest_while_the_camera_pans() -> None:
     for video, expression in expressions():
         if video.camera == "pan":
             assert expression.subtype not in ("bounces", "circles", "stops", "starts")
@@ -255,8 +255,8 @@ def test_nothing_is_asked_about_standing_still_under_a_moving_camera() -> None:
                 )
 
 
-def test_what_makes_a_video_hard_is_there() -> None:
-    """Look-alikes, hiding, coming and going: without them tracking and fusion prove nothing."""
+def test_enough_videos_are_hard() -> None:
+    """Look-alikes, occlusion, entering and leaving: videos without them do not test tracking and fusion."""
     share = dict.fromkeys(("twins", "kin", "hidden", "enters", "leaves", "camera"), 0.0)
     for video in videos():
         pairs = [(item.colour, item.shape) for item in video.objects]

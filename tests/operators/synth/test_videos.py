@@ -1,4 +1,4 @@
-"""Synthetic videos: the same bytes from the same arguments, and the limits of their configuration."""
+"""Synthetic videos: equal bytes for equal arguments, and the limits of the configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_same_call_gives_the_same_video(split: str) -> None:
     assert one.expressions == two.expressions
 
 
-def test_seed_number_split_and_configuration_each_make_another_video() -> None:
+def test_seed_index_split_and_configuration_each_change_the_video() -> None:
     first = make_video(5, 3, "train", SMALL).frames.tobytes()
     others = [
         make_video(6, 3, "train", SMALL),
@@ -54,7 +54,7 @@ def test_videos_keep_to_their_configuration() -> None:
         assert all(sum(e.kind == kind for e in video.expressions) <= 2 for kind in KINDS)
 
 
-def test_bands_come_where_they_are_asked_for_alone_and_leave_an_object_its_colour() -> None:
+def test_bands_occur_only_if_configured_and_leave_most_of_an_object_in_its_colour() -> None:
     assert all(item.texture != "banded" for video in videos(count=50) for item in video.objects)
     plain = replace(SMALL, effects=0.0, colours=("red", "green", "blue"), banded=1.0)
     shares = []
@@ -64,7 +64,7 @@ def test_bands_come_where_they_are_asked_for_alone_and_leave_an_object_its_colou
         for mask in video.masks[:, 0]:
             if mask.sum() > 60:
                 inside = video.frames[0][mask].astype(int)
-                shares.append((np.ptp(inside, axis=1) < 30).mean())  # grey, as no red, green or blue is
+                shares.append((np.ptp(inside, axis=1) < 30).mean())  # grey pixels, which belong to the band
     assert 0.05 < np.mean(shares) < 0.4
     assert np.mean([share > 0.02 for share in shares]) > 0.8
 
@@ -72,9 +72,7 @@ def test_bands_come_where_they_are_asked_for_alone_and_leave_an_object_its_colou
 @pytest.mark.parametrize(
     ("kind", "shares"), [("referring", (1.0, 0.0, 0.0)), ("attribute", (0.0, 1.0, 0.0)), ("motion", (0.0, 0.0, 1.0))]
 )
-def test_absent_instructions_are_of_the_kinds_that_they_are_asked_to_be(
-    kind: str, shares: tuple[float, float, float]
-) -> None:
+def test_absent_instructions_have_the_configured_kinds(kind: str, shares: tuple[float, float, float]) -> None:
     made = [make_video(2, index, "train", replace(SMALL, absent=shares)) for index in range(10)]
     absent = [expression for video in made for expression in video.expressions if expression.kind == "absent"]
     assert len(absent) >= 5
@@ -99,12 +97,12 @@ def test_absent_instructions_are_of_the_kinds_that_they_are_asked_to_be(
         ({"absent": (1.5, -0.5, 0.0)}, "absent"),
     ],
 )
-def test_a_configuration_that_cannot_be_is_refused_by_name(wrong: dict[str, Any], words: str) -> None:
+def test_an_impossible_configuration_is_refused_by_name(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words} = .*expected"):
         SynthConfig(**wrong)
 
 
-def test_settings_that_no_scene_meets_end_in_an_error() -> None:
+def test_a_configuration_without_visible_objects_ends_in_an_error() -> None:
     specks = SynthConfig(short_sides=(32,), aspects=(1.0,), radius=(0.05, 0.05), frames=(3, 3))
     with pytest.raises(ValueError, match=r"expected larger objects \(radius = .*short_sides = \(32,\)"):
         make_video(0, 0, "train", specks)

@@ -1,4 +1,4 @@
-"""Wordings: kinds, held-out ones, and whole sentences."""
+"""Wordings: kinds of instructions, held-out wordings, and whole sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vrshq.operators.synth.grammar import all_wordings, expand, vocabulary
 from vrshq.operators.synth.shapes import SHAPES, UNSEEN_PAIRS
 
 
-def test_most_videos_have_all_four_kinds() -> None:
+def test_most_videos_have_all_four_kinds_of_instructions() -> None:
     kinds = [{e.kind for e in video.expressions} for video in videos()]
     assert np.mean([len(found) == len(KINDS) for found in kinds]) >= 0.95
 
@@ -67,7 +67,7 @@ def test_held_out_pairs_occur_in_their_split_only() -> None:
         "the largest one {beside} {ref}",
     ],
 )
-def test_training_knows_what_a_person_would_say_first(wording: str) -> None:
+def test_training_has_the_most_natural_wordings(wording: str) -> None:
     assert wording in all_wordings(unseen=False)
 
 
@@ -79,7 +79,7 @@ def test_texts_are_whole_sentences_without_slots_or_choices() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from(["one", "two", ""]), min_size=1, max_size=3), max_size=4))
-def test_a_pattern_stands_for_every_way_to_make_its_choices(choices: list[list[str]]) -> None:
+def test_a_pattern_expands_to_every_combination_of_its_choices(choices: list[list[str]]) -> None:
     found = expand("start " + " ".join(f"({'|'.join(options)})" for options in choices))
     assert len(found) == int(np.prod([len(options) for options in choices]))
     assert all("(" not in text and "  " not in text for text in found)

@@ -1,4 +1,4 @@
-"""One thread for all tests of training."""
+"""All tests of training run torch on one thread."""
 
 from __future__ import annotations
 

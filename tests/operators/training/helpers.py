@@ -40,22 +40,22 @@ def view_of(objects: Objects, view: Literal["centre", "whole"] = "centre", side:
 
 
 def one_step(model: TrainingModel, config: StageConfig, clips: list[Clip]) -> tuple[dict[str, float], set[str]]:
-    """The losses of a step, and the names of the parameters that it changed."""
+    """The losses of one step, and the names of the parameters that it changed."""
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     losses = StageTrainer(model, config, 0).run_step(clips)
     return losses, {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
 
 
-def objects_that_come_and_go() -> Objects:
+def objects_absent_in_some_frames() -> Objects:
     objects = objects_of(clip_of(expressions=1))
     masks = objects.masks.copy()
-    masks[0, 1] = False  # away in one frame
-    masks[1, 0] = False  # comes late
+    masks[0, 1] = False  # absent in one frame
+    masks[1, 0] = False  # absent in the first frame
     return replace(objects, masks=masks)
 
 
 def one_token_each(shown: np.ndarray) -> Tensor:
-    """(O, n, O) bool for `shown` (O, n): each object that shows on a frame has a token there."""
+    """(O, n, O) bool for `shown` (O, n) bool: each object has one token in each frame that shows it."""
     return torch.from_numpy(np.eye(len(shown), dtype=bool)[:, None] & shown[..., None])
 
 

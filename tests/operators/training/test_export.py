@@ -1,4 +1,4 @@
-"""The bundle and the adapter of a trained model."""
+"""Export of a trained model as a bundle and as an adapter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     merged = load_language(open_bundle(str(tmp_path / "bundle")), "cpu", torch.float32)
     with torch.no_grad():
         assert torch.allclose(merged.hidden_states(prompt, tokens), expected, atol=1e-4)
-    # the same from weights without the adapter, and the adapter beside them
+    # the base weights, with the adapter beside them, give the same
     for layer in lora_layers(model.language.llama).values():
         layer.scale = layer.scale * 0.0
     write_bundle(model, "untrained-tiny", tmp_path / "base", name="x", dtype=torch.float32)
@@ -52,7 +52,7 @@ def test_merged_bundle_and_adapter_give_the_outputs_of_the_trained_model(tmp_pat
     assert json.loads((tmp_path / "base" / "adapter" / "adapter_config.json").read_text())["lora_alpha"] == 16
 
 
-def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Path) -> None:
+def test_training_continues_with_the_heads_of_its_bundle(tmp_path: Path) -> None:
     model = model_of(auxiliary=True)
     write_bundle(model, "untrained-tiny", tmp_path / "bare", name="x")
     write_bundle(model, "untrained-tiny", tmp_path / "whole", name="x", extras=("heads",))
@@ -81,7 +81,7 @@ def test_training_goes_on_with_the_heads_of_a_bundle_that_has_them(tmp_path: Pat
         build(config, folder, 1, "cpu")
 
 
-def test_the_same_weights_give_the_same_bundle_and_it_starts_training_again(tmp_path: Path) -> None:
+def test_the_same_weights_give_the_same_bundle_and_training_can_start_from_it(tmp_path: Path) -> None:
     model = model_of()
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Equal losses and gradients for equal computations."""
+"""Different schedules of the forward pass give equal losses and gradients."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from tests.operators.training.helpers import (
     gradient_of,
     heads_of,
     model_of,
+    objects_absent_in_some_frames,
     objects_of,
-    objects_that_come_and_go,
     one_token_each,
     view_of,
 )
@@ -36,7 +36,7 @@ from vrshq.operators.training.queries import meant_queries
 
 
 def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
-    """A head that is right on the background alone has half its loss left, however few patches an object has."""
+    """An error on all objects costs as much as the same error on the background, however few patches the objects have."""
     auxiliary = Auxiliary(8, 3, 8, 8, torch.zeros(2, 4))
     view = View(left=0, top=0, width=4, height=4, rows=4, columns=4)
     steps = (torch.arange(4) + 0.5) / 4
@@ -52,11 +52,11 @@ def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     wrong_object, wrong_background = centres.clone(), centres.clone()
     wrong_object[0, :2, 0] += 0.3
     wrong_background[0, 2:, 0] += 0.3
-    # smooth L1, beta 0.1: 0.3 - 0.05, of which x is one of two numbers, times 4
+    # smooth L1 with beta 0.1 is 0.3 - 0.05; the mean is over x and y; the factor is 4
     assert auxiliary.place_loss(wrong_object, labels, view).item() == pytest.approx(0.5)
     assert auxiliary.place_loss(wrong_background, labels, view).item() == pytest.approx(0.5)
     wrong_radius = centres.clone()
-    wrong_radius[0, :, 2] += 0.3  # of which the background has none
+    wrong_radius[0, :, 2] += 0.3  # counts on the object alone
     assert auxiliary.place_loss(wrong_radius, labels, view).item() == pytest.approx(1.0)
     flat = View(left=0, top=0, width=8, height=2, rows=2, columns=8)
     along = (torch.arange(8) + 0.5) / 8
@@ -64,7 +64,7 @@ def test_the_place_loss_counts_objects_as_much_as_the_background() -> None:
     assert auxiliary.place_loss(centres, labels, flat).item() == pytest.approx(0)
 
 
-def test_the_centre_loss_is_of_the_patches_on_objects_alone() -> None:
+def test_the_centre_loss_depends_on_the_patches_on_objects_alone() -> None:
     auxiliary = Auxiliary(8, 2, 8, 8, torch.zeros(2, 4))
     with torch.no_grad():
         auxiliary.centre_on_tower.weight.copy_(torch.eye(2))
@@ -76,14 +76,14 @@ def test_the_centre_loss_is_of_the_patches_on_objects_alone() -> None:
     said = labels.centre[None].clone()
     said[0, 4:] = 9
     assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0)
-    said[0, 0, 1] += 0.3  # smooth L1, beta 0.02: 0.3 - 0.01, one of eight numbers, times 8
+    said[0, 0, 1] += 0.3  # smooth L1 with beta 0.02 is 0.3 - 0.01; the mean is over eight numbers; the factor is 8
     assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0.29, abs=1e-5)
     nothing = replace(labels, radius=torch.zeros(16))
     assert auxiliary.centre_loss(said, nothing).item() == 0
 
 
-def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
-    """The prompt is [TAK] for the most part: where it says a visible frame's place, the place costs nothing."""
+def test_the_tak_place_loss_takes_the_nearest_visible_frame() -> None:
+    """The loss is zero if [TAK] gives the object's position in any frame that shows it."""
     clip = clip_of(expressions=3)
     objects = objects_of(clip)
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=8, waves=torch.randn(2, 4))
@@ -105,7 +105,7 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     on_first, on_last = (places[range(len(first)), frame, :2] for frame in (shown.argmax(1), last))
     assert loss(on_first) == pytest.approx(0, abs=1e-6)
     assert loss(on_last) == pytest.approx(0, abs=1e-6)
-    # smooth L1 beyond beta is linear: 10 less half of beta, or a little less from a nearer frame
+    # smooth L1 is linear beyond beta: 10 - beta / 2, or a little less if another frame is nearer
     assert 4 * 9 < loss(on_first + 10) < 4 * 10
     model = model_of(auxiliary=True)
     losses = model(clip, 1, ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, tak_place=0.5))
@@ -114,8 +114,8 @@ def test_tak_is_asked_for_the_place_in_whichever_frame_it_says() -> None:
     assert gradient_of(model, "language.text_hidden_fcs.0.weight").any()
 
 
-def test_tak_is_asked_whether_anything_is_meant_by_those_that_do_and_do_not_alike() -> None:
-    """Of three instructions that mean something and one that does not, the one weighs as much as the three."""
+def test_the_tak_presence_loss_weighs_present_and_absent_instructions_equally() -> None:
+    """One absent instruction has the same weight as three present ones together."""
     objects = replace(objects_of(clip_of(expressions=3)), meant=np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool))
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=8, waves=torch.randn(2, 4))
     with torch.no_grad():
@@ -140,8 +140,8 @@ def test_tak_is_asked_whether_anything_is_meant_by_those_that_do_and_do_not_alik
     assert gradient_of(model, "language.text_hidden_fcs.0.weight").any()
 
 
-def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() -> None:
-    objects = objects_that_come_and_go()
+def test_the_travel_loss_is_zero_if_every_token_gives_its_objects_displacement() -> None:
+    objects = objects_absent_in_some_frames()
     masks, view = objects.masks, view_of(objects)
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
@@ -155,17 +155,17 @@ def test_the_travel_loss_is_nothing_where_every_token_knows_its_objects_way() ->
         place = objects.places[number, frame, :2]
         knows[frame, number, :2] = torch.from_numpy(place)
         before = objects.places[number, :frame, :2][shown[number, :frame]]
-        if len(before):  # where nothing was seen of it before, anything may be said
+        if len(before):  # the first frame that shows an object has no displacement, so any value is right
             knows[frame, number, 2:] = torch.from_numpy(place - before.mean(0))
     assert auxiliary.travel_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
-    # beyond beta, smooth L1 is linear: 5 times a way of 1 on both axes, less half of beta
+    # smooth L1 is linear beyond beta: 5 times an error of 1 on both axes, minus beta / 2
     wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert auxiliary.travel_loss(wrong, own, objects, view).item() == pytest.approx(5 - 0.25, abs=1e-4)
     assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects, view).item() == 0
 
 
-def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares() -> None:
-    objects = objects_that_come_and_go()
+def test_the_pace_loss_is_zero_if_every_token_gives_its_objects_pace() -> None:
+    objects = objects_absent_in_some_frames()
     masks, view = objects.masks, view_of(objects)
     count, frames = masks.shape[:2]
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=4, waves=torch.zeros(2, 4))
@@ -177,7 +177,7 @@ def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares()
     knows = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
         places = objects.places[number, : frame + 1, :2][shown[number, : frame + 1]]
-        if len(places) > 1:  # one that is seen for the first time has no step: anything may be said
+        if len(places) > 1:  # the first frame that shows an object has no step, so any value is right
             diagonal = np.hypot(*(places.max(0) - places.min(0)))
             knows[frame, number, :2] = torch.tensor([diagonal, np.hypot(*(places[-1] - places[-2]))])
         knows[frame, number, 2] = 4 * float(objects.places[number, frame, 2])
@@ -186,13 +186,13 @@ def test_the_pace_loss_is_nothing_where_every_token_knows_how_its_object_fares()
     assert auxiliary.pace_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
     for part in range(4):
         wrong = knows.clone()
-        wrong[..., part] += 1  # beyond beta, smooth L1 is linear: twice 1, less half of beta
+        wrong[..., part] += 1  # smooth L1 is linear beyond beta: 2 times an error of 1, minus beta / 2
         assert auxiliary.pace_loss(wrong, own, objects, view).item() == pytest.approx(2 - 0.1, abs=1e-4)
     assert auxiliary.pace_loss(knows, torch.zeros_like(own), objects, view).item() == 0
-    assert not paces(objects, view)[1][:, 0].any()  # on the first frame there is none before
+    assert not paces(objects, view)[1][:, 0].any()  # the first frame has no earlier one
 
 
-def test_what_is_told_is_the_object_of_that_colour_shape_and_place() -> None:
+def test_the_told_object_has_the_colour_shape_and_position_that_tak_gives() -> None:
     objects = objects_of(clip_of())
     count, names = len(objects.colours), len(COLOUR_NAMES) + len(SHAPE_NAMES) + 1
     auxiliary = Auxiliary(prompt=names + 4, tower=8, image=8, text=8, waves=torch.zeros(2, (names + 4) // 2))
@@ -207,17 +207,19 @@ def test_what_is_told_is_the_object_of_that_colour_shape_and_place() -> None:
         told = torch.zeros(count, names + 4)
         told[:, names : names + 2] = torch.from_numpy(objects.places[:, frame, :2])
         shown = objects.masks[:, frame].any((1, 2))
-        assert (auxiliary.told(told, alike, view) == np.arange(count))[shown].all()  # by the place alone
+        assert (auxiliary.told(told, alike, view) == np.arange(count))[shown].all()  # by the position alone
     unlike = replace(objects, colours=np.arange(count))
     told = torch.zeros(count, names + 4)
     told[:, : len(COLOUR_NAMES)] = 100 * torch.eye(count, len(COLOUR_NAMES))
     assert (auxiliary.told(told, unlike, view) == np.arange(count)).all()  # by the colour alone
     away = objects.masks.copy()
     away[0] = False
-    assert 0 not in auxiliary.told(told, replace(unlike, masks=away), view)  # what does not show is not told
+    assert 0 not in auxiliary.told(
+        told, replace(unlike, masks=away), view
+    )  # an object that no frame shows is never told
 
 
-def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_truth_told_the_target_is_the_told_object_if_one_object_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     model, clip = model_of(auxiliary=True), clip_of(expressions=6)
     objects = objects_of(clip)
     several = objects.meant.copy()
@@ -232,11 +234,11 @@ def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: p
     )
     other = (several.argmax(1) + 1) % len(objects.colours)
     monkeypatch.setattr(Auxiliary, "told", lambda *_: other)
-    asked: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
     plain = TrainingModel._segment
 
     def segment_and_record(self: TrainingModel, clip: Clip, masks: np.ndarray, *rest: Any) -> None:
-        asked.append(masks)
+        targets.append(masks)
         plain(self, clip, masks, *rest)
 
     monkeypatch.setattr(TrainingModel, "_segment", segment_and_record)
@@ -244,7 +246,7 @@ def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: p
     segment = SegmentConfig(window=1, mask_size="low")
     for truth in ("meant", "told"):
         model(clip, 1, ForwardConfig(truth=truth, segment=segment), LossWeights(ce=0))
-    meant, told = asked
+    meant, told = targets
     assert np.array_equal(meant, clip.masks)
     single = several.sum(1) == 1
     assert single.any()
@@ -252,36 +254,38 @@ def test_sam2_is_asked_for_what_is_told_where_one_object_is_meant(monkeypatch: p
     assert np.array_equal(told[single], objects.masks[other[single]])
 
 
-def test_what_no_language_model_tells_is_refused() -> None:
+def test_truth_told_without_prompts_of_the_language_model_is_refused() -> None:
     with pytest.raises(ValueError, match="truth = told, prompts = oracle: expected prompts language"):
         ForwardConfig(truth="told", prompts="oracle")
 
 
-def test_the_deeds_loss_weighs_each_deed_the_same_and_leaves_out_what_is_arguable() -> None:
+def test_the_deeds_loss_weighs_all_deeds_equally_and_leaves_out_disputed_verdicts() -> None:
     objects = objects_of(clip_of(expressions=1))
     count, frames = objects.masks.shape[:2]
     deeds = np.full((count, len(DEEDS)), MAYBE, np.int8)
     deeds[:, 0] = NO
     deeds[0, 0] = YES
-    deeds[0, 1] = YES  # of this one nothing is known but that
+    deeds[0, 1] = YES  # the only verdict on the second deed
     objects = replace(objects, deeds=deeds)
     auxiliary = Auxiliary(prompt=8, tower=8, image=8, text=len(DEEDS), waves=torch.zeros(2, 4))
     with torch.no_grad():
         auxiliary.on_deeds.weight.copy_(torch.eye(len(DEEDS)))
         auxiliary.on_deeds.bias.zero_()
-    own = torch.zeros(count, frames, count + 1, dtype=torch.bool)  # a token for each object, and one of the background
+    own = torch.zeros(
+        count, frames, count + 1, dtype=torch.bool
+    )  # one token for each object, and one for the background
     own[:, :, :count] = torch.eye(count, dtype=torch.bool)[:, None]
     knows = torch.full((frames, count + 1, len(DEEDS)), -30.0)
     knows[:, 0, :2] = 30.0
     assert auxiliary.deeds_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
     wrong = knows.clone()
-    wrong[:, 0, 1] = -30.0  # all that is known of the second deed, and the mean is over two
+    wrong[:, 0, 1] = -30.0  # all verdicts on the second deed; the mean is over two deeds
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / 2, abs=1e-4)
     wrong = knows.clone()
     wrong[0, 0, 0] = -30.0  # in one frame, of one object
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / frames / count / 2, abs=1e-4)
     wrong = knows.clone()
-    wrong[0, 1, 0] = 30.0  # one that does not do it counts less than one that does
+    wrong[0, 1, 0] = 30.0  # a negative verdict has a smaller weight than a positive one
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / frames / count / 2, abs=1e-4)
     wrong = knows.clone()
     wrong[:, :, 2:] = 30.0
@@ -291,7 +295,7 @@ def test_the_deeds_loss_weighs_each_deed_the_same_and_leaves_out_what_is_arguabl
 
 
 def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:
-    """What the head is given in training is what LLaMA's layer gives where the prompt is run whole."""
+    """The head's input in training equals the input of the same LLaMA layer in a pass over the whole prompt."""
     model, clip = model_of(auxiliary=True), clip_of(expressions=2)
     given: list[Tensor] = []
     heads_of(model).on_frames.register_forward_pre_hook(lambda _, args: given.append(args[0].detach()))

@@ -20,7 +20,7 @@ from vrshq.operators.training.config import ForwardConfig, LoraConfig, LossWeigh
 from vrshq.operators.training.losses import IGNORED, answer_loss, bce_loss, dice_loss, presence_loss
 
 
-def test_cross_entropy_is_the_mean_over_labels_that_count() -> None:
+def test_cross_entropy_is_the_mean_over_labels_that_are_not_ignored() -> None:
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [5.0, 1.0]])
     labels = torch.tensor([1, 0, IGNORED])
     # -log(1/2) and -log(3/4)
@@ -103,14 +103,14 @@ def test_words_after_the_masks_enter_the_cross_entropy_alone() -> None:
         assert losses["ce"].item() != pytest.approx(plain["ce"].item(), abs=1e-4)
     with_words = model.tokenizer.encode(clip.texts[0], len(clip.frames), "it is round")
     assert with_words.prefix_length == texts[0].prefix_length
-    # nothing after [TAK] reaches the masks: other words, same masks
+    # text after [TAK] has no influence on the masks
     other = model(replace(clip, words=("it is square", "")), 0, ForwardConfig(), LossWeights())
     assert other["ce"].item() != losses["ce"].item()
     assert other["bce"].item() == pytest.approx(losses["bce"].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("empty", "bce", "dice"), [("all", True, True), ("bce", True, False), ("none", False, False)])
-def test_losses_of_empty_masks_are_taken_where_they_are_asked_for(empty: Any, bce: bool, dice: bool) -> None:
+def test_empty_masks_enter_the_losses_that_the_setting_names(empty: Any, bce: bool, dice: bool) -> None:
     model, clip = model_of(), clip_of(expressions=2)
     nothing = replace(clip, masks=np.zeros_like(clip.masks))
     config = ForwardConfig(segment=SegmentConfig(window=1, mask_size="low", empty_masks=empty))

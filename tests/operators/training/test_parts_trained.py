@@ -1,4 +1,4 @@
-"""Which parts each kind of stage trains."""
+"""The parts that each kind of stage trains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vrshq.operators.training.step import StageTrainer
 def test_the_recipe_trains_its_parts_and_nothing_else() -> None:
     model = model_of()
     for layer in lora_layers(model.language.llama).values():
-        nn.init.normal_(layer.lora_b, std=0.02)  # at zero, A has no gradient yet
+        nn.init.normal_(layer.lora_b, std=0.02)  # while B is zero, A has no gradient
     config = StageConfig(steps=1, batch=2, trained=PAPER_PARTS, optimiser=OptimiserConfig(warmup=0))
     losses, changed = one_step(model, config, [clip_of(0), clip_of(1)])
     assert all(math.isfinite(losses[name]) for name in ("loss", "ce", "bce", "dice", "gradient"))
@@ -100,7 +100,7 @@ def test_blind_reading_learns_from_words_alone() -> None:
     assert not any(name.startswith(("language.vision_tower", "language.mm_projector")) for name in changed)
 
 
-def test_with_nothing_asked_both_encoders_learn_and_nothing_else() -> None:
+def test_with_prompts_nothing_asked_only_the_two_image_encoders_and_their_heads_learn() -> None:
     model = model_of(auxiliary=True)
     config = StageConfig(
         steps=12,

@@ -1,4 +1,4 @@
-"""Where [SEG] and [TAK] look."""
+"""The pointing loss, and the tokens on the objects that are meant."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from vrshq.operators.training.pointing import meant_tokens
 from vrshq.operators.training.start import build
 
 
-def test_the_pointing_loss_is_that_of_the_attention_weights_of_a_whole_pass() -> None:
-    """From LLaMA's own weights, asked for with the plain attention: those of each head, on tokens that show what is meant."""
+def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass() -> None:
+    """The expected value comes from the weights of each head, which the LLaMA returns with its eager attention."""
     model, clip = model_of(), clip_of(expressions=3)
     weights = LossWeights(ce=0, bce=0, dice=0, pointing=1)
     got = model(clip, 1, ForwardConfig(prompts="none"), weights)["pointing"]
@@ -67,7 +67,7 @@ def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardCo
         StageConfig(steps=1, trained=("language",), forward=forward, losses=LossWeights(**{loss: 1}))
 
 
-def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
+def test_meant_tokens_lie_mostly_on_the_objects_that_are_meant() -> None:
     tokens = torch.zeros(1, 2, 3)
     fine = Level(
         tokens, torch.zeros(1, 2, dtype=torch.int64), (torch.arange(16) >= 4).long()[None]
@@ -81,7 +81,9 @@ def test_meant_tokens_are_those_that_lie_mostly_on_what_is_meant() -> None:
 
 
 @pytest.mark.parametrize("view", ["centre", "whole"])
-def test_what_lies_beside_the_central_square_is_looked_for_where_the_tower_sees_it(view: str, tmp_path: Path) -> None:
+def test_objects_beside_the_central_square_have_meant_tokens_only_if_the_tower_sees_them(
+    view: str, tmp_path: Path
+) -> None:
     folder = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "bundle")
     description = json.loads((folder / "bundle.json").read_text())
     description["model"]["tower"]["view"] = view
@@ -90,7 +92,7 @@ def test_what_lies_beside_the_central_square_is_looked_for_where_the_tower_sees_
     wide = replace(SMALL, aspects=(2.0,))
     clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (2, 2), 2)
     beside = np.zeros_like(clip.masks)
-    beside[..., :24] = True  # of 128 columns, of which the square has those from 32 on
+    beside[..., :24] = True  # the square begins at column 32 of 128
     weights = LossWeights(
         ce=0, bce=0, dice=0, auxiliary=1, place=1, centre=1, tak_place=1, pointing=1, travel=1, pace=1, deeds=1
     )

@@ -1,4 +1,4 @@
-"""Oracle queries, and labels of places."""
+"""Sampled frames, oracle queries, and labels of objects' positions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.operators.training.helpers import (
     SMALL,
     clip_of,
+    objects_absent_in_some_frames,
     objects_of,
-    objects_that_come_and_go,
     view_of,
 )
 from vrshq.operators.synth import make_video
@@ -45,7 +45,7 @@ def test_the_window_holds_the_keyframe_and_stays_inside(total: int, size: int, d
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 4), st.integers(0, 1000))
-def test_sampled_frames_lie_one_in_each_segment(total: int, least: int, more: int, seed: int) -> None:
+def test_one_frame_is_sampled_from_each_segment(total: int, least: int, more: int, seed: int) -> None:
     frames = choose_frames(np.random.default_rng(seed), total, least, least + more)
     assert min(least, total) <= len(frames) <= min(least + more, total)
     assert (np.diff(frames) > 0).all()
@@ -69,7 +69,7 @@ def test_oracle_queries_are_answered_by_the_objects_that_fit() -> None:
             assert np.array_equal(masks[row], expected)
 
 
-def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
+def test_the_simplest_query_still_distinguishes_its_object() -> None:
     said = []
     for index in range(20):
         objects = objects_of(clip_of(index))
@@ -84,7 +84,7 @@ def test_the_simplest_query_still_tells_its_object_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("seen", ["centre", "whole", "padded"])
-def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: Literal["centre", "whole", "padded"]) -> None:
+def test_the_centre_of_an_object_is_given_in_the_view(seen: Literal["centre", "whole", "padded"]) -> None:
     wide = replace(SMALL, aspects=(1.5,))
     clip = from_synth(make_video(0, 1, "train", wide), np.random.default_rng(0), (1, 1), 1)
     objects = objects_of(clip)
@@ -103,7 +103,7 @@ def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: Literal["c
     }[seen]
     far = np.linalg.norm(labels.centre[filled].numpy()[:, None] - within, axis=2)
     assert far.min(1).max() < 1e-5
-    # and it is the one on that patch: no further from the patch than the object reaches
+    # it is the object on the patch: its centre is not farther away than the object extends
     rows, columns = np.indices((view.rows, view.columns))
     patches = np.stack([(columns + 0.5) / view.columns, (rows + 0.5) / view.rows], axis=-1).reshape(-1, 2)[
         filled.numpy()
@@ -112,7 +112,7 @@ def test_a_patch_knows_the_centre_of_its_object_in_what_is_seen(seen: Literal["c
     assert (np.linalg.norm(labels.centre[filled].numpy() - patches, axis=1) < reach).all()
 
 
-def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_what_touches_it() -> None:
+def test_a_place_has_the_colour_of_the_object_on_half_of_it_and_the_shape_of_the_object_on_a_tenth() -> None:
     clip = clip_of(3)
     objects = objects_of(clip)
     labels = dense_labels(objects, view_of(objects))
@@ -128,12 +128,12 @@ def test_dense_labels_name_the_colour_of_what_fills_a_place_and_the_shape_of_wha
         assert shape[place] == (objects.shapes[best] if share >= 0.1 else len(SHAPE_NAMES))
         assert (weight[place] > 0) == (share >= 0.1)
         assert radius[place] == (objects.places[best, place[0], 2] if share >= 0.5 else 0)
-    for frame in range(4):  # each object counts as much as any other
+    for frame in range(4):  # the weights of each object sum to 1
         touched = {int(one) for one in first[frame][shares.max(0)[frame] >= 0.1]}
         assert float(weight[frame].sum()) == pytest.approx(len(touched), abs=1e-5)
 
 
-def test_places_are_those_in_what_the_tower_sees() -> None:
+def test_positions_are_relative_to_the_towers_view() -> None:
     video = make_video(0, 1, "train", replace(SMALL, aspects=(1.5,)))
     wide = objects_of(from_synth(video, np.random.default_rng(0), (2, 2), 1))
     height, width = wide.masks.shape[2:]
@@ -145,18 +145,18 @@ def test_places_are_those_in_what_the_tower_sees() -> None:
 
 
 def test_paces_in_a_wide_frame_are_the_same_along_both_sides() -> None:
-    objects = objects_that_come_and_go()
+    objects = objects_absent_in_some_frames()
     count, frames = objects.masks.shape[:2]
     places, masks = objects.places.copy(), np.ones((count, frames, 32, 128), bool)
     places[..., :2] = 0.5
-    places[0, 1:, 0] += 16 / 128  # 16 pixels along, and across
+    places[0, 1:, 0] += 16 / 128  # 16 pixels to the right; below, 16 pixels down
     places[1, 1:, 1] += 16 / 32
     wide = replace(objects, places=places, masks=masks)
     found = paces(wide, view_of(wide, "whole"))[0]
-    assert found[:2, 1, :2] == pytest.approx(16 / 64, abs=1e-6)  # 32 x 128 is as large as 64 x 64
+    assert found[:2, 1, :2] == pytest.approx(16 / 64, abs=1e-6)  # 32 x 128 has the area of 64 x 64
 
 
-def test_deeds_are_what_instructions_without_a_name_are_true_by() -> None:
+def test_deeds_agree_with_the_answers_of_instructions_without_names() -> None:
     same = {"fastest": "fastest", "slowest": "slowest", "still": "still", "hidden": "hidden", "hiding": "hiding"}
     same |= {"enters": "entering", "leaves": "leaving", "grows": "growing", "shrinks": "shrinking", "turns": "turning"}
     same |= {

@@ -1,4 +1,4 @@
-"""Learning rate, optimisers, averages and resuming."""
+"""Learning rate, optimisers, moving averages and resuming."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vrshq.operators.training.schedule import PAPER_PARTS, choose_trained, rate_
 from vrshq.operators.training.step import StageTrainer
 
 
-def test_muon_turns_matrices_evenly_and_leaves_the_rest_to_adamw() -> None:
+def test_muon_orthogonalises_the_updates_of_matrices_and_leaves_the_rest_to_adamw() -> None:
     after, before = {}, {}
     for muon in (0.0, 2e-3):
         model = model_of(lora=LoraConfig(rank=0))
@@ -32,14 +32,14 @@ def test_muon_turns_matrices_evenly_and_leaves_the_rest_to_adamw() -> None:
     assert "language.llama.layers.0.self_attn.q_proj.weight" in moved
     assert all(name.endswith(".weight") and before[name].ndim == 2 for name in moved)
     assert not {"lm_head.weight", "language.llama.embed_tokens.weight"} & moved
-    # AdamW's first update is a matrix of signs; Muon's has singular values that hardly differ, up to the gradient's rank
+    # AdamW's first update is a matrix of signs; Muon's has nearly equal singular values, up to the rank of the gradient
     name = "language.llama.layers.0.mlp.down_proj.weight"
     by_adamw, by_muon = (torch.linalg.svdvals(after[key][name] - before[name]) for key in (0.0, 2e-3))
     assert by_muon[0] / by_muon[7] < 1.5 < 2 < by_adamw[0] / by_adamw[7]
     assert by_muon[:8].mean() == pytest.approx(2e-3 * 0.2 * max(before[name].shape) ** 0.5, rel=0.3)
 
 
-def test_accumulated_samples_are_the_mean_of_their_gradients() -> None:
+def test_the_gradient_of_accumulated_samples_is_the_mean_of_their_gradients() -> None:
     clips, gradients = [clip_of(0), clip_of(1)], []
     model = model_of(lora=LoraConfig(rank=0))
     parts = PAPER_PARTS[:-1]
@@ -65,7 +65,7 @@ def test_accumulated_samples_are_the_mean_of_their_gradients() -> None:
 
 
 @pytest.mark.parametrize("muon", [0.0, 1e-3])
-def test_a_resumed_trainer_goes_on_as_if_nothing_had_happened(muon: float) -> None:
+def test_a_resumed_trainer_gives_the_weights_of_an_uninterrupted_one(muon: float) -> None:
     config = StageConfig(steps=4, trained=PAPER_PARTS, optimiser=OptimiserConfig(muon=muon, average=0.9, warmup=2))
     clips = [clip_of(index) for index in range(4)]
     whole = StageTrainer(model_of(), config, 0)
@@ -104,6 +104,6 @@ def test_the_rate_warms_up_and_falls_linearly_to_zero() -> None:
 
 
 @given(st.integers(0, 500), st.sampled_from(["linear", "cosine", "none"]), st.floats(0, 1))
-def test_the_rate_stays_between_its_ends(step: int, decay: Any, final: float) -> None:
+def test_the_rate_stays_between_zero_and_its_maximum(step: int, decay: Any, final: float) -> None:
     factor = rate_factor(step, 400, OptimiserConfig(warmup=50, decay=decay, final=final))
     assert 0 < factor <= 1 or (step >= 400 and factor >= 0)

@@ -121,7 +121,9 @@ class ForwardConfig:
 
     def __post_init__(self) -> None:
         if self.truth == "told" and self.prompts != "language":
-            raise ValueError(f"truth = told, prompts = {self.prompts}: expected prompts language, because [TAK] tells the object")
+            raise ValueError(
+                f"truth = told, prompts = {self.prompts}: expected prompts language, whose [TAK] tells the object"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

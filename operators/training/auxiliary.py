@@ -119,14 +119,16 @@ class Auxiliary(nn.Module):
             (torch.arange(count, device=patches.device) + 0.5) / count for count in (view.rows, view.columns)
         )
         centres = torch.cartesian_prod(down, across).flip(1)
-        said: Tensor = self.place_on_tower(patches).float()
-        radius = labels.radius.to(patches.device).view(said.shape[:-1])
-        away = F.smooth_l1_loss(said[..., :2], centres.expand_as(said[..., :2]), beta=0.1, reduction="none").mean(-1)
+        predicted: Tensor = self.place_on_tower(patches).float()
+        radius = labels.radius.to(patches.device).view(predicted.shape[:-1])
+        away = F.smooth_l1_loss(
+            predicted[..., :2], centres.expand_as(predicted[..., :2]), beta=0.1, reduction="none"
+        ).mean(-1)
         filled = radius > 0
         if not filled.any():
             return 4 * away.mean()
         # patches on objects are few and diverse: a mean over all patches would be dominated by the background
-        loss = away[filled].mean() + F.smooth_l1_loss(said[..., 2][filled], radius[filled], beta=0.1)
+        loss = away[filled].mean() + F.smooth_l1_loss(predicted[..., 2][filled], radius[filled], beta=0.1)
         if not filled.all():
             loss = loss + away[~filled].mean()
         return 4 * loss
@@ -138,10 +140,10 @@ class Auxiliary(nn.Module):
         other patches show the object then.
         """
         filled = labels.radius.to(patches.device) > 0
-        said: Tensor = self.centre_on_tower(patches).float().flatten(0, 1)[filled]
-        if not len(said):
+        predicted: Tensor = self.centre_on_tower(patches).float().flatten(0, 1)[filled]
+        if not len(predicted):
             return patches.sum() * 0
-        return 8 * F.smooth_l1_loss(said, labels.centre.to(patches.device)[filled], beta=0.02)
+        return 8 * F.smooth_l1_loss(predicted, labels.centre.to(patches.device)[filled], beta=0.02)
 
     def travel_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
         """Loss of the object's place, and of its displacement from its mean place in earlier frames, at the frames' tokens.
@@ -155,23 +157,23 @@ class Auxiliary(nn.Module):
             objects: of the clip.
             view: of the tower.
         """
-        said: Tensor = self.on_frames(states).float()
+        predicted: Tensor = self.on_frames(states).float()
         on_any = own.any(0)
         if not on_any.any():
-            return said.sum() * 0
+            return predicted.sum() * 0
         number, frame = _places_of_tokens(own)
-        places = torch.from_numpy(seen_places(objects, view)).to(said.device)
-        shown = torch.from_numpy(objects.masks.any((2, 3))).to(said.device)
+        places = torch.from_numpy(seen_places(objects, view)).to(predicted.device)
+        shown = torch.from_numpy(objects.masks.any((2, 3))).to(predicted.device)
         earlier = torch.zeros_like(places[:, :, 0])  # (O, n), the number of earlier frames that show the object
         earlier[:, 1:] = shown.cumsum(1)[:, :-1]
         total = torch.zeros_like(places)
         total[:, 1:] = (places * shown[..., None]).cumsum(1)[:, :-1]
         come = (places - total / earlier.clamp(min=1)[..., None])[number, frame]
-        loss = 4 * F.smooth_l1_loss(said[..., :2][on_any], places[number, frame][on_any], beta=0.1)
+        loss = 4 * F.smooth_l1_loss(predicted[..., :2][on_any], places[number, frame][on_any], beta=0.1)
         known = on_any & shown[number, frame] & (earlier[number, frame] > 0)
         if known.any():
             # displacements are a fraction of places
-            loss = loss + F.smooth_l1_loss(5 * said[..., 2:][known], 5 * come[known], beta=0.5)
+            loss = loss + F.smooth_l1_loss(5 * predicted[..., 2:][known], 5 * come[known], beta=0.5)
         return loss
 
     def pace_loss(self, states: Tensor, own: Tensor, objects: Objects, view: View) -> Tensor:
@@ -186,16 +188,16 @@ class Auxiliary(nn.Module):
             objects: of the clip.
             view: of the tower.
         """
-        said: Tensor = self.on_pace(states).float()
+        predicted: Tensor = self.on_pace(states).float()
         on_any = own.any(0)
         if not on_any.any():
-            return said.sum() * 0
+            return predicted.sum() * 0
         number, frame = _places_of_tokens(own)
-        truth, before = (torch.from_numpy(part).to(said.device) for part in paces(objects, view))
+        truth, before = (torch.from_numpy(part).to(predicted.device) for part in paces(objects, view))
         truth, before = truth[number, frame], before[number, frame]
-        away = F.smooth_l1_loss(2 * said, 2 * truth, beta=0.2, reduction="none")
+        away = F.smooth_l1_loss(2 * predicted, 2 * truth, beta=0.2, reduction="none")
         known = torch.stack([before, before, on_any, on_any], dim=-1) & on_any[..., None]
-        loss = said.sum() * 0
+        loss = predicted.sum() * 0
         for part in range(4):
             if known[..., part].any():
                 loss = loss + away[..., part][known[..., part]].mean()
@@ -212,15 +214,17 @@ class Auxiliary(nn.Module):
             own: (O, n, K) bool, the tokens on each object.
             objects: of the clip.
         """
-        said: Tensor = self.on_deeds(states).float()
-        truth = torch.from_numpy(objects.deeds).to(said.device)[own.float().argmax(0)]  # (n, K, deeds)
+        predicted: Tensor = self.on_deeds(states).float()
+        truth = torch.from_numpy(objects.deeds).to(predicted.device)[own.float().argmax(0)]  # (n, K, deeds)
         known = own.any(0)[..., None] & (truth != MAYBE)
-        weights = torch.full((len(DEEDS),), DOER_WEIGHT, device=said.device)
-        each = F.binary_cross_entropy_with_logits(said, (truth == YES).float(), reduction="none", pos_weight=weights)
-        asked = known.any((0, 1))
-        if not asked.any():
-            return said.sum() * 0
-        return ((each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1))[asked].mean()
+        weights = torch.full((len(DEEDS),), DOER_WEIGHT, device=predicted.device)
+        each = F.binary_cross_entropy_with_logits(
+            predicted, (truth == YES).float(), reduction="none", pos_weight=weights
+        )
+        judged = known.any((0, 1))
+        if not judged.any():
+            return predicted.sum() * 0
+        return ((each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1))[judged].mean()
 
     def token_loss(self, seg: Tensor, tak: Tensor, objects: Objects, view: View) -> Tensor:
         """Loss of colour, shape and presence, read from [TAK] (E, d), and of place and visibility, from [SEG] (E, n, d)."""
@@ -236,10 +240,10 @@ class Auxiliary(nn.Module):
         loss = loss + F.cross_entropy(shape, torch.from_numpy(queries.shapes).to(tak.device)[known])
         places, shown = (part.to(tak.device)[known] for part in meant_places(objects, view))
         visible = shown.float()
-        said: Tensor = self.on_seg(seg[known]).float()
-        distance = F.smooth_l1_loss(said[..., :3], places, reduction="none", beta=0.1).mean(-1)
+        predicted: Tensor = self.on_seg(seg[known]).float()
+        distance = F.smooth_l1_loss(predicted[..., :3], places, reduction="none", beta=0.1).mean(-1)
         loss = loss + 4 * (distance * visible).sum() / visible.sum().clamp(min=1)
-        return loss + 0.5 * F.binary_cross_entropy_with_logits(said[..., 3], visible)
+        return loss + 0.5 * F.binary_cross_entropy_with_logits(predicted[..., 3], visible)
 
     def tak_place_loss(self, tak: Tensor, objects: Objects, view: View) -> Tensor:
         """Loss of the object's place, read from [TAK] (E, d) by the head of [SEG]; the nearest visible frame counts.
@@ -253,8 +257,8 @@ class Auxiliary(nn.Module):
         if not known.any():
             return tak.sum() * 0
         places, shown, known = (part.to(tak.device) for part in (places[known], shown[known], known))
-        said: Tensor = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
-        away = F.smooth_l1_loss(said, places[..., :2], reduction="none", beta=0.1).mean(-1)
+        predicted: Tensor = self.on_seg(tak[known]).float()[:, None, :2].expand_as(places[..., :2])
+        away = F.smooth_l1_loss(predicted, places[..., :2], reduction="none", beta=0.1).mean(-1)
         return 4 * away.masked_fill(~shown, torch.inf).amin(1).mean()
 
     def tak_presence_loss(self, tak: Tensor, objects: Objects) -> Tensor:
@@ -269,12 +273,12 @@ class Auxiliary(nn.Module):
 
         A distance of a tenth of a side counts like a factor of e in the likelihood of the name.
         """
-        named, said = self.on_tak(tak).float(), self.on_seg(tak).float()[:, :2]
+        named, predicted = self.on_tak(tak).float(), self.on_seg(tak).float()[:, :2]
         colour, shape, _ = named.split([len(COLOUR_NAMES), len(SHAPE_NAMES), 1], dim=1)
         likely = colour.log_softmax(1)[:, objects.colours] + shape.log_softmax(1)[:, objects.shapes]
         places = torch.from_numpy(seen_places(objects, view)).to(tak.device)
         hidden = ~torch.from_numpy(objects.masks.any((2, 3))).to(tak.device)
-        away = (said[:, None, None] - places).norm(dim=-1).masked_fill(hidden, torch.inf).amin(2)
+        away = (predicted[:, None, None] - places).norm(dim=-1).masked_fill(hidden, torch.inf).amin(2)
         best: np.ndarray = (likely - 10 * away).argmax(1).cpu().numpy()
         return best
 

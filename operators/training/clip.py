@@ -135,12 +135,12 @@ def from_synth(
     from vrshq.operators.models.vrs_hq.prompt import normalize
 
     chosen = choose_frames(random, len(video.frames), *frames)
-    asked = [expression for expression in video.expressions if expression.kind in kinds]
-    if expressions is not None and len(asked) > expressions:
-        asked = [asked[number] for number in sorted(random.choice(len(asked), expressions, replace=False))]
+    kept = [expression for expression in video.expressions if expression.kind in kinds]
+    if expressions is not None and len(kept) > expressions:
+        kept = [kept[number] for number in sorted(random.choice(len(kept), expressions, replace=False))]
     height, width = video.frames.shape[1:3]
-    meant = np.zeros((len(asked), len(video.objects)), bool)
-    for row, expression in enumerate(asked):
+    meant = np.zeros((len(kept), len(video.objects)), bool)
+    for row, expression in enumerate(kept):
         meant[row, list(expression.object_ids)] = True
     masks = video.masks[:, chosen]
     places = np.stack(
@@ -152,7 +152,7 @@ def from_synth(
     return Clip(
         source="synth",
         frames=video.frames[chosen],
-        texts=tuple(normalize(expression.text) for expression in asked),
+        texts=tuple(normalize(expression.text) for expression in kept),
         masks=np.stack([masks[row].any(0) for row in meant]) if len(meant) else np.zeros((0, *masks.shape[1:]), bool),
         objects=Objects(
             masks=masks,

@@ -60,9 +60,9 @@ def encode_dialogue(
     labels = [IGNORED] * len(ids)
     for number, (question, answer) in enumerate(turns):
         begin = " USER: " if number else "\n"
-        asked = pieces.encode(f"{begin}{_plain(question)}{ASSISTANT}")
-        said = [*pieces.encode(_plain(answer)), pieces.eos_id()]
-        ids, labels = [*ids, *asked, *said], [*labels, *[IGNORED] * len(asked), *said]
+        question_ids = pieces.encode(f"{begin}{_plain(question)}{ASSISTANT}")
+        answer_ids = [*pieces.encode(_plain(answer)), pieces.eos_id()]
+        ids, labels = [*ids, *question_ids, *answer_ids], [*labels, *[IGNORED] * len(question_ids), *answer_ids]
     room = limit - (tokenizer.tokens_per_image - 1) * num_frames
     return Dialogue(tuple(ids[:room]), tuple(labels[:room]))
 

@@ -111,7 +111,7 @@ class TrainingModel(nn.Module):
     def _read_patches(
         self, patches: Tensor, objects: Objects, view: View, weights: LossWeights, losses: Losses
     ) -> Tensor:
-        """The auxiliary loss of the tower's patches; `place` and `centre`, where they are asked for, go into `losses`."""
+        """The auxiliary loss of the tower's patches; `place` and `centre`, if their weights are above 0, go into `losses`."""
         assert self.auxiliary is not None, "reading patches needs the auxiliary part"
         labels = dense_labels(objects, view)
         named = self.auxiliary.name_places(self.auxiliary.on_tower, patches, labels)
@@ -146,7 +146,8 @@ class TrainingModel(nn.Module):
     ) -> None:
         words = clip.words or ("",) * len(clip.texts)
         prompts = [
-            self.tokenizer.encode(text, len(clip.frames), said) for text, said in zip(clip.texts, words, strict=True)
+            self.tokenizer.encode(text, len(clip.frames), answer)
+            for text, answer in zip(clip.texts, words, strict=True)
         ]
         patches: Tensor | None = None
         view = self._view(clip.frames)

@@ -98,8 +98,8 @@ def segment(
         ]
     ]
     pairs = [*zip(every, keyframes, strict=True), *extra]
-    asked = features[[frame for _, frame in pairs]]
-    decoded = segmenter.decode_prompt(asked, prompts[[one for one, _ in pairs]])
+    prompted_frames = features[[frame for _, frame in pairs]]
+    decoded = segmenter.decode_prompt(prompted_frames, prompts[[one for one, _ in pairs]])
     parts = [(pairs, decoded, True)]
     tracks = [
         (one, order)
@@ -107,7 +107,7 @@ def segment(
         for order in _orders(keyframes[one], window_around(keyframes[one], count, config.window))
     ]
     if tracks:
-        keys = asked[slice(0, len(every))]
+        keys = prompted_frames[slice(0, len(every))]
         first = Decoded(
             *(getattr(decoded, name)[: len(every)] for name in ("low_res", "object_logit", "iou", "pointer"))
         )

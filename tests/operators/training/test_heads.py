@@ -73,13 +73,13 @@ def test_the_centre_loss_depends_on_the_patches_on_objects_alone() -> None:
     radius[:4] = 0.2
     nowhere = torch.zeros(16, dtype=torch.int64)
     labels = DenseLabels(nowhere, nowhere, radius, radius, torch.rand(16, 2))
-    said = labels.centre[None].clone()
-    said[0, 4:] = 9
-    assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0)
-    said[0, 0, 1] += 0.3  # smooth L1 with beta 0.02 is 0.3 - 0.01; the mean is over eight numbers; the factor is 8
-    assert auxiliary.centre_loss(said, labels).item() == pytest.approx(0.29, abs=1e-5)
+    predicted = labels.centre[None].clone()
+    predicted[0, 4:] = 9
+    assert auxiliary.centre_loss(predicted, labels).item() == pytest.approx(0)
+    predicted[0, 0, 1] += 0.3  # smooth L1 with beta 0.02 is 0.3 - 0.01; the mean is over eight numbers; the factor is 8
+    assert auxiliary.centre_loss(predicted, labels).item() == pytest.approx(0.29, abs=1e-5)
     nothing = replace(labels, radius=torch.zeros(16))
-    assert auxiliary.centre_loss(said, nothing).item() == 0
+    assert auxiliary.centre_loss(predicted, nothing).item() == 0
 
 
 def test_the_tak_place_loss_takes_the_nearest_visible_frame() -> None:
@@ -150,18 +150,18 @@ def test_the_travel_loss_is_zero_if_every_token_gives_its_objects_displacement()
         auxiliary.on_frames.bias.zero_()
     shown = np.asarray(masks.any((2, 3)))
     own = one_token_each(shown)
-    knows = torch.full((frames, count, 4), 9.0)
+    predicted = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
         place = objects.places[number, frame, :2]
-        knows[frame, number, :2] = torch.from_numpy(place)
+        predicted[frame, number, :2] = torch.from_numpy(place)
         before = objects.places[number, :frame, :2][shown[number, :frame]]
         if len(before):  # the first frame that shows an object has no displacement, so any value is right
-            knows[frame, number, 2:] = torch.from_numpy(place - before.mean(0))
-    assert auxiliary.travel_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
+            predicted[frame, number, 2:] = torch.from_numpy(place - before.mean(0))
+    assert auxiliary.travel_loss(predicted, own, objects, view).item() == pytest.approx(0, abs=1e-6)
     # smooth L1 is linear beyond beta: 5 times an error of 1 on both axes, minus beta / 2
-    wrong = knows + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    wrong = predicted + torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert auxiliary.travel_loss(wrong, own, objects, view).item() == pytest.approx(5 - 0.25, abs=1e-4)
-    assert auxiliary.travel_loss(knows, torch.zeros_like(own), objects, view).item() == 0
+    assert auxiliary.travel_loss(predicted, torch.zeros_like(own), objects, view).item() == 0
 
 
 def test_the_pace_loss_is_zero_if_every_token_gives_its_objects_pace() -> None:
@@ -174,21 +174,21 @@ def test_the_pace_loss_is_zero_if_every_token_gives_its_objects_pace() -> None:
         auxiliary.on_pace.bias.zero_()
     shown = np.asarray(masks.any((2, 3)))
     own = one_token_each(shown)
-    knows = torch.full((frames, count, 4), 9.0)
+    predicted = torch.full((frames, count, 4), 9.0)
     for number, frame in np.argwhere(shown):
         places = objects.places[number, : frame + 1, :2][shown[number, : frame + 1]]
         if len(places) > 1:  # the first frame that shows an object has no step, so any value is right
             diagonal = np.hypot(*(places.max(0) - places.min(0)))
-            knows[frame, number, :2] = torch.tensor([diagonal, np.hypot(*(places[-1] - places[-2]))])
-        knows[frame, number, 2] = 4 * float(objects.places[number, frame, 2])
+            predicted[frame, number, :2] = torch.tensor([diagonal, np.hypot(*(places[-1] - places[-2]))])
+        predicted[frame, number, 2] = 4 * float(objects.places[number, frame, 2])
         whole = (masks[number].sum((1, 2)) / objects.places[number, :, 2] ** 2).max()
-        knows[frame, number, 3] = float(masks[number, frame].sum() / objects.places[number, frame, 2] ** 2 / whole)
-    assert auxiliary.pace_loss(knows, own, objects, view).item() == pytest.approx(0, abs=1e-6)
+        predicted[frame, number, 3] = float(masks[number, frame].sum() / objects.places[number, frame, 2] ** 2 / whole)
+    assert auxiliary.pace_loss(predicted, own, objects, view).item() == pytest.approx(0, abs=1e-6)
     for part in range(4):
-        wrong = knows.clone()
+        wrong = predicted.clone()
         wrong[..., part] += 1  # smooth L1 is linear beyond beta: 2 times an error of 1, minus beta / 2
         assert auxiliary.pace_loss(wrong, own, objects, view).item() == pytest.approx(2 - 0.1, abs=1e-4)
-    assert auxiliary.pace_loss(knows, torch.zeros_like(own), objects, view).item() == 0
+    assert auxiliary.pace_loss(predicted, torch.zeros_like(own), objects, view).item() == 0
     assert not paces(objects, view)[1][:, 0].any()  # the first frame has no earlier one
 
 
@@ -275,23 +275,23 @@ def test_the_deeds_loss_weighs_all_deeds_equally_and_leaves_out_disputed_verdict
         count, frames, count + 1, dtype=torch.bool
     )  # one token for each object, and one for the background
     own[:, :, :count] = torch.eye(count, dtype=torch.bool)[:, None]
-    knows = torch.full((frames, count + 1, len(DEEDS)), -30.0)
-    knows[:, 0, :2] = 30.0
-    assert auxiliary.deeds_loss(knows, own, objects).item() == pytest.approx(0, abs=1e-6)
-    wrong = knows.clone()
+    predicted = torch.full((frames, count + 1, len(DEEDS)), -30.0)
+    predicted[:, 0, :2] = 30.0
+    assert auxiliary.deeds_loss(predicted, own, objects).item() == pytest.approx(0, abs=1e-6)
+    wrong = predicted.clone()
     wrong[:, 0, 1] = -30.0  # all verdicts on the second deed; the mean is over two deeds
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / 2, abs=1e-4)
-    wrong = knows.clone()
+    wrong = predicted.clone()
     wrong[0, 0, 0] = -30.0  # in one frame, of one object
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(4 * 30 / frames / count / 2, abs=1e-4)
-    wrong = knows.clone()
+    wrong = predicted.clone()
     wrong[0, 1, 0] = 30.0  # a negative verdict has a smaller weight than a positive one
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(30 / frames / count / 2, abs=1e-4)
-    wrong = knows.clone()
+    wrong = predicted.clone()
     wrong[:, :, 2:] = 30.0
     wrong[:, count] = 7.0
     assert auxiliary.deeds_loss(wrong, own, objects).item() == pytest.approx(0, abs=1e-6)
-    assert auxiliary.deeds_loss(knows, torch.zeros_like(own), objects).item() == 0
+    assert auxiliary.deeds_loss(predicted, torch.zeros_like(own), objects).item() == 0
 
 
 def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:

@@ -19,11 +19,11 @@ def test_labels_are_exactly_the_answer(text: str, frames: int, words: str) -> No
     assert len(labels) == len(prompt.input_ids)
     begin = next(index for index, label in enumerate(labels) if label != IGNORED)
     assert labels[begin:] == prompt.input_ids[begin:]
-    said = tokenizer.pieces.decode([token for token in labels[begin:] if token < 1000])
-    assert said.startswith("Sure, the segmentation result of each frame is (0)")
-    assert said.endswith(words or "it is .")
-    asked = tokenizer.pieces.decode([token for token in prompt.input_ids[:begin] if token >= 0])
-    assert asked.endswith(" and explain why. ASSISTANT:" if words else " separately. ASSISTANT:")
+    answer = tokenizer.pieces.decode([token for token in labels[begin:] if token < 1000])
+    assert answer.startswith("Sure, the segmentation result of each frame is (0)")
+    assert answer.endswith(words or "it is .")
+    question = tokenizer.pieces.decode([token for token in prompt.input_ids[:begin] if token >= 0])
+    assert question.endswith(" and explain why. ASSISTANT:" if words else " separately. ASSISTANT:")
     assert prompt.input_ids.count(-200) == frames
     assert labels[-1] == tokenizer.pieces.eos_id()
     assert labels.count(1000) == frames

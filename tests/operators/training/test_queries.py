@@ -70,7 +70,7 @@ def test_oracle_queries_are_answered_by_the_objects_that_fit() -> None:
 
 
 def test_the_simplest_query_still_distinguishes_its_object() -> None:
-    said = []
+    decided = []
     for index in range(20):
         objects = objects_of(clip_of(index))
         full, single = meant_queries(objects)
@@ -79,8 +79,8 @@ def test_the_simplest_query_still_distinguishes_its_object() -> None:
             assert short.colours[row] == full.colours[row]
             alone = list(objects.colours).count(full.colours[row]) == 1
             assert (short.shapes[row], short.placed[row]) == ((UNKNOWN, False) if alone else (full.shapes[row], True))
-            said.append(alone)
-    assert 0 < sum(said) < len(said)
+            decided.append(alone)
+    assert 0 < sum(decided) < len(decided)
 
 
 @pytest.mark.parametrize("seen", ["centre", "whole", "padded"])

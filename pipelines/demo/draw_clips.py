@@ -1,9 +1,9 @@
-"""The demo clips: textured shapes that move over painted ground, with the mask of every shape in every frame.
+"""Draws the demo clips: textured shapes that move over a ground, with the mask of every shape in every frame.
 
     python -m vrshq.pipelines.demo.draw_clips OUT
 
-writes `OUT/NAME.mp4` (H.264) for each of `CLIPS`. The drawing is the same everywhere; the bytes of the files are the same
-for one build of the encoder.
+writes `OUT/NAME.mp4` (H.264) for each of `CLIPS`. The frames do not depend on the machine. The bytes of the files depend only
+on the build of the encoder.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 
 FRAMES_PER_SECOND = 12
-OVERSAMPLE = 3  # shapes are drawn this much larger and shrunk, for smooth edges
+OVERSAMPLE = 3  # shapes are drawn at this multiple of their size and shrunk, for smooth edges
 
 Color = tuple[int, int, int]  # RGB
-Pose = tuple[float, float, float]  # centre x and y in pixels, turn in radians
+Pose = tuple[float, float, float]  # x and y of the centre in pixels, rotation in radians
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One moving thing. `pose` maps the time (0 at the first frame, 1 at the last) to where it is."""
+    """A moving shape. `pose` maps the time (0 at the first frame, 1 at the last) to its position and rotation."""
 
     name: str
     outline: str  # "disc", "star" or the number of corners
@@ -41,19 +41,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Clip:
-    """One scene. Later shapes cover earlier ones; `camera` maps the time to how far the ground has moved, in pixels."""
+    """A scene. Later shapes cover earlier ones. `camera` maps the time, 0 to 1, to its offset to the right in pixels."""
 
     name: str
     height: int
     width: int
     num_frames: int
-    ground: tuple[Color, Color]  # its colour at the top and at the bottom
+    ground: tuple[Color, Color]  # colours at the top and at the bottom
     shapes: tuple[Shape, ...]
     camera: Callable[[float], float] = lambda _: 0.0
 
 
 def draw(clip: Clip) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The frames, (T, H, W, 3) uint8 RGB, and for each shape's name the pixels where it is seen, (T, H, W) bool."""
+    """The frames, (T, H, W, 3) uint8 RGB, and the visible pixels of each shape by its name, (T, H, W) bool."""
     frames = np.empty((clip.num_frames, clip.height, clip.width, 3), np.uint8)
     masks = {shape.name: np.zeros(frames.shape[:3], bool) for shape in clip.shapes}
     ground = _ground(clip)
@@ -66,7 +66,7 @@ def draw(clip: Clip) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             x, y, turn = shape.pose(time)
             cover, paint = _render(shape, (x - shift, y, turn), clip.height, clip.width)
             if shape.shadow:
-                # A soft shadow makes what lies in front of what readable.
+                # A soft shadow shows which shape is in front.
                 soft = cv2.GaussianBlur(np.roll(cover, (4, 3), axis=(0, 1)), (0, 0), 3)
                 image *= 1 - 0.35 * soft[..., None]
             image += cover[..., None] * (paint - image)
@@ -78,13 +78,13 @@ def draw(clip: Clip) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def write_clip(clip: Clip, path: Path) -> None:
-    """Draws the clip and writes it as H.264."""
+    """Draws the clip and writes it as H.264 in an mp4 file."""
     frames, _ = draw(clip)
     with av.open(str(path), "w", options={"movflags": "faststart", "fflags": "bitexact"}) as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
         stream.height, stream.width, stream.pix_fmt = clip.height, clip.width, "yuv420p"
         stream.time_base = Fraction(1, FRAMES_PER_SECOND)
-        # One thread: with several the encoder's bytes depend on the number of cores.
+        # With several threads, the encoder's bytes would depend on the number of cores.
         stream.codec_context.thread_count = 1
         stream.options = {"crf": "20", "preset": "slow", "flags": "+bitexact"}
         for frame in frames:
@@ -93,7 +93,7 @@ def write_clip(clip: Clip, path: Path) -> None:
 
 
 def _ground(clip: Clip) -> np.ndarray:
-    """A painted ground, (H, wide, 3) float32: a gradient with blotches, wide enough for the camera's whole way."""
+    """The ground, (H, wide, 3) float32: a gradient with noise, wide enough for all camera offsets."""
     wide = clip.width + int(np.ceil(max(clip.camera(0.0), clip.camera(1.0)))) + 1
     random = np.random.default_rng(sum(clip.name.encode()))
     blend = np.linspace(0, 1, clip.height, dtype=np.float32)[:, None, None]
@@ -106,13 +106,13 @@ def _ground(clip: Clip) -> np.ndarray:
 
 
 def _crop(ground: np.ndarray, shift: float, width: int) -> np.ndarray:
-    """The ground seen by a camera at `shift`, between pixels where the shift is not whole."""
+    """The ground seen by a camera at `shift`, interpolated between pixels."""
     whole, part = int(shift), shift - int(shift)
     return (1 - part) * ground[:, whole : whole + width] + part * ground[:, whole + 1 : whole + 1 + width]
 
 
 def _render(shape: Shape, pose: Pose, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel the shape covers, (H, W) float32 in 0..1, and its colour there, (H, W, 3) float32."""
+    """The shape's coverage of each pixel, (H, W) float32 in 0..1, and its colour there, (H, W, 3) float32."""
     x, y, turn = pose
     spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     points = (_outline(shape.outline) * shape.radius * shape.stretch) @ spin.T + (x + 0.5, y + 0.5)
@@ -120,7 +120,7 @@ def _render(shape: Shape, pose: Pose, height: int, width: int) -> tuple[np.ndarr
     cv2.fillPoly(canvas, [np.round(points * OVERSAMPLE * 16).astype(np.int32)], 255, shift=4)
     cover = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
-    # The texture is painted in the shape's own coordinates, so that it moves and turns with it.
+    # The texture uses the coordinates of the shape, so that it moves and rotates with it.
     grid_y, grid_x = np.mgrid[:height, :width].astype(np.float32)
     own = np.stack([grid_x - x, grid_y - y], axis=-1) @ spin
     u, v = (own / shape.radius).transpose(2, 0, 1)
@@ -131,7 +131,7 @@ def _render(shape: Shape, pose: Pose, height: int, width: int) -> tuple[np.ndarr
         light = light * np.where((np.sin(6 * u) > 0) == (np.sin(6 * v) > 0), 1.0, 0.72)
     paint = np.array(shape.color, np.float32) * light[..., None]
     if shape.texture == "ball":
-        # A white band that rolls with the ball, and a highlight that stays where the light is.
+        # A white band that rolls with the ball, and a highlight that stays on the side of the light.
         paint = np.where((np.abs(v) < 0.16)[..., None], np.array((244, 236, 226), np.float32), paint)
         glow = np.exp(-(((grid_x - x) / shape.radius + 0.4) ** 2 + ((grid_y - y) / shape.radius + 0.4) ** 2) / 0.08)
         paint = paint * (1 - 0.6 * glow[..., None]) + 255 * 0.6 * glow[..., None]
@@ -139,7 +139,7 @@ def _render(shape: Shape, pose: Pose, height: int, width: int) -> tuple[np.ndarr
 
 
 def _outline(kind: str) -> np.ndarray:
-    """Corners on the unit circle, (N, 2): a disc, a star or an upright polygon."""
+    """The corners of a disc, a star or an upright polygon on the unit circle, (N, 2)."""
     count = {"disc": 72, "star": 10}.get(kind) or int(kind)
     angles = 2 * np.pi * np.arange(count) / count - np.pi / 2 + (np.pi / 4 if count == 4 else 0)
     radii = np.where(np.arange(count) % 2, 0.45, 1.0) if kind == "star" else np.ones(count)
@@ -148,7 +148,7 @@ def _outline(kind: str) -> np.ndarray:
 
 
 def _bounce(time: float, hops: float) -> float:
-    """Height of a bouncing ball, 0 on the ground to 1."""
+    """Height of a bouncing ball at a time 0..1: 0 on the ground, 1 at the top."""
     return abs(float(np.sin(np.pi * hops * time)))
 
 
@@ -184,7 +184,7 @@ CLIPS = (
             Shape("green square", "4", GREEN, 22, lambda t: (54 + 22 * t, 48, 0.5 * t), texture="checks"),
         ),
     ),
-    # The camera moves to the right; the star turns on its place, the orange hexagon goes with the camera.
+    # The camera moves to the right. The star rotates in place; the orange hexagon follows the camera.
     Clip(
         name="pan",
         height=144,

@@ -1,7 +1,7 @@
-"""`vrshq ablate`: one benchmark under several settings, and what each of them changes.
+"""`vrshq ablate`: evaluates one benchmark under several settings and compares each with the base's settings.
 
-evaluate with the base's settings -> for each varied value: take over what it does not touch, run the rest, evaluate -> compare
-each with the base, expression by expression -> ablation.json, ablation.md, ablation.html.
+evaluate with the base's settings -> for each varied value: reuse the stages that it does not affect, run the others, evaluate
+-> compare each with the base, expression by expression -> ablation.json, ablation.md, ablation.html.
 
     OUT/base/                      a run with its scores
     OUT/keyframe.method=first/     the same, with one setting changed
@@ -48,10 +48,10 @@ from vrshq.pipelines.label.settings import OperatorName, Settings, load_settings
 from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
 
 BASE = "base"
-# Groups of settings that only the operators of `REST` read: a run that differs in nothing else has the same tokens.
+# Only the operators of `REST` read these groups of settings. Runs that differ in nothing else have the same tokens.
 AFTER_TOKENS = ("fusion", "keyframe", "masks")
 REST: tuple[OperatorName, ...] = ("fuse", "keyframe", "propagate")
-# Columns of `tracks/` that pre-sampling made.
+# Columns of `tracks/` that pre-sampling computes.
 _PRESAMPLED = ("clip_probs", "notes")
 
 
@@ -65,12 +65,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation did.
+    """The result of an ablation.
 
     Attributes:
         result: the content of `ablation.json`; None where a run is incomplete.
         written: uris of the files.
-        incomplete: the run that was not finished, or None.
+        incomplete: name of the run that is not finished; None: all are.
     """
 
     result: dict[str, Any] | None
@@ -81,14 +81,19 @@ class Ablation:
 def read_variants(
     vary: Sequence[str], config: str | None, assignments: Sequence[str], **overrides: Any
 ) -> list[Variant]:
-    """The base, and one variant for each value that differs from the base's own.
+    """The base, and one variant for each value that differs from that of the base.
 
     Args:
-        vary: texts such as "keyframe.method=first,middle".
-        config, assignments, overrides: the base's settings, as for `load_settings`.
+        vary: the values of `--vary`, such as "keyframe.method=first,middle".
+        config: YAML file of the base's settings.
+        assignments: `key=value` texts of the base's settings.
+        overrides: other settings of the base, by name, as for `load_settings`.
+
+    Returns:
+        the base first, then the variants in the given order, without repetitions.
 
     Raises:
-        SettingsError: a text or a value cannot be used.
+        SettingsError: a `--vary` has no key or no value, its key cannot be varied, or a value is not allowed.
     """
     base = load_settings(config, list(assignments), **overrides)
     found = {BASE: Variant(BASE, base)}
@@ -125,19 +130,26 @@ def ablate(
     use_ray: bool = True,
     on_run: Callable[[str, int], None] = lambda _name, _taken: None,
 ) -> Ablation:
-    """Evaluates each variant and compares it with the first; the same call again continues.
+    """Evaluates each variant and compares it with the first one. The same call again continues an interrupted ablation.
 
-    A run that differs from the first only in `AFTER_TOKENS` takes over its pre-sampling and tokens; videos are decoded again
-    for SAM2.
+    A run that differs from the first only in `AFTER_TOKENS` reuses the first run's pre-sampling and tokens. Its videos are
+    decoded again for SAM2.
 
     Args:
-        dataset, root, split, folders, address, use_ray: as for `evaluate`.
+        dataset: name of the benchmark, as for `evaluate`.
+        root: the data set's folder.
         output: folder of the runs and of the page.
         variants: as from `read_variants`, the base first.
-        on_run: called before a run is evaluated, with its name and how many units took over tokens just now.
+        split: default: the data set's own.
+        folders: names inside `root` that differ from the layout's.
+        address: Ray cluster, as for `label`.
+        use_ray: False runs everything in this process.
+        on_run: called before a run is evaluated, with its name and the number of units that were just finished from the
+            base's tokens.
 
     Raises:
-        what `evaluate` and `compare` raise, one line each; DatasetError where the split has no ground truth.
+        DatasetError: the benchmark cannot be read, or its split has no ground truth.
+        UserError: any other error of `evaluate` or `compare`, in one line.
     """
     benchmark = open_benchmark(dataset, root, split=split, folders=folders)
     if not benchmark.has_masks:
@@ -147,7 +159,7 @@ def ablate(
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vrshq-ablate-"))
         table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
-        if use_ray:  # one session for all runs
+        if use_ray:  # all runs share one session
             stack.enter_context(ray_session(address, num_cpus=max(2, int(local_resources().cpus))))
         for variant in variants:
             run = join_uri(output, variant.name)
@@ -177,15 +189,18 @@ def ablate(
 def take_over(
     instructions: str, base: str, output: str, settings: Settings, *, videos: str, use_ray: bool = True
 ) -> int:
-    """Runs the units of `output` that are not finished from the tokens of the run `base`; returns how many it finished.
+    """Finishes units of `output` from the tokens of the run `base`; returns their number.
 
-    0 where the runs differ in what tokens depend on. Units without all tokens in `base` (an instruction failed there),
-    and those that fail here in a way that ends their process, stay unfinished: `label` runs them in full.
+    The number is 0 if the runs differ in a setting that tokens depend on. A unit stays unfinished if `base` lacks one of its
+    tokens, because an instruction failed there, or if it ends its process here. `label` then runs it in full.
 
     Args:
-        instructions, output, settings, videos: as for `label`.
-        base: a complete run of the same instructions. use_ray: False: one unit after the other in this process; True needs
-            a connection to Ray.
+        instructions: the instruction table, as for `label`.
+        base: a complete run of the same instructions.
+        output: the run directory to continue.
+        settings: of the run `output`.
+        videos: folder of the videos, as for `label`.
+        use_ray: False runs one unit after the other in this process; True needs a connection to Ray.
     """
     plan = make_plan(instructions, output, settings, videos=videos)
     before = RunDirectory(base)
@@ -204,7 +219,7 @@ def take_over(
 
 
 def same_tokens(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs' identities (`run.json`) differ at most in settings that are read after the tokens were made."""
+    """Whether two runs' identities (`run.json`) differ only in settings that no stage up to the tokens reads."""
 
     def compared(identity: dict[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in identity["settings"].items() if key not in AFTER_TOKENS}
@@ -214,7 +229,7 @@ def same_tokens(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
-    """Ids of the manifest's units for which the run has the tokens of every instruction."""
+    """Ids of the units of a manifest for which the run has the tokens of every instruction."""
     tokens = run.read("tokens", TOKENS, ["video_id", "instruction_id"])
     known = set(zip(tokens["video_id"].to_pylist(), tokens["instruction_id"].to_pylist(), strict=True))
     columns = (manifest[name].to_pylist() for name in ("unit_id", "video_id", "instruction_ids"))
@@ -226,12 +241,16 @@ def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
 
 
 class RestWorker:
-    """Takes units up after their tokens: reads these from another run, and runs `REST` and writes as `UnitWorker` does.
+    """Runs the stages after the tokens on units whose tokens another run has.
 
-    In: rows of `MANIFEST`, whose units are all in the other run. Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
+    It reads the tokens from the other run, runs `REST`, and writes as `UnitWorker` does.
+
+    In: rows of `MANIFEST`; the other run holds all their tokens.
+    Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
 
     Args:
-        base: uri of the other run. worker: arguments of `UnitWorker`.
+        base: uri of the other run.
+        worker: arguments of `UnitWorker`.
     """
 
     def __init__(self, base: str, worker: dict[str, Any]) -> None:
@@ -275,7 +294,7 @@ def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
 
 
 def sections(result: dict[str, Any]) -> list[Section]:
-    """All runs side by side, as tables and a figure."""
+    """All runs in one table each for scores, kinds of questions and keyframes, with a figure of J&F."""
     runs = result["runs"]
     bars = [Bar(run["name"].rpartition("=")[2], run["name"].rpartition("=")[0], run["scores"]["JF"]) for run in runs]
     rows = [
@@ -289,10 +308,11 @@ def sections(result: dict[str, Any]) -> list[Section]:
     own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
     lines = [
         (
-            "Means over groups that count every expression once, a missing answer as 0, and round nothing. Differences are "
-            "percent points of J&F, expression by expression, this run minus the base; intervals come from draws of videos."
+            "Scores are means over groups. Every expression counts once, a missing answer as 0; nothing is rounded. A "
+            "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
+            "a bootstrap over videos."
         ),
-        f"The base has {', '.join(own)}.",
+        f"Settings of the base: {', '.join(own)}.",
     ]
     head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos"]
     kinds = list(dict.fromkeys(kind for run in runs for kind in run["JF_by_kind"]))
@@ -314,8 +334,8 @@ def sections(result: dict[str, Any]) -> list[Section]:
             frozenset({0}),
         ),
         Section(
-            "Keyframes, tracking, and whether something is there",
-            ["As in each run's own scores.html."],
+            "Keyframes, tracking and presence",
+            ["These numbers are those of each run's scores.html."],
             ["run", *names.values()],
             [[run["name"], *(_shown(run["scores"][name]) for name in names)] for run in runs],
             frozenset({0}),
@@ -324,7 +344,7 @@ def sections(result: dict[str, Any]) -> list[Section]:
 
 
 def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -> dict[str, Any]:
-    """One run's part of `ablation.json`: some of its scores, percent, and what `compare` says; JSON-able."""
+    """The entry of one run in `ablation.json`: scores in percent and the result of `compare`, as JSON values."""
     overall, tracking, no_target = scores["fixed"].get("overall", {}), scores["tracking"], scores["no_target"]
     by = "asks" if "asks" in scores["breakdowns"] else "kind"
     keys = tracking["distances"]["0"] if tracking else {}
@@ -357,7 +377,7 @@ def _difference(run: dict[str, Any]) -> list[str]:
 
 
 def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
-    """The settings in which two runs differ, with the base's own values, such as "keyframe.method=tks"."""
+    """Settings in which two runs differ, with the values of the base, such as "keyframe.method=tks"."""
     for key, value in base.items():
         if isinstance(value, dict):
             yield from _changed(value, other[key], f"{path}{key}.")
@@ -366,7 +386,7 @@ def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Ite
 
 
 def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
-    pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the one that propagates
+    pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the pool of propagation
     engine_pool = ActorPool(
         name="+".join(REST),
         worker=RestWorker,

@@ -1,4 +1,4 @@
-"""From the rows of `scores.parquet` to the numbers of `scores.json`: means, intervals, break-downs, what is missing."""
+"""Computes `scores.json` from the rows of `scores.parquet`: means, intervals, break-downs, problems."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from vrshq.pipelines.evaluate.scores import OK, PROBLEMS
 
 LENGTHS = (0, 50, 100, 200)
 SAMPLES, SEED, LEVEL = 1000, 0, 0.95
-FALSE_POSITIVES = 0.05  # what the reported threshold of presence would leave
+FALSE_POSITIVES = 0.05  # share of no-target expressions that keep a mask at the reported threshold of presence
 
 
 def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
-    """Everything that `scores.json` says about the rows (`vrshq.pipelines.evaluate.scores.SCORES`); JSON-able, NaN as null.
+    """The content of `scores.json` for a table of `vrshq.pipelines.evaluate.scores.SCORES`, as JSON values, NaN as None.
 
-    `published` follows the protocol. `fixed` has the same groups, but counts every expression once, a missing answer as
-    0, rounds nothing, and takes A and R on 0/1 masks. Both come with intervals over videos.
+    `published` follows the protocol. `fixed` has the same groups. It counts every expression once and a missing answer as 0,
+    rounds nothing, and computes A and R on 0/1 masks. Both have bootstrap intervals over videos.
     """
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "object_ids"}
     counted, overwritten = published_rows(table, protocol)
@@ -70,7 +70,7 @@ def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 
 def published_rows(table: pa.Table, protocol: Protocol) -> tuple[np.ndarray, int]:
-    """Which rows the public evaluator counts, bool (rows,), and how many of the others it overwrites."""
+    """Rows that the public evaluator counts, bool (rows,), and the number of rows that it overwrites by later ones."""
     status = table["status"].to_numpy(zero_copy_only=False)
     counted = status == OK if protocol.missing == "skip" else status != "no-truth"
     if not protocol.one_per_object:
@@ -89,7 +89,7 @@ def published_rows(table: pa.Table, protocol: Protocol) -> tuple[np.ndarray, int
 
 
 def measures(columns: Columns, suffix: str, counted: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns that `summarize` takes, with the measures of one spelling; rows that do not count have no group."""
+    """The columns that `summarize` takes, with the measures of one suffix ("" or "_fixed"). Uncounted rows have no group."""
     group = columns["group"].copy()
     group[~counted] = None
     found = {name: columns[name + suffix].astype(np.float64) for name in MEASURES if name != "JF"}
@@ -97,7 +97,7 @@ def measures(columns: Columns, suffix: str, counted: np.ndarray) -> dict[str, np
 
 
 def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
-    """By kind of problem: how many expressions, what they cost, and every one of them."""
+    """The problems by kind: number of expressions, effect on the score, and the list of the expressions."""
     rows = table.select(["status", "video_id", "expression_id", "detail", "missing_frames"]).to_pylist()
     cost = "score 0" if protocol.missing == "zero" else "left out of the published mean, 0 in the fixed one"
     found: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
-    """J, F and JF of the expressions with a target, by kind, attribute asked, source, length and motion.
+    """J, F and JF, percent, of the expressions with a target, by kind, asked attribute, source, length and motion words.
 
     Values are not rounded. A missing answer counts as 0.
     """
@@ -148,11 +148,11 @@ def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def no_target_breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
-    """Answered expressions without a target, by what they ask by.
+    """Measures of the answered no-target expressions, by the attribute that they ask for.
 
-    J, F and JF are means over frames of which a true mask is empty: 100 where nothing is drawn, 0 elsewhere. auroc, 0..1,
-    is that of presence against the answered expressions with a target that ask by the same. false_positive_rate and
-    presence, its mean, are 0..1 as well.
+    The true mask of each frame is empty, so J, F and JF are 100 on a frame with an empty prediction and 0 on any other.
+    `auroc` compares their presence with that of the answered expressions with a target that ask for the same attribute.
+    `auroc`, `false_positive_rate` and `presence` (the mean) are in 0..1.
     """
     answered = columns["status"] == OK
     nothing = answered & (columns["kind"] == "no-target")
@@ -176,9 +176,10 @@ def no_target_breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, floa
 
 
 def calibration(columns: Columns) -> dict[str, Any] | None:
-    """Whether presence can be taken as a chance, over answered expressions; None where that cannot be said.
+    """Calibration of presence as the probability of a target, over answered expressions.
 
-    It cannot without expressions of both sorts, nor where presence is only a 0 or 1 that says whether there is a mask.
+    None if there are not both expressions with and without a target, or if all presences are 0 or 1, which only tell
+    whether there is a mask.
     """
     scored = columns["status"] == OK
     target = columns["kind"][scored] != "no-target"
@@ -198,9 +199,9 @@ def calibration(columns: Columns) -> dict[str, Any] | None:
 
 
 def tracking(columns: Columns) -> dict[str, Any] | None:
-    """J by the distance from the keyframe (`vrshq.pipelines.evaluate.protocols.by_distance`), of expressions with a target.
+    """J of expressions with a target by distance from the keyframe, see `vrshq.pipelines.evaluate.protocols.by_distance`.
 
-    None where the predictions do not tell of keyframes.
+    None if the predictions hold no keyframes.
     """
     told = [distances is not None for distances in columns["frame_distance"]]
     rows = np.flatnonzero((columns["kind"] != "no-target") & told)
@@ -227,7 +228,7 @@ def tracking(columns: Columns) -> dict[str, Any] | None:
 
 
 def length_bin(frames: int) -> str:
-    """The bin of a video's length, such as "50-99"."""
+    """The bin of a video's length in frames, such as "50-99"."""
     for low, high in zip(LENGTHS, (*LENGTHS[1:], None), strict=True):
         if high is None or frames < high:
             return f"{low}-{high - 1}" if high is not None else f"{low}+"
@@ -235,7 +236,7 @@ def length_bin(frames: int) -> str:
 
 
 def _presence_and_time(columns: Columns) -> dict[str, Any]:
-    """No-target measures over answered expressions; tIoU, vIoU, gIoU, cIoU over those with a target."""
+    """No-target measures over answered expressions, and tIoU, vIoU, gIoU and cIoU over expressions with a target."""
     scored = columns["status"] == OK
     target = columns["kind"] != "no-target"
     answered = {
@@ -260,7 +261,7 @@ def _presence_and_time(columns: Columns) -> dict[str, Any]:
 
 
 def _asked(columns: Columns) -> dict[str, Callable[[int], str | None]]:
-    """Keys of rows for break-downs by what is asked: the data set's own words; subtypes with what they belong to."""
+    """The keys of break-downs by the asked attribute, in the data set's own words: "motion", and "motion: fastest"."""
     asks, subtype = columns["asks"], columns["subtype"]
     return {
         "asks": lambda row: asks[row],
@@ -284,7 +285,7 @@ def _bin_order(value: str) -> tuple[int, str]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with NaN as None and NumPy's numbers as Python's."""
+    """The value with NaN and infinity as None and NumPy numbers as Python numbers."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

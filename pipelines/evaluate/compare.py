@@ -1,4 +1,4 @@
-"""`vrshq compare`: two evaluations of one benchmark, expression by expression: differences, intervals, what changed most."""
+"""`vrshq compare`: paired differences of two evaluations of one benchmark, their intervals, and the largest changes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,27 @@ _READ = (
 
 
 class CompareError(DatasetError):
-    """Two evaluations cannot be compared; one line that says why."""
+    """Two evaluations cannot be compared. The one-line message gives the reason."""
 
 
 def compare(first: str, second: str, *, changes: int = 20) -> dict[str, Any]:
     """Paired differences of two evaluations, second minus first, in percent points.
 
-    Every expression with ground truth counts once, a missing answer as 0, nothing is rounded (the fixed measures of
-    `scores.parquet`), so that a difference is one of the masks. Groups are those of the data set's protocol. Intervals come
-    from draws of videos: an expression's two scores always come together.
+    The compared measures are the fixed ones of `scores.parquet`: every expression with ground truth counts once and a missing
+    answer as 0, and nothing is rounded. A difference therefore comes from the masks alone. Groups are those of the data set's
+    protocol. Intervals come from a bootstrap over videos that keeps the two scores of an expression together.
 
     Args:
-        first, second: folders with a `scores.parquet` of the same data set.
-        changes: how many of the expressions that gained and lost most are named.
+        first: folder with a `scores.parquet`.
+        second: folder with a `scores.parquet` of the same data set.
+        changes: largest number of expressions in `most_gained` and in `most_lost`.
+
+    Returns:
+        the content of `comparison.json`. Its measures J, F, JF, A and R are in percent points; None: not measured.
 
     Raises:
-        CompareError: no scores, or no expression in common. StorageError: they cannot be read.
+        CompareError: a folder has no scores, or the two have no expression in common.
+        StorageError: a folder cannot be read.
     """
     tables = [_read(uri) for uri in (first, second)]
     keys = [dict(zip(_keys(table), range(table.num_rows), strict=True)) for table in tables]
@@ -96,7 +101,7 @@ def write_comparison(output: str, result: dict[str, Any]) -> list[str]:
 
 
 def sections(result: dict[str, Any]) -> list[Section]:
-    """The comparison as tables."""
+    """The comparison as tables: differences by group, and the expressions that changed most."""
     rows = []
     for group, means in result["differences"].items():
         for name in ("J", "F", "JF", "A", "R"):
@@ -111,7 +116,7 @@ def sections(result: dict[str, Any]) -> list[Section]:
         (
             f"{result['expressions']:,} expressions in both: {result['gained']:,} gained, {result['lost']:,} lost, "
             f"{result['equal']:,} equal; {result['only_in_first']:,} only in the first, {result['only_in_second']:,} only in "
-            "the second. Percent points, second minus first; not rounded, a missing answer as 0."
+            "the second. Differences are second minus first, in percent points, without rounding; a missing answer counts as 0."
         ),
     ]
     parts = [
@@ -155,7 +160,7 @@ def _check_texts(rows: list[pa.Table], first: str, second: str) -> None:
     for place, (one, other) in enumerate(zip(*texts, strict=True)):
         if one != other:
             key = f"{rows[0]['video_id'][place]} / {rows[0]['expression_id'][place]}"
-            raise CompareError(f"{first} and {second} are not of one data set: {key} has another text in each")
+            raise CompareError(f"{first} and {second} are of different data sets: {key} has a different text in each")
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:
@@ -177,7 +182,7 @@ def _change(rows: list[pa.Table], row: int, difference: float) -> dict[str, Any]
 
 
 def _plain(groups: dict[str, Any]) -> dict[str, Any]:
-    """NaN, of a measure that the data set does not have, as None."""
+    """The values with NaN, of measures that the data set does not have, as None."""
 
     def known(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -10,13 +10,13 @@ from vrshq.pipelines.label.summary import RunSummary
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation did.
+    """The result of an evaluation.
 
     Attributes:
-        labelled: counts of the labelling, where a model answered.
-        scores: the content of `scores.json`; None where the split has no ground truth, or labelling is incomplete.
-        written: uris of the files.
-        note: why there are no scores.
+        labelled: summary of the labelling; None: existing predictions were scored.
+        scores: the content of `scores.json`; None: the split has no ground truth, or the labelling is incomplete.
+        written: uris of the written files.
+        note: the reason if there are no scores.
     """
 
     labelled: RunSummary | None

@@ -1,4 +1,4 @@
-"""Figures of scores as SVG. Every number of a figure is in a table of the page too."""
+"""Figures of scores as SVG. A table of the page holds every number of a figure, too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLOT = 200  # height of a figure's plot, in units of its view box
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a figure: `value` and its interval `between` in percent; `note` is a second line below the label."""
+    """A bar of a figure: `value` and its interval `between`, both in percent. `note` is a second line below the label."""
 
     label: str
     note: str
@@ -25,7 +25,7 @@ class Bar:
 
 
 def bar_figure(title: str, bars: Sequence[Bar]) -> Markup:
-    """Bars over 0 to 100 %, with their intervals and values, as SVG."""
+    """A bar chart from 0 to 100 % with values and intervals, as SVG. A bar without a value is an empty place."""
     wide = 120
     parts = _axis(wide * len(bars))
     for place, bar in enumerate(bars):
@@ -47,9 +47,12 @@ def bar_figure(title: str, bars: Sequence[Bar]) -> Markup:
 
 
 def reliability_figure(bins: Sequence[dict[str, Any]]) -> Markup:
-    """The share of expressions with a target over the mean presence of each bin, as SVG.
+    """A reliability diagram as SVG: share of expressions with a target over mean presence, one point per bin.
 
-    Presence is calibrated on the dashed line. The area of a point grows with the bin's count, which stands below it.
+    Calibrated presence lies on the dashed line. The area of a point grows with the bin's count, which is printed below it.
+
+    Args:
+        bins: as `vrshq.pipelines.evaluate.presence.reliability` gives them, as mappings.
     """
     wide = 2 * PLOT
     parts = _axis(wide)
@@ -70,7 +73,7 @@ def reliability_figure(bins: Sequence[dict[str, Any]]) -> Markup:
 
 
 def _axis(width: float) -> list[str]:
-    """Lines and numbers of 0, 25, ... 100 % for a plot of this width and height `PLOT`, its upper left corner at 0, 0."""
+    """Rules and numbers at 0, 25, ... 100 % of a plot of this width and height `PLOT`. Its upper left corner is at (0, 0)."""
     parts = []
     for percent in range(0, 101, 25):
         y = PLOT * (1 - percent / 100)

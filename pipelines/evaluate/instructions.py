@@ -11,7 +11,10 @@ from vrshq.pipelines.evaluate.datasets.base import Benchmark
 
 
 def write_instructions(benchmark: Benchmark, path: Path) -> str:
-    """Writes the benchmark as Parquet: instruction_id is the expression's id, video_uri is relative to the root."""
+    """Writes the benchmark's expressions as a Parquet table and returns its path.
+
+    `instruction_id` is the id of the expression; `video_uri` is relative to the benchmark's root.
+    """
     rows = [
         {
             "video_id": video.video_id,

@@ -8,7 +8,7 @@ from vrshq.pipelines.evaluate.section import Section, is_number_column, one_line
 
 
 def markdown(title: str, parts: Iterable[Section]) -> str:
-    """The sections as a Markdown document; texts of the data are escaped."""
+    """The sections as a Markdown document. Texts from data sets and users are escaped."""
     blocks = [f"# {_markdown(title)}"]
     for part in parts:
         blocks.append(f"## {_markdown(part.title)}")

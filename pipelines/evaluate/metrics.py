@@ -1,9 +1,9 @@
-"""What the public evaluators measure of a predicted mask, frame by frame, from run-length codes.
+"""The measures of the public evaluators for each frame, computed from run-length codes.
 
-J and F are those of DAVIS (davis2017/metrics.py), A and R those of the ReVOS evaluation (tools/metrics.py in the VISA and
-VRS-HQ code). That evaluation reads predictions as PNG files of 0 and 255 and compares them with ground truth of 0 and 1, so
-its A and R mean something else than they say. Both are given: as published, bug for bug (`a`, `r`), and on 0/1 masks
-(`a_fixed`, `r_fixed`).
+J and F are those of DAVIS (davis2017/metrics.py). A and R are those of the ReVOS evaluation (tools/metrics.py in the VISA and
+VRS-HQ code). That evaluation reads predictions as PNG files of 0 and 255 and compares them with ground truth of 0 and 1, which
+distorts its A and R. This module computes both versions: as published, with that fault (`a`, `r`), and on 0/1 masks (`a_fixed`,
+`r_fixed`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,28 @@ from vrshq.operators.masks.bits import Runs, Window, boundary, count, dilate, pa
 from vrshq.operators.masks.rle import Rle
 
 BOUNDARY_SHARE = 0.008  # of the image's diagonal
-# Of both masks of a group: 128 KiB an array. And how much larger than the pairs' own windows the shared one may be.
-GROUP_WORDS = 8192
-GROUP_WASTE = 0.3
+GROUP_WORDS = 8192  # 64-bit words of a group's true masks, and as many of its predicted ones: 128 KiB fit a fast cache
+GROUP_WASTE = 0.3  # by this share the shared window may be larger than the pairs' own windows
 
 
 @dataclass(frozen=True)
 class FrameMeasures:
-    """Measures of one expression, all (frames,) but `pixels`, the number of pixels of a frame.
+    """Measures of one expression. All arrays are (frames,).
+
+    Several true masks on a frame count as their union, except for `a` and `r`, which use their sum.
 
     Attributes:
-        j, f: float64 in 0..1. Masks of any non-zero value; of several masks of one frame the union.
-        a, r: float64, as the public evaluation computes them in 8-bit arithmetic, with predictions of the value given and
-            ground truth that is the sum of its masks. r is NaN without a foreground.
-        a_fixed, r_fixed: the same formulas on 0/1 masks. R is 1 - false positives / foreground of all objects, at least 0.
-        truth_area, predicted_area, intersection, union: int64, pixels.
+        pixels: number of pixels of a frame.
+        j: region similarity, float64 in 0..1.
+        f: boundary F-measure, float64 in 0..1.
+        a: accuracy, float64, as the public evaluation computes it in 8-bit arithmetic.
+        r: robustness, float64, as the public evaluation computes it in 8-bit arithmetic; NaN without a foreground.
+        a_fixed: share of pixels that are right, on 0/1 masks, float64 in 0..1.
+        r_fixed: max(0, 1 - false positives / foreground of all objects) on 0/1 masks, float64; NaN without a foreground.
+        truth_area: pixels of the true mask, int64.
+        predicted_area: pixels of the predicted mask, int64.
+        intersection: pixels of both, int64.
+        union: pixels of either, int64.
     """
 
     pixels: int
@@ -52,7 +59,7 @@ class FrameMeasures:
 
 @dataclass(frozen=True)
 class Overlap:
-    """J and F of one frame, and the pixels they come from."""
+    """J and F of one frame in 0..1, and the areas of its masks in pixels."""
 
     j: float
     f: float
@@ -68,7 +75,10 @@ class Overlap:
 
 @cache
 def tolerance(height: int, width: int) -> int:
-    """How far apart matching boundaries may lie, in pixels: 8 at 480x854, 12 at 720x1280, 18 at 1080x1920."""
+    """The largest distance of matching boundaries in pixels: 8 at 480x854, 12 at 720x1280, 18 at 1080x1920.
+
+    It is `BOUNDARY_SHARE` of the image's diagonal, rounded up (davis2017/metrics.py).
+    """
     return int(np.ceil(BOUNDARY_SHARE * np.linalg.norm((height, width))))
 
 
@@ -79,18 +89,20 @@ def measure(
     *,
     value: int = 255,
 ) -> FrameMeasures:
-    """Measures an expression.
+    """Measures the predicted masks of one expression.
+
+    Cost: a pair of masks is packed into bits inside their common box (`vrshq.operators.masks.bits`). Whole images are decoded
+    only for frames whose true masks overlap.
 
     Args:
-        truth: for each frame the masks whose sum is the ground truth; none for an empty frame.
-        predicted: one mask a frame.
-        foreground: for each frame the masks whose sum is the annotated foreground of all objects.
-        value: of a predicted pixel in the files that the public evaluation reads: 255, or 1.
+        truth: for each frame the masks whose sum is the ground truth; empty for a frame without the object.
+        predicted: one mask per frame.
+        foreground: for each frame the masks whose sum is the annotated foreground of all objects; None: R is NaN.
+        value: value of a predicted pixel in the files that the public evaluation reads: 255 or 1.
 
     Raises:
-        ValueError: the numbers of frames or the sizes differ, or there is no frame. RleError: a code is broken.
-
-    Costs no pixels where a frame has one mask or none, and bits inside the masks' box otherwise (`vrshq.operators.masks.bits`).
+        ValueError: the numbers of frames or the sizes differ, or there is no frame.
+        RleError: a run-length code is broken.
     """
     if not predicted or len(truth) != len(predicted) or (foreground is not None and len(foreground) != len(predicted)):
         frames = [len(truth), len(predicted), *([] if foreground is None else [len(foreground)])]
@@ -123,7 +135,7 @@ def measure(
 
 
 def merged(masks: Sequence[Rle], height: int, width: int) -> Rle:
-    """The union of masks of one size; empty without any."""
+    """The union of masks of one size; an empty mask if there are none."""
     if len(masks) == 1:
         return masks[0]
     if not masks:
@@ -134,13 +146,17 @@ def merged(masks: Sequence[Rle], height: int, width: int) -> Rle:
 
 
 def overlaps(truth: Sequence[Runs], predicted: Sequence[Runs]) -> list[Overlap]:
-    """J and F of pairs of masks, all of one size.
+    """J and F of pairs of masks, all of one size (definitions of davis2017/metrics.py).
 
-    J is intersection over union, 1 if both are empty. F is the harmonic mean of the share of either boundary that lies
-    within `tolerance` of the other one. Without any boundary on one side (a mask that is empty, or as large as the image)
-    F is 0, and 1 if neither side has one.
+    J is intersection over union, and 1 if both masks are empty. F is the harmonic mean of precision and recall of the
+    boundaries: the share of each boundary that lies within `tolerance` of the other. A mask that is empty or covers the image
+    has no boundary. F is 0 if one of the masks has none, and 1 if both have none.
 
-    Pairs whose windows are nearly the same are measured together, because small arrays cost as much as larger ones.
+    Pairs with nearly the same window are measured together, because NumPy's cost per call is the same for small arrays.
+
+    Args:
+        truth: true masks.
+        predicted: predicted masks, as many.
     """
     found: dict[int, Overlap] = {}
     open_pairs: list[tuple[int, Window]] = []
@@ -157,7 +173,7 @@ def overlaps(truth: Sequence[Runs], predicted: Sequence[Runs]) -> list[Overlap]:
 
 
 def _without_pixels(truth: Runs, predicted: Runs) -> Overlap | None:
-    """What is known from runs and boxes alone: equal masks, an empty one, masks further apart than the tolerance."""
+    """The result if runs and boxes determine it: equal masks, an empty mask, or masks further apart than the tolerance."""
     height, width = truth.height, truth.width
     areas = truth.area, predicted.area
     if np.array_equal(truth.edges, predicted.edges):
@@ -170,7 +186,7 @@ def _without_pixels(truth: Runs, predicted: Runs) -> Overlap | None:
 
 
 def _groups(pairs: Sequence[tuple[int, Window]]) -> Iterator[tuple[list[int], Window]]:
-    """Neighbouring pairs in one window, as long as it wastes little and all fits into a fast cache."""
+    """Groups of neighbouring pairs with a shared window that wastes little and fits into a fast cache."""
     places: list[int] = []
     shared, alone = Window(0, 0, 0, 0), 0
     for place, window in pairs:
@@ -205,7 +221,12 @@ def _in_window(
 
 
 def _f_measure(matched: Sequence[int], lengths: Sequence[int]) -> float:
-    """The harmonic mean of recall and precision, (truth, prediction) each, in the order of operations of the source."""
+    """The harmonic mean of recall and precision, in the order of operations of davis2017/metrics.py.
+
+    Args:
+        matched: matched boundary pixels of truth and prediction.
+        lengths: boundary pixels of truth and prediction.
+    """
     if 0 in lengths:
         return float(lengths[0] == lengths[1])
     recall, precision = matched[0] / lengths[0], matched[1] / lengths[1]
@@ -213,9 +234,9 @@ def _f_measure(matched: Sequence[int], lengths: Sequence[int]) -> float:
 
 
 def _levels(masks: Sequence[Rle], frame: Overlap, predicted: Rle) -> dict[tuple[int, bool], int]:
-    """Pixels by (value of the truth's sum, whether predicted), those outside of all masks left out.
+    """Number of pixels by (sum of the true masks, whether predicted), without the pixels outside all masks.
 
-    Only where masks overlap does the sum exceed 1, and only then are pixels looked at.
+    The sum exceeds 1 only where true masks overlap. Without an overlap, the areas give the numbers without decoding.
     """
     if len(masks) < 2 or int(coco.area(list(masks)).sum()) == frame.truth_area:
         return {
@@ -231,7 +252,7 @@ def _levels(masks: Sequence[Rle], frame: Overlap, predicted: Rle) -> dict[tuple[
 
 
 def _accuracy(levels: dict[tuple[int, bool], int], pixels: int, value: int) -> float:
-    """Share of pixels with truth == prediction by value; `value` is that of a predicted pixel."""
+    """Share of pixels whose truth equals the prediction by value; `value` is that of a predicted pixel."""
     background = pixels - sum(levels.values())
     equal = sum(number for (level, predicted), number in levels.items() if level == (value if predicted else 0))
     return (background + equal) / pixels

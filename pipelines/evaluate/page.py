@@ -10,7 +10,7 @@ from vrshq.pipelines.report.page import render
 
 
 def page(title: str, parts: Iterable[Section]) -> str:
-    """The sections as one HTML page without scripts; texts of the data are escaped."""
+    """The sections as one HTML page without scripts. Texts from data sets and users are escaped."""
     return render("scores.html", title=one_line(title), sections=[_values(part) for part in parts])
 
 

@@ -1,4 +1,4 @@
-"""Predicted masks of a benchmark, wherever they come from: a run's tables, a tree of PNG files, or one results.json."""
+"""Readers of predicted masks: a run directory, a tree of PNG files, or one results.json."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from vrshq.pipelines.label.schema import MASKS, TRACKS
 
 
 class PredictionsError(DatasetError):
-    """The predictions cannot be read at all; one line that says what was given and what was expected."""
+    """The predictions cannot be read. The one-line message says what was given and what was expected."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted for one expression.
+    """The prediction for one expression.
 
     Attributes:
-        masks: one for each of the video's frames; None where it is missing.
-        value: of foreground in the files that a public evaluation would read: 255, or 1 where files hold 0 and 1.
-        presence: 0..1, where the method says how sure it is that its target is there.
-        scores: one for each frame, the higher the surer; who wins a pixel that two objects claim. None: not known.
-        problem: what is wrong with it on one line; the masks that can be used are there all the same.
+        masks: one mask for each of the video's frames; None: the mask is missing.
+        value: value of a foreground pixel in the files that a public evaluation would read: 255, or 1 if files hold 0 and 1.
+        presence: the method's confidence, 0..1, that the video shows the target; None: the method gives none.
+        scores: confidence for each frame, for example a logit; the highest one wins a pixel of two objects. None: unknown.
+        problem: a fault of the prediction, in one line. The usable masks are kept.
     """
 
     masks: Sequence[Rle | None]
@@ -49,26 +49,27 @@ class Prediction:
 
 
 class Predictions(ABC):
-    """An opened source of predictions; pickles by being opened again."""
+    """An opened source of predictions."""
 
     uri: str
 
     @abstractmethod
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
-        """The predictions by expression_id, without those that are missing; None where the video has none at all."""
+        """The predictions of a video by expression_id, without the missing ones; None if the video has none."""
 
 
 def open_predictions(uri: str, root: str | None = None) -> Predictions:
-    """Predictions at `uri`, told apart by what is there.
+    """Opens predictions. The files at `uri` decide the kind.
 
     Args:
-        uri: a run directory, a folder `[Annotations/]VIDEO/EXPRESSION/FRAME.png` with files of 0/1 or 0/255, a folder
-            `anno_0 .. anno_3` with `VIDEO/FRAME.png` whose values are object ids, or a `results.json` of
-            {video: {expression: {"prediction_masks": [RLE, ...]}}}. Local or in a bucket.
-        root: of the data set; a run that labelled more frames than the metadata lists is matched by their names there.
+        uri: local or in a bucket. A run directory; a folder `[Annotations/]VIDEO/EXPRESSION/FRAME.png` with values 0/1 or
+            0/255; a folder `anno_0` to `anno_3` with `VIDEO/FRAME.png`, whose values are object ids; or a `results.json` of
+            {video: {expression: {"prediction_masks": [RLE, ...]}}}.
+        root: the data set's folder. If a run labelled more frames than the metadata lists, their file names there match them.
 
     Raises:
-        PredictionsError, StorageError: nothing of the kind is there.
+        PredictionsError: there are no files of these kinds.
+        StorageError: the storage cannot be read.
     """
     if uri.endswith(".json"):
         return ResultsJson(uri)
@@ -85,7 +86,7 @@ def open_predictions(uri: str, root: str | None = None) -> Predictions:
 
 
 class RunPredictions(Predictions):
-    """The masks of a run directory. Holds some columns of `tracks/`; reads a video's masks when they are asked for."""
+    """The masks of a run directory. It keeps five columns of `tracks/` in memory and reads the masks of one video at a time."""
 
     def __init__(self, uri: str, root: str | None) -> None:
         self.uri, self.root = uri, root
@@ -101,7 +102,7 @@ class RunPredictions(Predictions):
                 self.tracks.setdefault(track["video_id"], []).append(track)
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
-        """The predictions for each expression of a video; None where the video has none."""
+        """The predictions of a video, as for `Predictions.of`."""
         tracks = self.tracks.get(video.video_id)
         if not tracks:
             return None
@@ -120,7 +121,10 @@ class RunPredictions(Predictions):
         return found
 
     def _places(self, video: Video, count: int) -> list[int | None]:
-        """For each of the video's frames its frame_index in the run, which counts the folder's files by their numbers."""
+        """The frame_index in the run of each of the video's frames; None: unknown.
+
+        A run orders the files of a folder by the numbers in their names.
+        """
         names = sorted(video.frames, key=frame_number)
         if count != len(names) and self.root is not None:
             uri = join_uri(self.root, video.uri)
@@ -136,7 +140,7 @@ class RunPredictions(Predictions):
 
 
 class PngTree(Predictions):
-    """`[Annotations/]VIDEO/EXPRESSION/FRAME.png`; every value but 0 is foreground."""
+    """PNG files `[Annotations/]VIDEO/EXPRESSION/FRAME.png`. Every value except 0 is foreground."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -145,10 +149,10 @@ class PngTree(Predictions):
         self.folder = folder if inner.is_empty() else inner
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
-        """The predictions for each expression of a video; None where the video has none."""
+        """The predictions of a video, as for `Predictions.of`."""
         try:
             names = set(self.folder.list(video.video_id))
-        except ValueError:  # an id that is no name inside a folder
+        except ValueError:  # the id would lead outside the folder
             return None
         if not names:
             return None
@@ -182,16 +186,16 @@ class PngTree(Predictions):
 
 
 class PaletteTree(Predictions):
-    """`anno_K/VIDEO/FRAME.png`, the official DAVIS layout: a pixel's value is the object's id, K the annotator.
+    """PNG files `anno_K/VIDEO/FRAME.png` in the official DAVIS layout: K is the annotator, a pixel's value the object's id.
 
-    Expression e on the object with id o is read from annotator e modulo 4, value o.
+    The mask of expression e about object o is the pixels of value o of annotator e modulo 4.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri, self.folder = uri, Folder(uri)
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
-        """The predictions for each expression of a video; None where the video has none."""
+        """The predictions of a video, as for `Predictions.of`."""
         images: dict[int, list[np.ndarray | None]] = {}
         found = {}
         for expression in video.expressions:
@@ -217,7 +221,7 @@ class PaletteTree(Predictions):
 
 
 class ResultsJson(Predictions):
-    """Sa2VA's results.json, the whole of which is held in memory."""
+    """Predictions in Sa2VA's results.json. The whole file is kept in memory."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -231,7 +235,7 @@ class ResultsJson(Predictions):
         self.videos: dict[str, Any] = content
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
-        """The predictions for each expression of a video; None where the video has none."""
+        """The predictions of a video, as for `Predictions.of`."""
         expressions = self.videos.get(video.video_id)
         if not isinstance(expressions, dict):
             return None
@@ -244,13 +248,17 @@ class ResultsJson(Predictions):
 
 
 def frame_number(name: str) -> tuple[int, str]:
-    """What frames are ordered by: the number at the end of their name."""
+    """The sort key of a frame's name: the number at its end, -1 without one, then the name."""
     digits = re.search(r"(\d{1,18})$", name, re.ASCII)
     return (int(digits[1]) if digits else -1, name)
 
 
 def read_png(data: bytes) -> np.ndarray:
-    """The values (height, width) of a PNG as stored: palette indices, grey values, or the largest channel of a colour."""
+    """The stored values (height, width) of a PNG: palette indices, grey values, or the largest of the colour channels.
+
+    Raises:
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: Pillow cannot decode the file.
+    """
     with Image.open(io.BytesIO(data)) as image:
         values = np.asarray(image)
     if values.dtype == bool:
@@ -259,14 +267,15 @@ def read_png(data: bytes) -> np.ndarray:
 
 
 def encoded(mask: np.ndarray) -> Rle:
-    """The run-length code of one mask (height, width)."""
+    """The run-length code of one mask (height, width) bool."""
     return {"size": (int(mask.shape[0]), int(mask.shape[1])), "counts": encode(mask[None])[0].rle}
 
 
 def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
-    """Gives each pixel to one object at most, as one palette image holds it: the one surest on that frame, else the first.
+    """Removes overlaps of objects, because a palette image gives a pixel to one object.
 
-    The public code takes the largest mask probability; masks alone do not have it, so a frame's object score stands in.
+    A pixel goes to the object with the highest score on that frame, and to the first of equal ones. The public code takes the
+    highest mask probability. Stored masks have no probabilities, so the object scores replace them.
     """
     names = list(predictions)
     merged = {name: list(predictions[name].masks) for name in names}
@@ -287,7 +296,7 @@ def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction
 
 
 def _from_rows(rows: list[dict[str, Any]], track: dict[str, Any], places: list[int | None]) -> Prediction:
-    """A run's rows of one instruction in the order of the video's frames."""
+    """The prediction from the mask rows of one instruction, in the order of the video's frames."""
     by_index = {row["frame_index"]: row for row in rows}
     chosen = [None if place is None else by_index.get(place) for place in places]
     masks: list[Rle | None] = [

@@ -1,4 +1,4 @@
-"""Whether something is there at all: measures over expressions with and without a target, and over time."""
+"""Measures of presence: how well a method tells expressions with a target from those without, and when a target is visible."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ BINS = 10
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Expressions whose presence lies in low..high (low included; the last bin includes high).
+    """A bin of the reliability table.
 
-    `presence` is their mean presence, `share` the share of them that has a target; NaN where there are none.
+    Attributes:
+        low: lowest presence, 0..1, included.
+        high: highest presence, 0..1, excluded except in the last bin.
+        count: number of expressions.
+        presence: their mean presence; NaN without any.
+        share: share of them that has a target; NaN without any.
     """
 
     low: float
@@ -25,9 +30,12 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class MaskThreshold:
-    """What is lost and won if expressions whose presence is at most `presence` get no mask.
+    """The effect of removing the masks of expressions whose presence is at most a threshold.
 
-    `no_target`: share of the no-target expressions that keep a mask; `target`: share of the others that do.
+    Attributes:
+        presence: the threshold, 0..1.
+        no_target: share of the no-target expressions that keep a mask.
+        target: share of the expressions with a target that keep a mask.
     """
 
     presence: float
@@ -36,22 +44,32 @@ class MaskThreshold:
 
 
 def auroc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counted half; NaN without either.
+    """Area under the ROC curve, 0..1: the probability that a positive scores above a negative, ties counted half.
+
+    It is computed from mean ranks (Mann-Whitney U). NaN without a positive or without a negative.
 
     Args:
-        positive: bool (n,). scores: float (n,).
+        positive: bool (n,).
+        scores: float (n,).
     """
     negatives = int((~positive).sum())
     positives = int(positive.sum())
     if not negatives or not positives:
         return float("nan")
     _, place, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[place]  # from 1, the mean rank where scores are tied
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[place]  # from 1; tied scores have their mean rank
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The area under precision over recall as the sum of steps; equal scores are one step. NaN without a positive."""
+    """Average precision, 0..1: sum over steps of (increase of recall) * precision. Equal scores are one step.
+
+    NaN without a positive.
+
+    Args:
+        positive: bool (n,).
+        scores: float (n,).
+    """
     if not positive.any():
         return float("nan")
     levels, place = np.unique(-scores, return_inverse=True)
@@ -65,10 +83,11 @@ def reliability(target: np.ndarray, presence: np.ndarray) -> list[ReliabilityBin
     """The reliability table: `BINS` bins of equal width over 0..1.
 
     Args:
-        target: bool (n,). presence: float (n,), 0..1.
+        target: bool (n,), whether an expression has a target.
+        presence: float (n,), 0..1.
 
     Raises:
-        ValueError: a presence outside 0..1.
+        ValueError: a presence is outside 0..1 or NaN.
     """
     if presence.size and not (presence.min() >= 0 and presence.max() <= 1):  # NaN is neither
         raise ValueError(f"presence from {presence.min()} to {presence.max()}: expected 0 to 1")
@@ -86,27 +105,39 @@ def reliability(target: np.ndarray, presence: np.ndarray) -> list[ReliabilityBin
 
 
 def calibration_error(bins: list[ReliabilityBin]) -> float:
-    """ECE: the mean over expressions of their bin's |presence - share| (Naeini et al., AAAI 2015); NaN without any."""
+    """Expected calibration error, 0..1: mean over expressions of |presence - share| of their bin; NaN without any.
+
+    Naeini et al., AAAI 2015.
+    """
     total = sum(one.count for one in bins)
     off = sum(one.count * abs(one.presence - one.share) for one in bins if one.count)
     return off / total if total else float("nan")
 
 
 def brier_score(target: np.ndarray, presence: np.ndarray) -> float:
-    """The mean of (presence - target)^2, 0 at best (Brier 1950); 0.25 for a presence of 0.5 always. NaN without any."""
+    """Brier score: mean of (presence - target)^2 (Brier 1950). 0 is best, a constant presence of 0.5 has 0.25. NaN without any.
+
+    Args:
+        target: bool (n,).
+        presence: float (n,), 0..1.
+    """
     return _mean((presence - target) ** 2)
 
 
 def mask_threshold(target: np.ndarray, presence: np.ndarray, masked: np.ndarray, rate: float = 0.05) -> MaskThreshold:
-    """The least presence that expressions must exceed to keep their masks, so that few no-target ones keep any.
+    """The smallest threshold of presence at which at most `rate` of the no-target expressions keep a mask.
+
+    Expressions keep their masks if their presence is above the threshold.
 
     Args:
-        target: bool (n,). presence: float (n,), 0..1. masked: bool (n,), whether there is a mask on any frame.
-        rate: the share of no-target expressions that may keep a mask.
+        target: bool (n,), whether an expression has a target.
+        presence: float (n,), 0..1.
+        masked: bool (n,), whether there is a mask on any frame.
+        rate: the share of no-target expressions that may keep a mask, 0..1.
 
     Returns:
-        the threshold: 0, which a presence above 0 always exceeds, or one of the no-target expressions' presences.
-        The shares are NaN where there are no such expressions.
+        the threshold, which is 0 or the presence of a no-target expression, and the shares that keep a mask. A share is NaN
+        if there are no such expressions.
     """
     wrong = np.sort(presence[~target & masked])[::-1]
     allowed = int(np.floor(rate * (~target).sum() + 1e-9))  # 5 % of 20 is 1, not 0.9999...
@@ -123,20 +154,24 @@ def no_target_summary(
     predicted_area: np.ndarray,
     pixels: np.ndarray,
 ) -> dict[str, float]:
-    """How well a method tells that nothing is meant, over answered expressions, an entry each.
+    """Measures of how well a method recognises no-target expressions. All arrays are (n,), one entry per answered expression.
+
+    N-acc and T-acc are those of GRES (Liu et al., CVPR 2023), over videos.
 
     Args:
-        target: bool, whether the expression means something.
-        presence: float, the higher the surer; 1 and 0 for some and no mask where the method gives nothing else.
-        empty_frames, frames: int, frames without any predicted pixel, and all.
-        predicted_area, pixels: int, predicted pixels, and pixels of a frame times frames.
+        target: bool, whether the expression has a target.
+        presence: float, higher is more confident; 1 for some mask and 0 for none if the method gives no presence.
+        empty_frames: int, number of frames without a predicted pixel.
+        frames: int, number of frames.
+        predicted_area: int, predicted pixels, summed over frames.
+        pixels: int, pixels of a frame times frames.
 
     Returns:
-        n_acc: share of no-target expressions whose masks are all empty. false_positive_rate: the rest of them, with a mask
-        on some frame. t_acc: share of the others with a mask.
-        auroc, auprc: of presence, targets being the positives. false_positive_area: mean share of the pixels that is
-        predicted where nothing is meant. empty_expressions: share of expressions with a target whose masks are all empty.
-        empty_frames: share of all frames of expressions with a target whose mask is empty. NaN where nothing is counted.
+        numbers in 0..1 by name; NaN if there is nothing to count. n_acc: share of no-target expressions whose masks are all
+        empty. false_positive_rate: share of no-target expressions with a mask on some frame. t_acc: share of expressions with
+        a target that have a mask. auroc and auprc: of presence, with targets as positives. false_positive_area: mean share of
+        the pixels that is predicted for a no-target expression. empty_expressions: share of expressions with a target whose
+        masks are all empty. empty_frames: share of the frames of expressions with a target whose mask is empty.
     """
     empty = empty_frames == frames
     nothing = ~target
@@ -153,13 +188,24 @@ def no_target_summary(
 
 
 def temporal_iou(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """tIoU: frames with both over frames with either, for bool (frames,); 1 if no frame has any (Long-RVOS)."""
+    """Temporal IoU, tIoU of Long-RVOS, 0..1: frames with both over frames with either; 1 if no frame has either.
+
+    Args:
+        truth: whether the true mask has a pixel, bool (frames,).
+        predicted: whether the predicted mask has a pixel, bool (frames,).
+    """
     either = int((truth | predicted).sum())
     return float((truth & predicted).sum() / either) if either else 1.0
 
 
 def volume_iou(j: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> float:
-    """vIoU: the sum of J over frames with both, over the number of frames with either; 1 if no frame has any (Long-RVOS)."""
+    """Volume IoU, vIoU of Long-RVOS, 0..1: sum of J over frames with both, over frames with either; 1 if no frame has either.
+
+    Args:
+        j: J of each frame, float (frames,), 0..1.
+        truth: whether the true mask has a pixel, bool (frames,).
+        predicted: whether the predicted mask has a pixel, bool (frames,).
+    """
     either = int((truth | predicted).sum())
     return float(j[truth & predicted].sum() / either) if either else 1.0
 

@@ -1,6 +1,6 @@
-"""How benchmarks turn frames into a number: what a missing answer costs, where is rounded, what is averaged in which order.
+"""The protocols of the public evaluators: cost of a missing answer, rounding, and the order of averages.
 
-The protocols are those of the public evaluators; each one names the code that it was read from. Numbers are percent.
+Each protocol names the public code that it follows. Numbers are percent.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import numpy as np
 
 MEASURES = ("J", "F", "JF", "A", "R")
 Columns = Mapping[str, np.ndarray]
-"""Arrays of one length, an expression each: float percents by the names in `MEASURES`, and what else a function names."""
+"""Arrays (n,), one entry per expression: float percents by the names in `MEASURES`, and the columns that a function names."""
 
-# Frames from the keyframe, both ends included; None: no end. FAR overlaps the last two.
+# Ranges of frames from the keyframe, both ends included; None: no upper end. FAR covers the last two ranges.
 DISTANCES: tuple[tuple[int, int | None], ...] = ((0, 0), (1, 3), (4, 7), (8, 15), (16, None))
 FAR: tuple[int, int | None] = (8, None)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One evaluator's rules.
+    """The rules of one evaluator.
 
     Attributes:
-        name: as reports show it.
-        source: the public code that it follows.
-        decimals: of an expression's percents before they are averaged; None: not rounded.
-        groups: what is averaged first; the overall number is the plain mean of the groups' means, whatever their sizes.
-            "kind": referring and reasoning expressions, all others are left out; "annotator": one of four, by the
-            expression's number modulo 4; None: all expressions together.
-        missing: an expression without an answer, or with an unusable one, scores 0 or is left out of the mean.
-        drop_ends: the first and the last frame do not count.
-        one_per_object: expressions on the same object overwrite each other, and the last one counts.
-        palette: the predictions of all objects share a frame, so that a pixel belongs to one object at most.
-        remark: what a reader of the number must know.
+        name: name in reports.
+        source: the public code with these rules.
+        decimals: decimals of an expression's percents before averaging; None: not rounded.
+        groups: groups that are averaged first. The overall number is the mean of the groups' means, regardless of their sizes.
+            "kind": referring and reasoning expressions, others are left out; "annotator": four groups, by the expression's
+            number modulo 4; None: one group.
+        missing: "zero": an expression without a usable answer scores 0. "skip": it is left out of the mean.
+        drop_ends: whether the first and the last frame are left out.
+        one_per_object: whether a later expression about an object replaces earlier ones.
+        palette: whether the predictions of all objects share one palette image, so that a pixel belongs to one object.
+        remark: a caveat for readers of the number.
     """
 
     name: str
@@ -88,9 +88,13 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Carried:
-    """One expression's frames, arrays (frames,): `j` float 0..1, `shown` bool (the object is truly there), `distance` int.
+    """The frames of one expression, for J by distance from the keyframe.
 
-    `distance` is the number of frames of the video, as it was labelled, between a frame and the keyframe.
+    Attributes:
+        video_id: id of the video.
+        j: J of each frame, float (frames,), 0..1.
+        shown: whether the true mask has a pixel, bool (frames,).
+        distance: number of frames between each frame and the keyframe in the labelled video, int (frames,).
     """
 
     video_id: str
@@ -100,9 +104,13 @@ class Carried:
 
 
 def expression_score(frames: np.ndarray, protocol: Protocol) -> float:
-    """An expression's percent from its frames' values in 0..1 (float64): their mean, rounded as the protocol does.
+    """The percent of an expression: the mean over its frames, rounded as the protocol says.
 
-    NaN frames are left out, as the DAVIS toolkit does; NaN if no frame is left.
+    Frames with NaN are left out, as in the DAVIS toolkit. NaN if no frame is left.
+
+    Args:
+        frames: a measure of each frame, float64 (frames,), 0..1.
+        protocol: the rules.
     """
     used = frames[1:-1] if protocol.drop_ends else frames
     used = used[~np.isnan(used)]
@@ -113,7 +121,7 @@ def expression_score(frames: np.ndarray, protocol: Protocol) -> float:
 
 
 def group_of(protocol: Protocol, expression_id: str, kind: str | None) -> str | None:
-    """The group whose mean an expression enters; None where it enters no mean."""
+    """The group of an expression in the means; None: the expression is in no mean."""
     if protocol.groups == "kind":
         return kind if kind in ("referring", "reasoning") else None
     if protocol.groups == "annotator":
@@ -122,10 +130,12 @@ def group_of(protocol: Protocol, expression_id: str, kind: str | None) -> str | 
 
 
 def summarize(columns: Columns) -> dict[str, dict[str, float]]:
-    """Means by group, and `overall`: the mean of the groups' means. NaN values are left out.
+    """Means of the measures by group, and `overall`, the mean of the groups' means. NaN values are left out.
+
+    JF is the mean of a group's J and F.
 
     Args:
-        columns: `group` (str, or None for those in no mean) and the measures. JF is computed: the mean of J's and F's.
+        columns: `group` (str; None: in no mean) and the measures.
     """
     weights = np.ones((1, len(columns["group"])))
     return {
@@ -137,11 +147,15 @@ def summarize(columns: Columns) -> dict[str, dict[str, float]]:
 def bootstrap(
     columns: Columns, *, samples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Intervals of `summarize`'s numbers over draws of as many videos, with replacement; expressions come with their video.
+    """Percentile bootstrap intervals of the numbers of `summarize`.
+
+    The resampled items are videos, each with all its expressions, because expressions of one video are not independent.
 
     Args:
         columns: as for `summarize`, and `video_id`.
-        samples: draws. seed: of the draws; the same seed gives the same intervals. level: share of the draws inside.
+        samples: number of bootstrap samples.
+        seed: seed of the samples; the same seed gives the same intervals.
+        level: share of the samples inside an interval, 0..1.
     """
     videos, of_row = np.unique(columns["video_id"].astype(str), return_inverse=True)
     if not videos.size:
@@ -155,7 +169,12 @@ def bootstrap(
 
 
 def interval(values: np.ndarray, ends: Sequence[float]) -> tuple[float, float]:
-    """The two percentiles of the values that are numbers; NaN where there are none."""
+    """Two percentiles of the values without NaN; NaN if no value is left.
+
+    Args:
+        values: float (samples,).
+        ends: the two percentiles, 0..100.
+    """
     known = values[~np.isnan(values)]
     low, high = np.percentile(known, ends) if known.size else (np.nan, np.nan)
     return float(low), float(high)
@@ -169,27 +188,29 @@ def by_distance(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """J in a range of distances from the keyframe, and what share that is of J on the keyframes themselves.
+    """J in a range of distances from the keyframe, also relative to J on the keyframes.
 
-    J counts on frames in which the object is truly there. Frames without it say nothing of tracking (J is 1 there as soon as
-    nothing is drawn), so they are counted on their own. Each expression counts once, with the mean over its frames.
+    J is computed on shown frames, those with the object in the true mask. Hidden frames tell nothing about tracking, because J
+    is 1 there for any empty prediction; they are counted apart. Each expression counts once, with the mean over its frames.
 
         J        = 100 * mean over expressions e of m_e,  m_e the mean of J over e's shown frames in the range
         relative = 100 * sum of m_e / sum of k_e,         k_e the J of e's keyframe
 
-    Both sums go over the same expressions: those whose object is shown on the keyframe and in the range. So `relative` is
-    not moved by expressions that are only near, or whose videos are too short, as a quotient of two J's would be; and it is
-    a quotient of sums, not a mean of quotients, because k_e may be 0. A keyframe that is not among the frames counts as not
-    shown.
+    Both sums are over the expressions whose object is shown on the keyframe and in the range. Expressions of short videos
+    therefore do not bias `relative`, as they would bias a quotient of two means of J. It is a quotient of sums instead of a
+    mean of quotients because k_e may be 0. A keyframe that is not among the frames counts as hidden.
 
     Args:
-        distances: the first and the last of the range; None: no last one.
-        samples: draws of videos for the intervals. seed: of them. level: share of the draws inside.
+        expressions: the frames of each expression.
+        distances: first and last distance of the range, in frames; None: no last one.
+        samples: number of bootstrap samples of videos.
+        seed: seed of the samples.
+        level: share of the samples inside an interval, 0..1.
 
     Returns:
-        frames, expressions: how many J is from. J, percent, and J_interval. relative_expressions, relative, percent, and
-        relative_interval. hidden_frames: frames of the range that do not show the object, and hidden_empty: share of them
-        whose mask is empty. NaN where nothing is counted.
+        frames and expressions: the numbers behind J. J and J_interval: percent. relative_expressions: the number behind
+        relative. relative and relative_interval: percent. hidden_frames: number of hidden frames in the range. hidden_empty:
+        share of them with an empty prediction, 0..1. NaN if there is nothing to count.
     """
     low, high = distances
     videos, means, keys = [], [], []
@@ -226,7 +247,16 @@ def by_distance(
 def ratio_interval(
     columns: Columns, above: str, below: str, *, samples: int, seed: int, level: float
 ) -> tuple[float, float]:
-    """Interval of 100 * sum(above) / sum(below) over draws of as many videos, with replacement; NaN without rows."""
+    """Bootstrap interval over videos of 100 * sum(above) / sum(below), see `bootstrap`; NaN without rows.
+
+    Args:
+        columns: `video_id` and the two columns.
+        above: name of the column in the numerator.
+        below: name of the column in the denominator.
+        samples: number of bootstrap samples.
+        seed: seed of the samples.
+        level: share of the samples inside the interval, 0..1.
+    """
     videos, of_row = np.unique(columns["video_id"].astype(str), return_inverse=True)
     if not videos.size:
         return float("nan"), float("nan")
@@ -238,7 +268,7 @@ def ratio_interval(
 
 
 def last_per_object(keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
-    """Which rows count where a later row with the same key overwrites an earlier one: bool (rows,)."""
+    """The last row of each key, as bool (rows,): a later row overwrites earlier ones with its key."""
     last = {key: row for row, key in enumerate(keys)}
     counts = np.zeros(len(keys), bool)
     counts[list(last.values())] = True
@@ -246,7 +276,7 @@ def last_per_object(keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
 
 
 def _means(columns: Columns, draws: np.ndarray, of_row: np.ndarray | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """Weighted means by group and measure: (samples,), for weights (samples, videos or rows)."""
+    """Weighted means (samples,) by group and measure, for weights (samples, videos) or (samples, rows)."""
     groups = columns["group"]
     names = sorted({group for group in groups if group is not None}, key=lambda group: (group != "referring", group))
     rows = np.arange(len(groups)) if of_row is None else of_row
@@ -260,7 +290,7 @@ def _means(columns: Columns, draws: np.ndarray, of_row: np.ndarray | None = None
             means[measure] = _weighted_mean(columns[measure][member], rows[member], draws)
         result[name] = _with_jf(means)
     if names:
-        # the mean of J and F commutes with the mean over groups only up to rounding; the source takes it last
+        # the mean of J and F commutes with the mean over groups only up to rounding; the public code computes it last
         measures = [measure for measure in result[names[0]] if measure != "JF"]
         result["overall"] = _with_jf(
             {measure: np.mean([result[name][measure] for name in names], axis=0) for measure in measures}
@@ -269,7 +299,7 @@ def _means(columns: Columns, draws: np.ndarray, of_row: np.ndarray | None = None
 
 
 def _weighted_mean(values: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    if draws.shape[0] == 1 and np.all(draws == 1):  # in the evaluators' own order of additions
+    if draws.shape[0] == 1 and np.all(draws == 1):  # adds in the order of the public evaluators, for the same rounding
         return np.array([np.mean(values) if values.size else np.nan])
     sums = np.bincount(rows, values, minlength=draws.shape[1])
     sizes = np.bincount(rows, minlength=draws.shape[1])

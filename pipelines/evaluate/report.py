@@ -16,7 +16,16 @@ from vrshq.pipelines.evaluate.score_sections import sections
 
 
 def write_scores(output: str, table: pa.Table, scores: dict[str, Any]) -> list[str]:
-    """Writes `scores.parquet`, `scores.json`, `scores.md` and `scores.html` into `output`; returns their uris."""
+    """Writes `scores.parquet`, `scores.json`, `scores.md` and `scores.html` into `output`; returns their uris.
+
+    Args:
+        output: folder, local or in a bucket.
+        table: rows of `vrshq.pipelines.evaluate.scores.SCORES`.
+        scores: as from `vrshq.pipelines.evaluate.breakdowns.statistics`, with the names of data set and predictions.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     folder = Folder(output)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")

@@ -1,10 +1,10 @@
-"""`vrshq evaluate`: a benchmark and predictions in, the published protocol's numbers out.
+"""`vrshq evaluate`: scores predictions for a benchmark by the published protocol.
 
-open the benchmark -> label it, if a model is to answer -> open the predictions -> score each video, on Ray or here ->
-account for what is missing -> means, intervals, break-downs -> scores.parquet, scores.json, scores.md, scores.html.
+open the benchmark -> label it, unless predictions are given -> open the predictions -> score each video, on Ray or in this
+process -> list missing answers -> means, intervals, break-downs -> scores.parquet, scores.json, scores.md, scores.html.
 
-Labelling continues where it was stopped, by the run directory's ledger. Scores are always computed anew: they depend on
-nothing but the masks, and are written whole at the end.
+An interrupted labelling continues from its run directory. Scores are computed again each time, because they depend on the masks
+alone, and their files are written at the end.
 """
 
 from __future__ import annotations
@@ -41,22 +41,25 @@ def evaluate(
     use_ray: bool = True,
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Scores predictions for a benchmark; without `predictions`, labels it into the run directory `output` first.
+    """Scores predictions for a benchmark. Without `predictions`, it labels the benchmark into the run directory `output` first.
 
     Args:
         dataset: a name of `vrshq.pipelines.evaluate.protocols.PROTOCOLS`.
         root: the data set's folder.
-        output: where the scores go, and the run if a model answers; local or in a bucket.
-        settings: of the labelling; default `Settings()`.
-        predictions: what `vrshq.pipelines.evaluate.predictions.open_predictions` takes; default: a model answers.
+        output: folder of the scores, local or in a bucket; the run directory, too, if the benchmark is labelled.
+        settings: settings of the labelling; default: `Settings()`.
+        predictions: as for `vrshq.pipelines.evaluate.predictions.open_predictions`; default: label with a model.
         split: default: the data set's own.
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
-        use_ray: False labels and scores in this process, one video after the other; the scores are the same.
+        use_ray: False labels and scores one video after the other in this process, with the same scores.
         watcher: follows the labelling.
 
     Raises:
-        DatasetError, PredictionsError, StorageError, and what `label` raises; one line each.
+        DatasetError: the data set cannot be read, or its split has no ground truth.
+        PredictionsError: the predictions cannot be read.
+        StorageError: the storage cannot be read or written.
+        UserError: any other error of `label`, in one line.
     """
     benchmark = open_benchmark(dataset, root, split=split, folders=folders)
     source = output if predictions is None else predictions
@@ -78,7 +81,7 @@ def evaluate(
         "folders": asdict(folders),
         "predictions": source,
     }
-    worker = ScoreWorker(**arguments)  # here too: what cannot be opened is said before anything starts
+    worker = ScoreWorker(**arguments)  # also for Ray: an error in an input ends the command before Ray starts
     units = pa.table({"unit_id": worker.units()}, schema=UNITS)
     rows = score_on_ray(units, arguments, address) if use_ray else score_in_process(units, worker)
     table = in_order(benchmark, list(rows), worker.protocol)

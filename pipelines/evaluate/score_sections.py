@@ -1,4 +1,4 @@
-"""The sections of an evaluation's page: its numbers beside the published ones, and the numbers behind them."""
+"""The sections of an evaluation's page: the scores beside the published ones, problems, break-downs, presence, tracking."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ HEADINGS = {"asks": "kind of question"}
 
 
 def published_rows(dataset: str) -> list[dict[str, str]]:
-    """The published numbers of a data set: benchmark, system, group, J, F, JF, R ("" where not found), source, note."""
+    """The published numbers of a data set: benchmark, system, group, J, F, JF, R, source, note; "" for a number not found."""
     text = files("vrshq.pipelines.evaluate").joinpath("published.csv").read_text(encoding="utf-8")
     name = "ref-davis17" if dataset == "ref-davis17-official" else dataset
     return [row for row in csv.DictReader(text.splitlines()) if row["benchmark"] == name]
 
 
 def sections(scores: dict[str, Any]) -> list[Section]:
-    """The page's sections, in order, without those for which the data set has no data."""
+    """The sections of the page in order, without those that have no data.
+
+    Args:
+        scores: the content of `scores.json`.
+    """
     parts = [
         headline(scores),
         _beside_published(scores),
@@ -65,22 +69,22 @@ def _beside_published(scores: dict[str, Any]) -> Section:
         f"Protocol: {protocol['source']}. {_capital(protocol['remark'])}" + ("." if protocol["remark"] else ""),
         (
             f"{scores['in_published_mean']:,} of {scores['expressions']:,} expressions on {scores['videos']:,} videos are in "
-            "these means. Published numbers are as their sources print them; J&F is the mean of J and F, R is the public "
-            "script's R."
+            "these means. Published numbers are as printed in their sources. J&F is the mean of J and F. R is computed as in "
+            "the public script."
         ),
     ]
     if scores["dataset"] == "ref-davis17-official":
         lines.append("The published numbers mix this protocol and VISA's, which is easier; see their notes.")
     if another:
         lines.append(
-            "The expressions name their kind of question, as only synthetic sets do. The published numbers are of other "
-            "videos and are left out."
+            "This is a synthetic data set, because its expressions name their kind of question. The published numbers are of "
+            "other videos and are left out."
         )
     return Section("Beside the published numbers", lines, head, rows, frozenset({0}))
 
 
 def headline(scores: dict[str, Any]) -> Section:
-    """The numbers by group, as published and fixed, and the intervals of the published ones."""
+    """The scores by group, both as published and fixed, and the intervals of the published ones."""
     rows = []
     for group in scores["fixed"]:
         published, fixed = scores["published"].get(group, {}), scores["fixed"][group]
@@ -90,14 +94,14 @@ def headline(scores: dict[str, Any]) -> Section:
             rows.append([group, spelling, *numbers, between, *(_number(values.get(name)) for name in ("A", "R"))])
     lines = [
         (
-            "The public A and R compare 0/255 predictions with 0/1 ground truth in 8-bit arithmetic. The fixed ones take "
-            "0/1 masks; fixed means also count every expression once, a missing answer as 0, and round nothing."
+            "The public A and R compare 0/255 predictions with 0/1 ground truth in 8-bit arithmetic. The fixed ones compare "
+            "0/1 masks. Fixed means also count every expression once and a missing answer as 0, without rounding."
         )
     ]
     if scores["overwritten_expressions"]:
         count = scores["overwritten_expressions"]
         lines.append(
-            f"{count:,} expressions are not in the published mean: a later text on the same object overwrites."
+            f"{count:,} expressions are not in the published mean: a later text on the same object replaces them."
         )
     level = f"{scores['intervals']['level']:.0%} over videos"
     return Section("As published, and fixed", lines, ["group", "", "J", "F", "J&F", level, "A", "R"], rows)
@@ -114,7 +118,7 @@ def _problems(scores: dict[str, Any]) -> Section:
     if not rows:
         return Section("Missing and wrong answers", ["Every expression has a usable answer."])
     head = ["problem", "expressions", "cost", "video / expression", "detail"]
-    lines = [f"At most {SHOWN_PROBLEMS} of a kind are shown; scores.json lists all."]
+    lines = [f"The table shows at most {SHOWN_PROBLEMS} of a kind; scores.json lists all."]
     return Section("Missing and wrong answers", lines, head, rows)
 
 
@@ -126,24 +130,24 @@ def _no_target(scores: dict[str, Any]) -> Section | None:
         "t_acc": "T-acc: other expressions with a mask, %",
         "auroc": "AUROC of presence, %",
         "auprc": "AUPRC of presence, %",
-        "false_positive_area": "pixels predicted where nothing is meant, %",
+        "false_positive_area": "pixels predicted for no-target expressions, %",
         "empty_expressions": "expressions with a target and no mask at all, %",
         "empty_frames": "empty frames of expressions with a target, %",
     }
     rows = [[text, _number(_percent(values[name]))] for name, text in names.items() if values[name] is not None]
-    line = f"{counts['no_target']:,} answered expressions without and {counts['target']:,} with a target."
-    return Section("Whether something is there", [line], ["measure", "value"], rows) if rows else None
+    line = f"Answered expressions: {counts['no_target']:,} without and {counts['target']:,} with a target."
+    return Section("Presence of a target", [line], ["measure", "value"], rows) if rows else None
 
 
 def _over_frames(scores: dict[str, Any]) -> Section:
     names = {
         "gIoU": "gIoU: mean over frames",
         "cIoU": "cIoU: summed intersection over summed union",
-        "tIoU": "tIoU: frames, as sets, over time",
-        "vIoU": "vIoU: mean over the frames of either",
+        "tIoU": "tIoU: frames with both over frames with either",
+        "vIoU": "vIoU: J summed over frames with both, over frames with either",
     }
     rows = [[text, _number(scores["over_frames"][name])] for name, text in names.items()]
-    return Section("Over frames and time", ["Expressions with a target, %."], ["measure", "value"], rows)
+    return Section("Over frames and time", ["Expressions with a target, in percent."], ["measure", "value"], rows)
 
 
 def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
@@ -151,7 +155,7 @@ def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
         [value, f"{means['expressions']:,}", *(_number(means[measure]) for measure in ("J", "F", "JF"))]
         for value, means in parts.items()
     ]
-    line = "Mean over expressions with a target, not rounded, a missing answer as 0."
+    line = "Means over expressions with a target, without rounding; a missing answer counts as 0."
     figure = Markup("")
     if name in ("kind", "asks"):
         bars = [Bar(value, _counted(means["expressions"]), means["JF"]) for value, means in parts.items()]
@@ -174,15 +178,15 @@ def _no_target_breakdown(name: str, parts: dict[str, dict[str, float]]) -> Secti
     ]
     heading = HEADINGS.get(name, name)
     line = (
-        "Answered expressions without a target, by the kind of question. J and F are 100 on a frame where nothing is "
-        "drawn, else 0; AUROC is of presence against expressions with a target that ask the same."
+        "Answered expressions without a target. J and F are 100 on a frame with an empty mask, else 0. AUROC compares their "
+        "presence with that of expressions with a target of the same kind."
     )
     head = [heading, "expressions", "false positives, %", "J", "F", "J&F", "mean presence", "AUROC, %"]
-    return Section(f"Nothing is there, by {heading}", [line], head, rows)
+    return Section(f"No target, by {heading}", [line], head, rows)
 
 
 def _tracking(scores: dict[str, Any]) -> Section | None:
-    """J by the distance from the keyframe, where the predictions tell of keyframes."""
+    """J by distance from the keyframe; None if the predictions hold no keyframes."""
     found = scores["tracking"]
     if found is None:
         return None
@@ -204,13 +208,13 @@ def _tracking(scores: dict[str, Any]) -> Section | None:
     level = f"{scores['intervals']['level']:.0%} over videos"
     lines = [
         (
-            f"{found['expressions']:,} answered expressions with a target; on {found['keyframes_with_object']:.1%} of the "
-            "keyframes it is there. J is over the frames that truly show it: the mean over expressions of their own means. "
-            "The other frames are hidden; there, an empty mask is right."
+            f"{found['expressions']:,} answered expressions with a target. {found['keyframes_with_object']:.1%} of their "
+            "keyframes show it. J is the mean over expressions of their means over the frames that show the target. The "
+            "other frames are hidden frames; an empty mask is right there."
         ),
         (
-            "Relative to the keyframe: the sum of these means over the sum of J on the keyframes, both of the same "
-            "expressions, those that have both."
+            "Relative to the keyframe: the sum of these means over the sum of J on the keyframes, both over the expressions "
+            "that have both."
         ),
     ]
     head = ["frames from keyframe", "expressions", "frames", "J", level, "relative, %", level, "hidden frames"]
@@ -221,7 +225,7 @@ def _tracking(scores: dict[str, Any]) -> Section | None:
     ]
     marked = frozenset(place for place, distance in enumerate(ranges) if distance in found["far"])
     figure = bar_figure("J by frames from the keyframe, %", bars)
-    return Section("Far from the keyframe", lines, head, rows, marked, figure)
+    return Section("By distance from the keyframe", lines, head, rows, marked, figure)
 
 
 def _calibration(scores: dict[str, Any]) -> Section | None:
@@ -231,14 +235,14 @@ def _calibration(scores: dict[str, Any]) -> Section | None:
     threshold = found["threshold"]
     lines = [
         (
-            f"Presence as the chance that something is meant, over {found['expressions']:,} answered expressions. Expected "
-            f"calibration error {found['expected_calibration_error']:.4f}; Brier score {found['brier_score']:.4f}, where "
-            f"always saying the share of targets has {found['brier_score_of_base_rate']:.4f}."
+            f"Presence as the probability of a target, over {found['expressions']:,} answered expressions. Expected "
+            f"calibration error: {found['expected_calibration_error']:.4f}. Brier score: {found['brier_score']:.4f}; a "
+            f"constant presence equal to the share of targets has {found['brier_score_of_base_rate']:.4f}."
         ),
         (
-            f"If expressions had a mask only with a presence above {threshold['presence']:.6f}, "
-            f"{threshold['no_target']:.1%} of the no-target ones would have one (at most {threshold['allowed']:.0%} are "
-            f"allowed), and {threshold['target']:.1%} of the others would keep theirs."
+            f"With masks only for expressions whose presence is above {threshold['presence']:.6f}, "
+            f"{threshold['no_target']:.1%} of the no-target expressions would keep a mask (allowed: at most "
+            f"{threshold['allowed']:.0%}), and {threshold['target']:.1%} of the others."
         ),
     ]
     rows = [

@@ -1,4 +1,4 @@
-"""Scores one video's expressions: ground truth and predictions in, a row of `scores.parquet` an expression out."""
+"""Scores the expressions of one video: one row of `scores.parquet` for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vrshq.pipelines.evaluate.protocols import Protocol, expression_score, group
 from vrshq.pipelines.label.schema import TRACKS
 
 OK = "ok"
-# Why an expression has no score of its own. All but `no-truth` cost what the protocol says a missing answer costs.
+# Reasons for an expression without a score. All except `no-truth` count as a missing answer of the protocol.
 PROBLEMS = ("missing-video", "missing-expression", "missing-frames", "wrong-size", "scoring-failed", "no-truth")
 
 SCORES = pa.schema(
@@ -38,7 +38,7 @@ SCORES = pa.schema(
         pa.field("detail", pa.string()),
         pa.field("missing_frames", pa.int32(), nullable=False),
         pa.field("frames", pa.int32(), nullable=False),
-        # percent, as the protocol rounds them; 0 where there is no usable answer, null where there is no truth
+        # percent, rounded as the protocol says; 0 without a usable answer, null without ground truth
         *(pa.field(name, pa.float64()) for name in ("J", "F", "JF", "A", "R")),
         # percent, not rounded, on 0/1 masks
         *(pa.field(f"{name}_fixed", pa.float64()) for name in ("J", "F", "JF", "A", "R")),
@@ -52,10 +52,10 @@ SCORES = pa.schema(
         pa.field("pixels", pa.int64()),
         pa.field("truth_frames", pa.int32()),
         pa.field("empty_frames", pa.int32()),
-        # 0..1; 1 or 0 for some mask or none where the predictions do not tell
+        # 0..1; if the predictions hold no presence, 1 for some mask and 0 for none
         pa.field("presence", pa.float64()),
-        # by frame: J (0..1), whether the object is truly there, and frames from the keyframe where the predictions tell;
-        # null where there is no score
+        # by frame: J (0..1), whether the true mask has a pixel, and frames from the keyframe (null: no keyframe is known);
+        # null without a score
         pa.field("frame_J", pa.list_(pa.float32())),
         pa.field("frame_shown", pa.list_(pa.bool_())),
         pa.field("frame_distance", pa.list_(pa.int32())),
@@ -76,16 +76,16 @@ _MOTION = re.compile(
 
 
 def has_motion_word(text: str) -> bool:
-    """Whether a text speaks of motion: a fixed list of English verbs and adverbs, so that subsets can be compared."""
+    """Whether a text holds a word of motion, from a fixed list of English verbs and adverbs."""
     return _MOTION.search(text) is not None
 
 
-# (video_id, expression_id) -> the keyframe's number, and how many frames the video had when it was labelled
+# (video_id, expression_id) -> frame index of the keyframe, and number of frames of the labelled video
 Keyframes = Mapping[tuple[str, str], tuple[int, int]]
 
 
 def read_keyframes(predictions: Predictions) -> Keyframes:
-    """The keyframes that predictions tell of: those of a run; none for any other kind."""
+    """The keyframes of predictions from a run; other kinds of predictions have none."""
     if not isinstance(predictions, RunPredictions):
         return {}
     columns = ["video_id", "instruction_id", "keyframe_index", "num_frames"]
@@ -97,10 +97,10 @@ def read_keyframes(predictions: Predictions) -> Keyframes:
 
 
 def keyframe_distances(video: Video, keyframe: tuple[int, int] | None) -> list[int] | None:
-    """Frames between each of the video's frames and the keyframe; None where that is not known.
+    """Number of frames between each of the video's frames and the keyframe; None if it is not known.
 
-    A run counts a folder's frames by the numbers in their names, whatever order the metadata lists them in. It is not known
-    where the metadata lists other frames than were labelled.
+    A run orders the frames of a folder by the numbers in their names, independent of the order in the metadata. The distance
+    is not known if there is no keyframe, or if the metadata lists another number of frames than were labelled.
     """
     if keyframe is None or keyframe[1] != len(video.frames):
         return None
@@ -111,7 +111,7 @@ def keyframe_distances(video: Video, keyframe: tuple[int, int] | None) -> list[i
 def score_video(
     benchmark: Benchmark, video: Video, predictions: Predictions, protocol: Protocol, keyframes: Keyframes
 ) -> list[dict[str, Any]]:
-    """One row of `SCORES` for every expression of a video, whatever is missing or wrong with it."""
+    """One row of `SCORES` for every expression of a video. An error is the `status` of a row; it raises nothing."""
     try:
         found = predictions.of(video)
     except Exception as error:  # noqa: BLE001 - one broken part must not end the evaluation
@@ -131,7 +131,7 @@ def score_video(
 def unscored(
     video: Video, expression: Expression, protocol: Protocol, status: str, detail: str | None
 ) -> dict[str, Any]:
-    """The row of an expression without a score: 0 in every measure, or null where there is no truth to compare with."""
+    """The row of an expression without a score: 0 in every measure, or null if there is no ground truth."""
     nothing = None if status == "no-truth" else 0.0
     row: dict[str, Any] = dict.fromkeys(SCORES.names)
     row |= dict.fromkeys(("J", "F", "JF", "A", "R", "tIoU", "vIoU"), nothing)
@@ -223,7 +223,7 @@ def _measured(measures: FrameMeasures, prediction: Prediction, protocol: Protoco
 def _without_answer(
     benchmark: Benchmark, video: Video, expression: Expression, protocol: Protocol, status: str, detail: str | None
 ) -> dict[str, Any]:
-    """An expression that scores 0: the truth's area still counts where areas are summed over expressions."""
+    """The row of an expression that scores 0. Its true area still counts in sums over expressions."""
     row = unscored(video, expression, protocol, status, detail)
     try:
         truth = benchmark.masks(video, expression)
@@ -235,7 +235,7 @@ def _without_answer(
 
 
 def _one_palette(video: Video, found: Mapping[str, Prediction], protocol: Protocol) -> dict[str, Prediction]:
-    """The predictions of each group with overlaps removed, as one palette image a frame holds them."""
+    """The predictions of each group without overlaps, as one palette image per frame would hold them."""
     groups: dict[str | None, dict[str, Prediction]] = {}
     for expression in video.expressions:
         name = expression.expression_id
@@ -247,7 +247,7 @@ def _one_palette(video: Video, found: Mapping[str, Prediction], protocol: Protoc
 def _wrong_size(
     video: Video, truth: list[list[Rle]], predicted: list[Rle], foreground: list[list[Rle]] | None
 ) -> str | None:
-    """What does not fit, or None: sizes of predictions, truth and foreground, and their numbers of frames."""
+    """A description of sizes or numbers of frames that differ between predictions, truth and foreground; None: none differ."""
     sizes = {tuple(mask["size"]) for mask in predicted}
     true = {tuple(mask["size"]) for masks in truth for mask in masks}
     if not true and video.height and video.width:

@@ -18,10 +18,22 @@ UNITS = pa.schema([pa.field("unit_id", pa.string(), nullable=False)])
 
 
 class ScoreWorker:
-    """Scores one video a call, from names alone, so that it travels to any process.
+    """Scores videos of a benchmark. Its arguments are names, so that any process can make one.
 
-    In: `unit_id`, the video's position in the benchmark. Out: `unit_id` and `SCORES`, one row an expression.
-    Costs the metadata and, for a results.json, all predictions in memory, once an actor; then one video at a time.
+    In: `unit_id`, string: the video's position in the benchmark.
+    Out: `unit_id` and the columns of `SCORES`, one row per expression.
+    Cost: each actor holds the metadata and, for a results.json, all predictions; else the masks of one video at a time.
+
+    Args:
+        dataset: name of the benchmark.
+        root: the data set's folder.
+        split: None: the data set's own.
+        folders: fields of `Folders`.
+        predictions: as for `open_predictions`.
+
+    Raises:
+        DatasetError: the benchmark cannot be read.
+        PredictionsError: the predictions cannot be read.
     """
 
     def __init__(
@@ -33,11 +45,11 @@ class ScoreWorker:
         self.protocol = PROTOCOLS[dataset]
 
     def units(self) -> list[str]:
-        """The positions of the videos that have an expression."""
+        """The unit ids of the videos with an expression: their positions in the benchmark."""
         return [str(number) for number, video in enumerate(self.benchmark.videos) if video.expressions]
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Scores the videos of the units, one after the other."""
+        """Scores the videos of the units in order."""
         rows = [
             {"unit_id": unit_id} | row
             for unit_id in units["unit_id"].to_pylist()
@@ -50,30 +62,33 @@ class ScoreWorker:
 
 
 def score_in_process(units: pa.Table, worker: ScoreWorker) -> Iterator[dict[str, Any]]:
-    """Rows of the videos, scored one after the other in this process."""
+    """Rows of `SCORES` with their unit ids, scored in this process in the order of the units."""
     for place in range(units.num_rows):
         yield from worker(units.slice(place, 1)).to_pylist()
 
 
 def score_on_ray(units: pa.Table, arguments: dict[str, Any], address: str | None) -> Iterator[dict[str, Any]]:
-    """Rows of the videos scored on Ray, in any order; a video that killed its worker `ATTEMPTS` times has none."""
+    """Rows of `SCORES` with their unit ids, scored on Ray, in any order.
+
+    A video that ended its worker process `ATTEMPTS` times has no rows.
+    """
     from vrshq.cluster.ray.engine import stream_receipts
     from vrshq.cluster.ray.pool import ActorPool
     from vrshq.cluster.ray.resources import cluster_resources, local_resources
     from vrshq.cluster.ray.session import ray_session
 
-    with ray_session(address, num_cpus=max(2, int(local_resources().cpus))):  # one to score, one to feed
+    with ray_session(address, num_cpus=max(2, int(local_resources().cpus))):  # one scores, one feeds it
         actors = max(1, int(cluster_resources().cpus) - 1)
         pool = ActorPool(name="score", worker=ScoreWorker, arguments=arguments, actors=actors)
         for row in stream_receipts(units, [pool], attempts=ATTEMPTS):
-            if isinstance(row, dict):  # a lost unit has no rows; its expressions are found by their absence
+            if isinstance(row, dict):  # a lost unit has no rows; `in_order` finds its expressions by their absence
                 yield row
 
 
 def in_order(benchmark: Benchmark, rows: list[dict[str, Any]], protocol: Protocol) -> pa.Table:
-    """`SCORES` in the benchmark's order, whatever order the rows came in; every expression has a row.
+    """The rows as a table of `SCORES` in the benchmark's order, with one row for every expression.
 
-    A video without rows is one whose worker died with it, each time it was tried.
+    An expression without a row gets the status `scoring-failed`: its worker process died in every attempt.
     """
     by_key = {(row["video_id"], row["expression_id"]): row for row in rows}
     lost = "the worker process died while it held this video"

@@ -1,4 +1,4 @@
-"""A section of a page: what the Markdown file, the HTML page and the terminal show of scores and comparisons."""
+"""A section of scores or comparisons, which the Markdown file, the HTML page and the terminal show."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Section:
         title: the heading.
         lines: sentences below it.
         head: names of the table's columns.
-        rows: the table's cells, as many in a row as in `head`.
-        marked: numbers of the rows that stand out.
-        figure: SVG, its texts escaped already.
+        rows: the table's cells; each row has as many as `head`.
+        marked: positions of the highlighted rows.
+        figure: SVG with escaped texts.
     """
 
     title: str
@@ -40,7 +40,7 @@ def is_number_column(part: Section, place: int) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text on one line: at most `LONGEST_TEXT` characters, control and direction characters replaced."""
+    """The text on one line, cut to `LONGEST_TEXT` characters. Control and format characters become U+FFFD."""
     flat = " ".join(text.split())
     cut = flat if len(flat) <= LONGEST_TEXT else flat[: LONGEST_TEXT - 1] + "…"
     return "".join("\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in cut)

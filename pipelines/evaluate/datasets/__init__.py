@@ -1,4 +1,4 @@
-"""Benchmarks by name: opening one, and checking one."""
+"""Opens and checks benchmarks by name."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def benchmark_names() -> list[str]:
 
 
 def open_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> Benchmark:
-    """Opens a benchmark: reads its metadata, and no masks yet.
+    """Opens a benchmark and reads its metadata. Masks are read later, one video at a time.
 
     Args:
         name: one of `benchmark_names()`.
         root: the data set's folder, local or in a bucket.
-        split: default: the one that is evaluated (valid; MeViS: valid_u).
-        folders: names that differ from the layout's own.
+        split: default: the split of the published scores (valid; MeViS: valid_u).
+        folders: names inside `root` that differ from the layout's.
 
     Raises:
-        DatasetError: an unknown name or split, or metadata that cannot be read or holds entries that cannot be used;
-            one line. (`check_benchmark` lists them all.)
+        DatasetError: the name or the split is unknown, the metadata cannot be read, or it holds an unusable entry. The
+            one-line message names the first; `check_benchmark` lists all.
     """
     benchmark = open_files(name, root, split, folders or Folders(), Report(name, root))
     for problem in benchmark.report.problems:
@@ -63,10 +63,18 @@ def open_benchmark(name: str, root: str, *, split: str | None = None, folders: F
 
 
 def check_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> Report:
-    """Everything inconsistent about a data set, counted, with examples; arguments as of `open_benchmark`.
+    """Counts every inconsistency of a data set, with examples.
 
-    A data set that cannot be opened at all is a report of one problem. Raises DatasetError only for an unknown name or
-    split, which is no fault of the data.
+    A data set that cannot be opened gives a report of one problem.
+
+    Args:
+        name: one of `benchmark_names()`.
+        root: the data set's folder, local or in a bucket.
+        split: as for `open_benchmark`.
+        folders: as for `open_benchmark`.
+
+    Raises:
+        DatasetError: the name or the split is unknown, which is no fault of the data.
     """
     report = Report(name, root)
     known = _READERS.get(name)
@@ -80,7 +88,7 @@ def check_benchmark(name: str, root: str, *, split: str | None = None, folders: 
 
 
 def open_files(name: str, root: str, split: str | None, folders: Folders, report: Report) -> FileBenchmark:
-    """As `open_benchmark`, but unusable entries are noted in `report` and left out."""
+    """Opens a benchmark like `open_benchmark`, but adds unusable entries to `report` and leaves them out."""
     if name not in _READERS:
         raise DatasetError(f"no data set {name!r}; expected one of {', '.join(benchmark_names())}")
     try:

@@ -1,4 +1,4 @@
-"""What every benchmark looks like to the rest of the program: videos with expressions, and ground-truth masks as RLE."""
+"""The interface of benchmarks: videos with expressions, and ground-truth masks as run-length codes (RLE)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["referring", "reasoning", "no-target"]
 
 
 class DatasetError(UserError, ValueError):
-    """The data set cannot be read; the one-line message names the file, and says what was expected."""
+    """The data set cannot be read. The one-line message names the file and says what was expected."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Expression:
     """One instruction of a benchmark.
 
     Attributes:
-        expression_id: its id inside the video, as the data set writes it.
+        expression_id: id inside the video, as in the data set.
         text: the instruction.
-        kind: where the data set tells; None otherwise.
-        object_ids: the objects meant; empty where the data set does not say, or for no-target.
-        asks, subtype: what the text asks by, such as "motion" and "fastest", in the words of a data set that tells; for
-            no-target expressions too.
+        kind: kind of the expression; None: the data set has none.
+        object_ids: ids of the target objects; empty for no-target expressions, or if the data set has none.
+        asks: the attribute that the text asks for, such as "motion"; None: the data set has none.
+        subtype: the value of that attribute, such as "fastest"; None: the data set has none.
     """
 
     expression_id: str
@@ -43,11 +43,13 @@ class Video:
     """One video of a benchmark.
 
     Attributes:
-        video_id: as the data set writes it; may hold slashes.
-        frames: the frames' names without extension, in the order that masks are listed in.
-        uri: its folder of frames, relative to the data set's root.
-        source: the collection it comes from, where the data set tells (ReVOS: the id's prefix); else None.
-        height, width: pixels, where the metadata tells.
+        video_id: id as in the data set; it may hold slashes.
+        frames: names of the frames without extension, in the order of the masks.
+        expressions: the instructions of the video.
+        uri: folder of the frames, relative to the data set's root.
+        source: the collection that the video comes from (ReVOS: the prefix of its id); None: the data set has none.
+        height: pixels; None: not in the metadata.
+        width: pixels; None: not in the metadata.
     """
 
     video_id: str
@@ -61,7 +63,13 @@ class Video:
 
 @dataclass(frozen=True)
 class Folders:
-    """Names inside a data set's root that differ between copies; None takes the layout's own."""
+    """Names inside a data set's root that differ between copies.
+
+    Attributes:
+        frames: folder of the videos' frames; None: as in the layout.
+        metadata: file of the metadata; None: as in the layout.
+        masks: file or folder of the masks; None: as in the layout.
+    """
 
     frames: str | None = None
     metadata: str | None = None
@@ -69,26 +77,32 @@ class Folders:
 
 
 class Benchmark(ABC):
-    """An opened benchmark. Reading the metadata happens in the constructor; masks are read when asked for."""
+    """An opened benchmark. The constructor reads the metadata; the methods read masks."""
 
     name: ClassVar[str]
     """The name of the data set on the command line."""
 
     videos: Sequence[Video]
-    """In the metadata's order."""
+    """The videos in the order of the metadata."""
 
     has_masks: bool
-    """Whether this split has ground truth to score against."""
+    """Whether the split has ground truth."""
 
     @abstractmethod
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
-        """Ground truth of an expression: for each frame of `video.frames` the masks whose sum is the truth.
+        """The true masks of an expression: for each frame of `video.frames`, the masks whose sum is the truth.
 
-        An empty list is a frame without the object (and every frame of a no-target expression). Several masks of one
-        frame may overlap: the public evaluators add them, so a pixel's value can exceed 1; everybody else takes the
-        union. Raises DatasetError where the data set's own entry is missing or cannot be read.
+        A frame without the object has an empty list, as has every frame of a no-target expression. The masks of one frame may
+        overlap. The public evaluators add them, so a pixel's value can exceed 1; all other code takes their union.
+
+        Raises:
+            DatasetError: the entry of the data set is missing or cannot be read.
         """
 
     def foreground(self, video: Video) -> list[list[Rle]] | None:  # noqa: ARG002 - most benchmarks have none
-        """Per frame, the masks whose sum is the annotated foreground of all objects; None where there is none."""
+        """For each frame, the masks whose sum is the annotated foreground of all objects; None if the data set has none.
+
+        Raises:
+            DatasetError: the entry of the data set is missing or cannot be read.
+        """
         return None

@@ -1,4 +1,4 @@
-"""The validator: looks at everything that a benchmark's files promise each other, and never stops at the first fault."""
+"""The validator of `vrshq evaluate --check`: compares all files of a benchmark and reports every inconsistency."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ Size = tuple[int, int]  # height, width
 
 
 def check_files(benchmark: FileBenchmark, report: Report) -> None:
-    """Notes every inconsistency of an opened benchmark in `report`.
+    """Adds every inconsistency of an opened benchmark to `report`. It raises nothing for a fault of the data.
 
-    Cost: reads and decodes every frame that the metadata lists (at an eighth of its size where JPEG allows), and every
-    mask; `_COMPARED_FRAMES` frames of each video are decoded once more for `_check_shift`. Holds the names of all frames'
-    files.
+    Cost: reads and decodes every frame that the metadata lists (JPEG files at an eighth of their size) and every mask.
+    `_COMPARED_FRAMES` frames of each video are decoded once more for `_check_shift`. The names of all frame files are in memory.
     """
     report.videos = len(benchmark.videos)
     report.expressions = sum(len(video.expressions) for video in benchmark.videos)
@@ -54,12 +53,12 @@ def check_files(benchmark: FileBenchmark, report: Report) -> None:
                     _check_shift(benchmark.folder, video, files.get(video.uri, {}), size, masks, report, pool)
                 if has_foreground:
                     _check_foreground(benchmark, video, size, report)
-            except Exception as error:  # noqa: BLE001 - whatever one video does, the others are looked at
+            except Exception as error:  # noqa: BLE001 - an error in one video must not end the check of the others
                 report.add("cannot-check", f"{video.video_id}: {type(error).__name__}: {error}")
 
 
 def _files_by_folder(benchmark: FileBenchmark, report: Report) -> dict[str, dict[str, str]]:
-    """Folder -> stem -> name of an image file, below the folder of frames."""
+    """Maps folder -> stem -> name of an image file, below the folder of frames."""
     files: dict[str, dict[str, str]] = {}
     try:
         for name in benchmark.folder.list(benchmark.frames_folder):
@@ -98,7 +97,7 @@ def _foreground_is_there(benchmark: FileBenchmark, report: Report) -> bool:
 def _check_frames(
     folder: Folder, video: Video, files: Mapping[str, str], report: Report, pool: ThreadPoolExecutor
 ) -> Size | None:
-    """Checks a video's list and files; returns the size of its first readable frame."""
+    """Checks a video's list of frames and its files; returns the size of the first readable frame."""
     name = video.video_id
     if "/" in name:
         report.add("id-slash", f"video {name}")
@@ -135,7 +134,7 @@ def _order(frames: Sequence[str]) -> list[str]:
 
 
 def _frame_size(folder: Folder, name: str) -> Size | str:
-    """The size of an image that can be decoded; else why not."""
+    """The size of an image, or the reason why it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(folder.read_bytes(name)), formats=("JPEG", "PNG")) as image:
             height, width = image.height, image.width
@@ -146,7 +145,7 @@ def _frame_size(folder: Folder, name: str) -> Size | str:
             return height, width
     except UnidentifiedImageError:
         return "neither a JPEG nor a PNG image"
-    except Exception as error:  # noqa: BLE001 - Pillow raises what a broken file runs it into
+    except Exception as error:  # noqa: BLE001 - Pillow raises errors of many types for broken files
         return f"{type(error).__name__}: {error}"
 
 

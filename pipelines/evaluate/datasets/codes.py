@@ -1,7 +1,6 @@
-"""Masks of data sets, which are untrusted, as run-length codes that are safe to decode.
+"""Checks the run-length codes of data sets, which are untrusted input, before pycocotools decodes them.
 
-pycocotools reads beyond its buffers where counts end too early or do not add up to the image, so that is checked here
-before any code reaches it.
+pycocotools reads beyond its buffers if counts end too early or do not add up to the number of pixels.
 """
 
 from __future__ import annotations
@@ -18,20 +17,27 @@ MAX_PIXELS = 7680 * 4320
 
 
 class MaskError(ValueError):
-    """An entry is not a mask; the message says why."""
+    """An entry is not a mask. The message gives the reason."""
 
 
 def as_rles(entry: Any) -> list[Rle]:
-    """The masks of one frame's entry of a mask file: none for null, one for an RLE, several for a list of RLEs.
+    """The masks in the entry of one frame of a mask file: none for null, one for an RLE, several for a list of RLEs.
 
-    Each RLE is `{"size": [height, width], "counts": ...}` with COCO's compressed counts as str or bytes, or
-    uncompressed counts as a list. Raises MaskError for anything else.
+    An RLE is `{"size": [height, width], "counts": ...}`. Its counts are COCO's compressed counts as str or bytes, or
+    uncompressed counts as a list.
+
+    Raises:
+        MaskError: the entry is something else, or its counts do not fit its size.
     """
     return frames_of([entry])[0]
 
 
 def frames_of(entries: Sequence[Any]) -> list[list[Rle]]:
-    """As `as_rles`, for all frames of a video at once, which is faster. The MaskError names the frame."""
+    """The masks of all frames of a video, faster than `as_rles` for each frame.
+
+    Raises:
+        MaskError: as for `as_rles`; it names the frame.
+    """
     frames = []
     for index, entry in enumerate(entries):
         try:
@@ -51,7 +57,7 @@ def frames_of(entries: Sequence[Any]) -> list[list[Rle]]:
 
 
 def _codes(entry: Any) -> list[Rle]:
-    """The entry's masks; compressed counts are not looked into."""
+    """The masks of an entry. Compressed counts are not checked here."""
     if entry is None or entry == {} or entry == []:
         return []
     if isinstance(entry, list) and not any(isinstance(inner, list) for inner in entry):
@@ -66,7 +72,7 @@ def _codes(entry: Any) -> list[Rle]:
         uncompressed = {"size": [height, width], "counts": list(counts)}
         return [Rle(size=(height, width), counts=bytes(coco.frPyObjects(uncompressed, height, width)["counts"]))]
     if isinstance(counts, str):
-        counts = counts.encode(errors="replace")  # what is not ASCII is no code either
+        counts = counts.encode(errors="replace")  # characters that are not ASCII make the code invalid
     if not isinstance(counts, bytes):
         raise MaskError(f"counts are neither text nor a list: {_short(counts)}")
     return [Rle(size=(height, width), counts=counts)]

@@ -1,4 +1,4 @@
-"""The metadata that most benchmarks share: `{"videos": {video: {"frames": [...], "expressions": {id: {...}}}}}`."""
+"""Reads the metadata format of most benchmarks: `{"videos": {video: {"frames": [...], "expressions": {id: {...}}}}}`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ ExpressionRule = Callable[[str, Mapping[str, Any]], Expression]
 
 
 def read_json(folder: Folder, name: str, report: Report | None = None) -> Any:
-    """The content of a JSON file of the data set; a key that comes twice in an object is noted in `report`.
+    """The content of a JSON file of the data set. Keys that occur twice in an object are added to `report`.
 
-    Raises DatasetError where the file is missing or is not JSON.
+    Raises:
+        DatasetError: the file is missing or is not JSON.
     """
     try:
         data = folder.read_bytes(name)
@@ -41,7 +42,13 @@ def read_json(folder: Folder, name: str, report: Report | None = None) -> Any:
 
 
 def video_entries(folder: Folder, name: str, report: Report) -> dict[str, dict[str, Any]]:
-    """The entries under `videos` of a metadata file, in its order; what is no entry, or has an unsafe id, is noted."""
+    """The entries under `videos` of a metadata file, in its order.
+
+    Entries of another type and entries with an unsafe id are added to `report` and left out.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, or has no object "videos".
+    """
     content = read_json(folder, name, report)
     videos = content.get("videos") if isinstance(content, dict) else None
     if not isinstance(videos, dict):
@@ -58,9 +65,9 @@ def video_entries(folder: Folder, name: str, report: Report) -> dict[str, dict[s
 
 
 def expression_entries(video_id: str, entry: Mapping[str, Any], report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(id, entry) of a video's expressions in the file's order; what is no entry is noted and left out."""
+    """Yields (id, entry) of a video's expressions in the order of the file. Other entries are added to `report`."""
     expressions = entry.get("expressions")
-    if isinstance(expressions, list):  # some converted copies number them by place
+    if isinstance(expressions, list):  # some converted copies have a list without ids
         expressions = {str(place): expression for place, expression in enumerate(expressions)}
     if not isinstance(expressions, dict):
         if expressions is not None:
@@ -74,7 +81,7 @@ def expression_entries(video_id: str, entry: Mapping[str, Any], report: Report) 
 
 
 def frame_names(video_id: str, entry: Mapping[str, Any], report: Report) -> tuple[str, ...]:
-    """A video's frames as the metadata lists them, as str; unsafe and senseless names are noted and left out."""
+    """The names of a video's frames in the order of the metadata. Unsafe and malformed names are added to `report`."""
     frames = entry.get("frames")
     if not isinstance(frames, list):
         if frames is not None:
@@ -99,7 +106,15 @@ def build_videos(
     frames_folder: str,
     source: Callable[[str, Mapping[str, Any]], str | None] = lambda _video_id, _entry: None,
 ) -> list[Video]:
-    """The videos of a metadata file, in its order. `frames_folder` is relative to the root; "" is the root itself."""
+    """The videos of a metadata file in its order.
+
+    Args:
+        entries: the entries by video id.
+        report: receives malformed entries, which are left out.
+        rule: builds an expression from its id and its entry.
+        frames_folder: folder of all videos' frames, relative to the root; "" is the root.
+        source: gives the collection of a video from its id and its entry.
+    """
     return [
         Video(
             video_id,
@@ -115,50 +130,49 @@ def build_videos(
 
 
 def text_of(entry: Mapping[str, Any], *keys: str) -> str:
-    """The first of `keys` that holds a text; "" where none does (no text is never a mistake for a reader).
+    """The text of the first of `keys` that holds one; "" if none does, which is no error for a reader.
 
-    Half surrogate pairs, which JSON can spell but UTF-8 cannot, become "?".
+    Unpaired surrogates, which JSON can hold but UTF-8 cannot, become "?".
     """
     text: str = next((entry[key] for key in keys if isinstance(entry.get(key), str)), "")
     return text.encode(errors="replace").decode()
 
 
 def ids_of(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Ids as str, whether the file has a list, a single one, or null."""
+    """The ids of an entry as str; the file may hold a list, a single id or null."""
     value = entry.get(key)
     values: Sequence[Any] = value if isinstance(value, list) else [] if value is None else [value]
     return tuple(str(item) for item in values if isinstance(item, int | str))
 
 
 def plain_rule(expression_id: str, found: Mapping[str, Any]) -> Expression:
-    """An expression of the common schema.
+    """An expression of the common format.
 
-    Its kind is known where there is a `type_id` as in ReVOS, and the attribute that it asks by where there
-    are `asks` and `subtype` as in `vrshq synth`'s.
+    `type_id` (ReVOS) gives its kind; `asks` and `subtype` (`vrshq synth`) give the attribute that it asks for.
     """
     asks, subtype = (text_of(found, key) or None for key in ("asks", "subtype"))
     return Expression(expression_id, text_of(found, "exp"), kind_of(found), ids_of(found, "obj_id"), asks, subtype)
 
 
 def kind_of(entry: Mapping[str, Any]) -> Kind | None:
-    """ReVOS's `type_id`: 0 referring, 1 reasoning, 2 no target; None for anything else."""
+    """The kind of ReVOS's `type_id`: 0 referring, 1 reasoning, 2 no target; None for any other value."""
     kinds: dict[int, Kind] = {0: "referring", 1: "reasoning", 2: "no-target"}
     type_id = entry.get("type_id")
     return kinds.get(type_id) if isinstance(type_id, int) and not isinstance(type_id, bool) else None
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name of the data set, slashes allowed, stays inside its folder."""
+    """Whether a name of the data set, which may hold slashes, stays inside its folder."""
     return is_text(name) and "\\" not in name and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def is_text(text: str) -> bool:
-    """Whether a text can be written as UTF-8, which a JSON string need not."""
+    """Whether a text can be written as UTF-8; a JSON string may hold unpaired surrogates."""
     return text == text.encode(errors="replace").decode()
 
 
 def join(*parts: str) -> str:
-    """Path parts that are not empty, with slashes between."""
+    """The path parts that are not empty, joined by slashes."""
     return "/".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""MeViS (v1 and v2) and LV-VIS: a folder for each split, with its frames, meta_expressions.json and mask_dict.json."""
+"""MeViS (v1 and v2) and LV-VIS: one folder per split with its frames, meta_expressions.json and mask_dict.json."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METADATA = ("meta_expressions.json", "meta_expressions_v2.json", "meta_expressio
 
 
 class Mevis(FileBenchmark):
-    """Splits valid_u and train have masks; valid and test have not: export and submit them.
+    """MeViS. Splits valid_u and train have masks. Splits valid and test have none; their server scores an exported run.
 
-    The metadata is the first of `METADATA` that the split's folder holds; `folders.metadata` chooses another. In a v2 file
-    (its name says so), an expression whose `anno_id` is an empty list is no-target; other kinds are not told apart.
+    The metadata is the first file of `METADATA` in the split's folder, or `folders.metadata`. In a file with "v2" in its name,
+    an expression whose `anno_id` is an empty list is no-target. The data set does not distinguish other kinds. The paths in
     `folders` are relative to the root, not to the split's folder.
     """
 
@@ -25,7 +25,7 @@ class Mevis(FileBenchmark):
     splits = ("valid_u", "train", "valid", "test")
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         names = [f"{self.split}/{name}" for name in METADATA]
         metadata = folders.metadata or next((name for name in names if self.folder.exists(name)), names[0])
@@ -38,13 +38,13 @@ class Mevis(FileBenchmark):
 
 
 class Lvvis(FileBenchmark):
-    """LV-VIS as the training mix has it: train only, MeViS's schema, texts are categories with underscores for spaces."""
+    """LV-VIS as in the training mixture: split train in the format of MeViS. Texts are category names with underscores."""
 
     name = "lvvis"
     splits = ("train",)
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "train/JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "train/meta_expressions.json", self.report)
         self.videos = build_videos(entries, self.report, _category_rule, frames_folder=self.frames_folder)

@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without running what they say."""
+"""Reads pickles of plain data without running code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vrshq.pipelines.evaluate.datasets.base import DatasetError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Containers, str, bytes, numbers and None need no class, so every class or function that a pickle names is refused."""
+    """Refuses every class and function. Containers, str, bytes, numbers and None need none."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -24,8 +24,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(folder: Folder, name: str) -> Any:
     """The content of a pickle of dicts, lists, tuples, str, bytes, numbers and None.
 
-    Raises DatasetError where the file is missing, is no pickle, or names a class or function: unpickling such a one can
-    run any code.
+    Raises:
+        DatasetError: the file is missing, is not a pickle, or names a class or function, which could run any code.
     """
     try:
         data = folder.read_bytes(name)
@@ -37,5 +37,5 @@ def read_plain_pickle(folder: Folder, name: str) -> Any:
         raise DatasetError(
             f"{folder.uri_of(name)} is refused: {error}; expected a pickle of plain lists, texts and numbers only"
         ) from error
-    except Exception as error:  # a broken pickle raises whatever its opcodes run into
+    except Exception as error:  # the opcodes of a broken pickle raise errors of many types
         raise DatasetError(f"{folder.uri_of(name)} is not a pickle: {type(error).__name__}: {error}") from error

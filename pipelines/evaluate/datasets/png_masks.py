@@ -1,4 +1,4 @@
-"""Ground truth kept as one PNG per frame: binary ones, and palette ones whose values are objects' ids."""
+"""Ground truth in one PNG per frame: binary masks, or palette images whose values are object ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from vrshq.pipelines.evaluate.datasets.truth import Key, Truth
 
 
 class Place(NamedTuple):
-    """Where an expression's masks are: a folder of `<frame>.png`, and the values that count (None: all but 0)."""
+    """The location of an expression's masks.
+
+    Attributes:
+        folder: folder of `<frame>.png`, relative to the root.
+        values: values of the expression's pixels; None: all except 0.
+    """
 
     folder: str
     values: tuple[int, ...] | None
@@ -28,13 +33,13 @@ class Place(NamedTuple):
 class PngMasks(Truth):
     """Annotation images by frame.
 
+    A missing image is a DatasetError, not an empty mask. Palette images are read by value, not by colour. In an image with
+    colour channels, a pixel with any channel above 0 has value 1, so objects cannot be told apart. The images of the last
+    folder are kept as run-length codes, so that all expressions of a video share one decode.
+
     Args:
         folder: the data set's root.
-        places: for each expression its place; None where it has no object, so no image is looked at.
-
-    An image that is missing is a DatasetError, not an empty mask. A palette image counts by its values, not colours; one
-    with colour channels counts where any channel is not 0, and cannot tell objects apart.
-    The images of one folder are kept as run-length codes, so that all expressions of a video share one decode.
+        places: location of the masks of each expression; None: the expression has no object, so no image is read.
     """
 
     def __init__(self, folder: Folder, places: Mapping[Key, Place | None]) -> None:
@@ -45,14 +50,14 @@ class PngMasks(Truth):
         self._broken: set[str] = set()
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
-        """The true masks: for each frame, the RLE codes of the expression's objects."""
+        """The true masks, as for `Benchmark.masks`."""
         place = self.places[video.video_id, expression.expression_id]
         if place is None:
             return [[] for _ in video.frames]
         return [_chosen(self._read(place.folder, frame), place) for frame in video.frames]
 
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
-        """Like `masks`, but reports every problem instead of raising at the first."""
+        """The true masks. Every problem is added to `report`, where `masks` would raise at the first."""
         place = self.places[video.video_id, expression.expression_id]
         frames: list[list[Rle]] = [[] for _ in video.frames]
         if place is None:
@@ -71,7 +76,7 @@ class PngMasks(Truth):
         return frames
 
     def count(self, video: Video, expression: Expression) -> int:
-        """Number of objects that the expression means."""
+        """Number of target objects of the expression; 1 if the images are binary."""
         place = self.places[video.video_id, expression.expression_id]
         return 0 if place is None else 1 if place.values is None else len(place.values)
 
@@ -92,9 +97,9 @@ class PngMasks(Truth):
                 if image.width * image.height > MAX_PIXELS or image.mode.startswith(("I", "F")):
                     raise ValueError(f"{image.width}x{image.height} in mode {image.mode}")
                 pixels = np.asarray(image)
-        except UnidentifiedImageError as error:  # whose text names an object in memory
+        except UnidentifiedImageError as error:  # its own text holds a memory address
             raise DatasetError(f"{self.folder.uri_of(name)} is not a PNG image") from error
-        except Exception as error:  # Pillow raises what a broken file runs it into
+        except Exception as error:  # Pillow raises errors of many types for broken files
             raise DatasetError(f"{self.folder.uri_of(name)} is not an 8-bit PNG: {error}") from error
         values = (pixels.reshape(*pixels.shape[:2], -1).any(-1) if pixels.ndim == 3 else pixels).astype(np.uint8)
         height, width = values.shape

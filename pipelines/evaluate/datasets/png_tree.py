@@ -1,13 +1,13 @@
-"""The plain layout for data of one's own: a JSON file, a folder of frames, a folder of PNG masks.
+"""The layout for a user's own data: a JSON file, a folder of frames and a folder of PNG masks.
 
     meta_expressions.json                       {"videos": {VIDEO: {"frames": [STEM, ...],
                                                   "expressions": {ID: {"exp": TEXT}}}}}
     JPEGImages/VIDEO/STEM.jpg or .png           the frames; STEM is a number, e.g. 00000
     Annotations/VIDEO/ID/STEM.png               the masks, 8-bit: 0 is background, anything else the object
 
-VIDEO may hold slashes. An expression may have `"type_id"`: 0 referring, 1 reasoning, 2 no target (then it needs no
-images), and `"obj_id"`; a video may have `"source"`, `"height"` and `"width"`. Without the folder Annotations there is
-nothing to score against, but the data can be labelled. `vrshq export --format png-tree` writes such masks.
+VIDEO may hold slashes. An expression may have `"obj_id"`, and `"type_id"`: 0 referring, 1 reasoning, 2 no target. No-target
+expressions need no images. A video may have `"source"`, `"height"` and `"width"`. Data without the folder Annotations can be
+labelled but not scored. `vrshq export --format png-tree` writes masks in this layout.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark
 
 
 class PngTree(FileBenchmark):
-    """The layout above, under the split name "all"."""
+    """The layout of this module. Its only split is "all"."""
 
     name = "png-tree"
     splits = ("all",)
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
         self.videos = build_videos(

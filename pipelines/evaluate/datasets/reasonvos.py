@@ -1,4 +1,4 @@
-"""ReasonVOS: binary annotation images in `Annotations/<source>_<video>_<obj_id>/`, one folder for each object."""
+"""ReasonVOS: binary annotation images in `Annotations/<source>_<video>_<obj_id>/`, one folder per object."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark
 
 
 class ReasonVos(FileBenchmark):
-    """ReasonVOS has one split, called test here. All its expressions ask for reasoning.
+    """ReasonVOS. Its only split is called test here, and all its expressions are of the kind reasoning.
 
-    The text is `exp_text` (as its own inference script reads it) or `exp`. The public evaluator takes the images of the
-    annotation folder as the frames; here the metadata's `frames` rule, and one without image is a DatasetError.
+    The text is `exp_text`, as in the public inference script, or `exp`. The public evaluator takes the images of the annotation
+    folder as the frames. This reader takes the metadata's `frames`; a frame without an annotation image is a DatasetError.
     """
 
     name = "reasonvos"
     splits = ("test",)
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "JPEGImages"
         entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
         for video_id, entry in entries.items():
-            if "frames" not in entry or isinstance(entry["frames"], int):  # a count in some copies
+            if "frames" not in entry or isinstance(entry["frames"], int):  # some copies have a count instead of names
                 entry["frames"] = self._list_frames(video_id)
         self.videos = build_videos(
             entries,

@@ -1,4 +1,4 @@
-"""ReVOS: `meta_expressions_{split}_.json`, `mask_dict.json` for both splits, `mask_dict_foreground.json` for R."""
+"""ReVOS: `meta_expressions_{split}_.json`, `mask_dict.json` of all splits, and `mask_dict_foreground.json` for R."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FOREGROUND = "mask_dict_foreground.json"
 
 
 class Revos(FileBenchmark):
-    """Splits valid and train. `folders.masks` names the mask file; the foreground file is the one beside it.
+    """ReVOS, splits valid and train. The file of foreground masks lies beside the mask file that `folders.masks` names.
 
-    `source` is the video id's first part where the id has slashes, e.g. "TAO" of "TAO/...".
+    `source` is the first part of a video id with slashes, for example "TAO" of "TAO/...".
     """
 
     name = "revos"
-    splits = ("valid", "train", "test", "test_unseen")  # the last two are those of `vrshq synth`
+    splits = ("valid", "train", "test", "test_unseen")  # the last two belong to `vrshq synth`
     expects_foreground = True
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "JPEGImages"
         metadata = folders.metadata or f"meta_expressions_{self.split}_.json"
         entries = video_entries(self.folder, metadata, self.report)
@@ -50,13 +50,16 @@ class Revos(FileBenchmark):
         self._foreground_name = f"{parent}/{FOREGROUND}" if parent else FOREGROUND
         self.has_foreground = self.folder.exists(self._foreground_name)
         self._foreground: dict[str, Any] | None = None
-        self._last: tuple[str, list[list[Rle]]] | None = None  # all expressions of a video ask for the same
+        self._last: tuple[str, list[list[Rle]]] | None = (
+            None  # cache of one video: all its expressions need the same masks
+        )
 
     def foreground(self, video: Video) -> list[list[Rle]] | None:
-        """`masks_rle` of the video; None where the data set has no foreground file.
+        """The foreground masks of the video (`masks_rle`); None if the data set has no foreground file.
 
-        Raises DatasetError where the video is not in it, has fewer masks than frames, or one that is no mask: the
-        public evaluator scores such a video 0.
+        Raises:
+            DatasetError: the file lacks the video, has fewer masks than frames, or holds an entry that is not a mask. The
+                public evaluator scores such a video 0.
         """
         if not self.has_foreground:
             return None
@@ -65,7 +68,7 @@ class Revos(FileBenchmark):
         if self._foreground is None:
             found = read_json(self.folder, self._foreground_name)
             wanted = {listed.video_id for listed in self.videos}
-            # one copy, and only of this split
+            # keep the entries of this split only
             self._foreground = {key: found[key] for key in found if key in wanted} if isinstance(found, dict) else {}
         where = f"{self.folder.uri_of(self._foreground_name)}: {video.video_id}"
         entry = self._foreground.get(video.video_id)
@@ -82,8 +85,8 @@ class Revos(FileBenchmark):
 
 
 def annotation_keys(entries: Mapping[str, Mapping[str, Any]]) -> dict[Key, tuple[str, ...]]:
-    """For each (video, expression) the keys of its annotations in mask_dict: `anno_id`, as str."""
-    unread = Report("", "")  # what is wrong with the entries was noted when the videos were built
+    """The annotation ids in mask_dict (`anno_id`, as str) of each (video, expression)."""
+    unread = Report("", "")  # `build_videos` has reported malformed entries already
     return {
         (video_id, expression_id): ids_of(expression, "anno_id")
         for video_id, entry in entries.items()

@@ -1,4 +1,4 @@
-"""Ground truth kept as one list of run-length codes per annotation: `mask_dict.json`, and VISA's `mask_dict.pkl`."""
+"""Ground truth in one list of run-length codes per annotation: `mask_dict.json`, and VISA's `mask_dict.pkl`."""
 
 from __future__ import annotations
 
@@ -19,40 +19,44 @@ Key = tuple[str, str]  # video_id, expression_id
 
 
 class Truth(ABC):
-    """Where a split's ground truth comes from."""
+    """The source of a split's ground truth."""
 
     @abstractmethod
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
-        """As `Benchmark.masks`."""
+        """The true masks, as for `Benchmark.masks`."""
 
     @abstractmethod
     def count(self, video: Video, expression: Expression) -> int:
-        """How many annotations an expression names."""
+        """Number of annotations that an expression names."""
 
-    def load(self) -> None:  # noqa: B027 - not every truth has a file to read first
-        """Reads what all masks need. Raises DatasetError where it cannot be read."""
+    def load(self) -> None:  # noqa: B027 - some sources have no file to read first
+        """Reads the file that all masks need.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
 
     @abstractmethod
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
-        """Notes every inconsistency of an expression's masks; returns those that can be read, one list per frame.
+        """Adds every inconsistency of an expression's masks to `report`; returns the readable masks, one list per frame.
 
-        What several expressions share is noted once.
+        A problem of an annotation that several expressions share is added once.
         """
 
 
 class MaskDict(Truth):
-    """Annotation id -> a list with the RLE, list of RLEs or null of each frame.
+    """A file that maps an annotation id to a list with an RLE, a list of RLEs or null for each frame.
+
+    The file is read at the first request of a mask, and the annotations in `keys` are kept. Reading a file of several hundred
+    MB takes a multiple of that in memory for a short time.
+
+    Masks beyond the number of frames are ignored, as in the public evaluators. A list with fewer masks than frames is a
+    DatasetError, because the public evaluators fail on it (ReVOS scores 0, a worker of MeViS dies).
 
     Args:
         folder: the data set's root.
-        name: the file inside it; `.pkl` is unpickled without code, anything else is JSON.
-        keys: for each expression the annotations whose sum is its truth.
-
-    The file is read when the first mask is asked for, and only annotations that `keys` names are kept; reading one of
-    several hundred MB takes a multiple of that in memory for a moment.
-
-    A list longer than the frames: what is beyond them is ignored, as the public evaluators do by indexing. A shorter one:
-    they fail on it (ReVOS's scores 0, MeViS's worker dies), so it is a DatasetError here.
+        name: the file inside it. A `.pkl` is unpickled without code; any other file is JSON.
+        keys: for each expression, the ids of the annotations whose sum is its truth.
     """
 
     def __init__(self, folder: Folder, name: str, keys: Mapping[Key, Sequence[str]]) -> None:
@@ -66,11 +70,11 @@ class MaskDict(Truth):
 
     @classmethod
     def where_there(cls, folder: Folder, name: str, keys: Mapping[Key, Sequence[str]]) -> MaskDict | None:
-        """The masks of the file `name`; None where there is no such file."""
+        """The masks of the file `name`; None if there is no such file."""
         return cls(folder, name, keys) if folder.exists(name) else None
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
-        """The true masks: for each frame, the RLE codes of the expression's objects."""
+        """The true masks, as for `Benchmark.masks`."""
         place = f"{video.video_id}, expression {expression.expression_id}"
         frames: list[list[Rle]] = [[] for _ in video.frames]
         for key in self.keys[video.video_id, expression.expression_id]:
@@ -79,7 +83,7 @@ class MaskDict(Truth):
         return frames
 
     def _masks_of(self, video: Video, key: str, place: str) -> list[list[Rle]]:
-        """An annotation's masks, one list per frame. Those of one video are kept: its expressions share annotations."""
+        """The masks of an annotation, one list per frame. Those of one video are kept, because its expressions share them."""
         if video.video_id != self._video:
             self._video, self._lists = video.video_id, {}
         if key not in self._lists:
@@ -99,7 +103,7 @@ class MaskDict(Truth):
         return self._lists[key]
 
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
-        """Like `masks`, but reports every problem instead of raising at the first."""
+        """The true masks. Every problem is added to `report`, where `masks` would raise at the first."""
         place = f"{video.video_id}, expression {expression.expression_id}"
         frames: list[list[Rle]] = [[] for _ in video.frames]
         for key in self.keys[video.video_id, expression.expression_id]:
@@ -125,15 +129,19 @@ class MaskDict(Truth):
         return frames
 
     def count(self, video: Video, expression: Expression) -> int:
-        """Number of objects that the expression means."""
+        """Number of annotations that the expression names."""
         return len(self.keys[video.video_id, expression.expression_id])
 
     def load(self) -> None:
-        """Reads the table of masks into memory."""
+        """Reads the file of masks into memory."""
         self.entries()
 
     def entries(self) -> dict[str, Any]:
-        """The annotations that some expression needs, read once. Raises DatasetError where the file cannot be read."""
+        """The annotations that the expressions name, by id; the file is read once.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
         if self._entries is None:
             read = read_plain_pickle if self.name.endswith(".pkl") else read_json
             found = read(self.folder, self.name)
@@ -145,17 +153,18 @@ class MaskDict(Truth):
 
 
 class FileBenchmark(Benchmark):
-    """A benchmark that lies in files: what all readers share. A reader is its `name`, its `splits` and its `read`.
+    """The base class of benchmarks in files. A reader defines `name`, `splits` and `read`.
 
     Attributes:
-        splits: the default first.
+        splits: names of the splits, the default first.
         folder: the root, local or in a bucket.
-        split: the one that was opened.
-        report: what was noted while the metadata was read.
-        frames_folder: the folder of all videos' frames, relative to the root.
-        truth: where the masks come from; None for a split without.
-        expects_masks, expects_foreground: whether this split should have them.
-        has_foreground: whether `foreground` has something to tell.
+        split: the opened split.
+        report: problems found in the metadata.
+        frames_folder: folder of all videos' frames, relative to the root.
+        truth: source of the masks; None: the split has none.
+        expects_masks: whether the layout has masks for this split.
+        expects_foreground: whether the layout has foreground masks.
+        has_foreground: whether `foreground` returns masks.
     """
 
     splits: ClassVar[tuple[str, ...]]
@@ -178,10 +187,10 @@ class FileBenchmark(Benchmark):
 
     @abstractmethod
     def read(self, folders: Folders) -> None:
-        """Reads the metadata: sets `videos`, `frames_folder`, and `truth` and `expects_masks` where they differ."""
+        """Reads the metadata: sets `videos` and `frames_folder`, and `truth` and `expects_masks` if not as by default."""
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
-        """The true masks: for each frame, the RLE codes of the expression's objects."""
+        """The true masks, as for `Benchmark.masks`."""
         if self.truth is None:
             raise DatasetError(
                 f"{self.name}, split {self.split} at {self.folder.uri}: there are no masks to score against"

@@ -1,4 +1,4 @@
-"""Ref-YouTube-VOS, and Ref-DAVIS17 as it is converted to the same layout."""
+"""Ref-YouTube-VOS, and Ref-DAVIS17 converted to its layout."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, Key, MaskDict
 
 
 class RefYoutubeVos(FileBenchmark):
-    """Split valid is the 202 videos that are scored: those of valid's metadata that test's does not list. No masks.
+    """Ref-YouTube-VOS. Split train has masks, split valid has none.
 
-    Split train has them as palette images; where the folder Annotations is missing, as VISA's mask_dict.pkl (see
-    `running_index`). `folders.masks` chooses either, a `.pkl` or a folder.
+    Split valid has the 202 scored videos: those in the metadata of valid that the metadata of test does not list. The masks of
+    split train are the palette images in the folder Annotations, or VISA's mask_dict.pkl if there is no such folder (see
+    `running_index`). `folders.masks` names either, a `.pkl` or a folder.
     """
 
     name = "ref-youtube-vos"
     splits = ("valid", "train")
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
         entries = video_entries(self.folder, metadata, self.report)
@@ -39,9 +40,9 @@ class RefYoutubeVos(FileBenchmark):
 
 
 class RefDavis(FileBenchmark):
-    """Ref-DAVIS17 the way VISA and VRS-HQ score it: one mask per expression, all frames.
+    """Ref-DAVIS17 as VISA and VRS-HQ score it: one mask per expression, on all frames.
 
-    Masks come from `{split}/mask_dict.pkl` (see `running_index`), or from the palette images where that is missing: they
+    The masks come from `{split}/mask_dict.pkl` (see `running_index`), or from the palette images if there is no such file. Both
     hold the same objects.
     """
 
@@ -50,7 +51,7 @@ class RefDavis(FileBenchmark):
     mask_places: ClassVar[tuple[str, ...]] = ("mask_dict.pkl", "Annotations")
 
     def read(self, folders: Folders) -> None:
-        """Reads the data set's tables from the folders of its layout."""
+        """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
         entries = video_entries(self.folder, metadata, self.report)
@@ -60,10 +61,10 @@ class RefDavis(FileBenchmark):
 
 
 class RefDavisOfficial(RefDavis):
-    """Ref-DAVIS17 for the official protocol: palette annotations, four annotators.
+    """Ref-DAVIS17 for the official protocol: palette annotations and four annotators.
 
-    expression_id = 4 * object_index + annotator; `object_ids` holds the palette value of the object, which all four
-    annotators' expressions share.
+    expression_id = 4 * object_index + annotator. `object_ids` holds the palette value of the object, which the expressions of
+    all four annotators share.
     """
 
     name = "ref-davis17-official"
@@ -71,10 +72,10 @@ class RefDavisOfficial(RefDavis):
 
 
 def running_index(videos: Iterable[Video]) -> dict[Key, tuple[str]]:
-    """For each expression its key in VISA's mask_dict.pkl.
+    """The key of each expression in VISA's mask_dict.pkl.
 
-    The file numbers the expressions of sorted videos and string-sorted expression ids ("10" before "2")
-    (cilinyan/VISA, utils/refytvos_utils.py); here each gets its number by name, whatever order it is asked for in.
+    The keys number all expressions in the order of their video ids, then of their ids as strings ("10" before "2"), see
+    utils/refytvos_utils.py in cilinyan/VISA.
     """
     pairs = sorted((video.video_id, expression.expression_id) for video in videos for expression in video.expressions)
     return {pair: (str(index),) for index, pair in enumerate(pairs)}

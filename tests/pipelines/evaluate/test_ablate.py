@@ -160,7 +160,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
     assert taken == {"base": 0, "keyframe.method=first": 0}
     assert {name: (output / name).read_bytes() for name in written} == written
     text = markdown("ablation", sections(result))
-    assert "The base has keyframe.method=tks." in text
+    assert "Settings of the base: keyframe.method=tks." in text
     assert written["ablation.html"].count(b"<svg") == 1
 
 

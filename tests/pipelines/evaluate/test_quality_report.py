@@ -156,8 +156,8 @@ def test_calibration_is_left_out_where_it_says_nothing(presence: list[float], ta
 def test_the_report_shows_each_part_as_a_table_and_three_of_them_as_figures(labelled: Path) -> None:
     page, text = (labelled / "scores.html").read_text(), (labelled / "scores.md").read_text()
     for heading in (
-        *("By kind of question", "By subtype", "Far from the keyframe", "Calibration of presence"),
-        *("Nothing is there, by kind of question", "Nothing is there, by subtype"),
+        *("By kind of question", "By subtype", "By distance from the keyframe", "Calibration of presence"),
+        *("No target, by kind of question", "No target, by subtype"),
     ):
         assert f"<h2>{heading}</h2>" in page
         assert f"## {heading}" in text

@@ -1,4 +1,4 @@
-"""An in-memory video for operator tests, and the batch of one unit."""
+"""A video in memory and a batch of one unit, for the operators' tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vrshq.operators.batch import Batch, new_batch
 
 
 class ArrayVideo:
-    """Smooth random frames (T, H, W, 3) behind the face of `decode.Video`; `read` lists the frames that were asked for."""
+    """Random blocks as frames, (T, H, W, 3) uint8, with the interface of `Video`. `read` lists the requested frame indices."""
 
     def __init__(self, num_frames: int, height: int = 40, width: int = 64, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
@@ -29,7 +29,7 @@ class ArrayVideo:
 
 
 def unit_batch(video: ArrayVideo, texts: Sequence[str], **columns: object) -> Batch:
-    """A batch of one unit; instruction ids are the texts, so that they follow a change of order."""
+    """A batch of one unit. Instruction ids equal the texts, so that a test can follow them through a change of order."""
     unit = {
         "unit_id": "u",
         "video_id": "v",

@@ -1,8 +1,8 @@
-"""Small clips whose frames carry their own number, made on the spot.
+"""Generates small clips whose frames show their own number.
 
-Each frame shows its number as a 4 x 3 grid of black and white blocks (12 bits), which survives compression, so that a
-test can ask the pixels which frame they are. `GOOD` lists the kinds of clip that must decode; `python -m tests.support.clips`
-shows for each one which reader took it and whether its frames are right.
+Each frame shows its number as a 4 x 3 grid of dark and bright blocks (12 bits), which survives compression. A test reads the
+number from the pixels. `GOOD` lists the kinds of clip that must decode; `python -m tests.support.clips` prints the reader of
+each kind and the number of its wrong frames.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def code_frame(number: int, height: int = 96, width: int = 160) -> np.ndarray:
 
 
 def read_code(frame: np.ndarray) -> int:
-    """The number that a decoded frame shows."""
+    """The number that a decoded frame (height, width, 3) uint8 shows."""
     height, width = frame.shape[:2]
     number = 0
     for bit in range(COLUMNS * ROWS):
         top, left = bit // COLUMNS * height // ROWS, bit % COLUMNS * width // COLUMNS
-        # the middle of the block: its border is smeared by chroma subsampling and by the codec
+        # the middle of the block, because chroma subsampling and the codec blur its border
         block = frame[top + height // 12 : top + height // 4, left + width // 16 : left + 3 * width // 16, 0]
         number |= int(block.mean() > 127) << bit
     return number
@@ -93,13 +93,13 @@ def remux(source: Path, path: Path, *, shift: int = 0, skip: int = 0, container:
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
-    """Codec options whose names Python cannot spell as keyword arguments, to be passed with `**`."""
+    """Codec options whose names are no Python identifiers, to be passed with `**`."""
     return options
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of clip: `make(path)` writes it, `suffix` names its container, `numbers` are what its frames show."""
+    """A kind of clip. `make(path)` writes it, `suffix` selects its container, and its frames show `numbers`."""
 
     make: Callable[[Path], Path]
     suffix: str = ".mp4"
@@ -107,24 +107,27 @@ class Kind:
 
 
 def h264(path: Path, **options: Any) -> Path:
-    """H.264 with up to 3 B-frames and a keyframe every 12 frames, unless told otherwise."""
+    """Writes H.264 with up to 3 B-frames and a keyframe every 12 frames, unless the options differ."""
     chosen: dict[str, Any] = {"preset": "ultrafast", "crf": 28, "bf": 3} | options
     return encode(path, **chosen)
 
 
 def open_gop(path: Path, **options: Any) -> Path:
-    """H.264 whose keyframes are preceded by B-frames that are stored after them."""
+    """Writes H.264 with open GOPs: B-frames that are shown before a keyframe are stored after it."""
     return h264(path, **named({"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}), **options)
 
 
 def remuxed(source: Callable[[Path], Path], path: Path, **options: Any) -> Path:
-    """A clip of `source` in H.264 mp4, copied by `remux`."""
+    """Writes the H.264 mp4 clip of `source`, copied by `remux`."""
     with tempfile.TemporaryDirectory() as folder:
         return remux(source(Path(folder) / "source.mp4"), path, **options)
 
 
 def av1(path: Path) -> Path:
-    """SVT-AV1 makes the calling thread a real-time one where it may, and leaves it so: all later processes would inherit it."""
+    """Writes AV1 and restores the scheduling of the thread.
+
+    SVT-AV1 gives the calling thread a real-time priority if it may, and all later processes would inherit it.
+    """
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         return encode(path, codec="libsvtav1", preset=10, **named({"svtav1-params": "lp=1"}))
@@ -133,7 +136,7 @@ def av1(path: Path) -> Path:
 
 
 def hevc(path: Path, open_groups: bool) -> Path:
-    """HEVC with 4 B-frames."""
+    """Writes HEVC with 4 B-frames."""
     params = f"bframes=4:b-adapt=0:log-level=none:pools=1:frame-threads=1:scenecut=0:open-gop={int(open_groups)}"
     return encode(path, "libx265", preset="ultrafast", **named({"x265-params": params}))
 
@@ -179,7 +182,7 @@ GOOD: dict[str, Kind] = {
 
 
 def image_folder(path: Path, names: Sequence[str]) -> Path:
-    """A folder of frames; the one at place n of `names` shows n."""
+    """Writes a folder of frames. The file `names[n]` shows n."""
     path.mkdir()
     for number, name in enumerate(names):
         Image.fromarray(code_frame(number)).save(path / name, quality=90)
@@ -196,7 +199,7 @@ def write_audio(path: Path) -> None:
 
 
 def write_absurd_header(path: Path) -> None:
-    """An AVI that claims frames of 60000 x 60000 raw pixels: 10.8 GB each."""
+    """Writes an AVI whose header claims frames of 60000 x 60000 raw pixels, 10.8 GB each."""
     data = encode(path, "mpeg4", frames=3).read_bytes()
     size = data.index(b"strf") + 12
     data = data[:size] + (60000).to_bytes(4, "little") * 2 + data[size + 8 :]
@@ -204,19 +207,19 @@ def write_absurd_header(path: Path) -> None:
 
 
 def make_clips(folder: Path) -> dict[str, Path]:
-    """Writes every kind of `GOOD` into the folder: a few seconds in all."""
-    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder would introduce itself
+    """Writes every kind of `GOOD` into the folder, within a few seconds, and returns the paths by kind."""
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
     return {name: kind.make(folder / (name.replace(" ", "_") + kind.suffix)) for name, kind in GOOD.items()}
 
 
 def true_frames(path: Path) -> list[np.ndarray]:
-    """The frames of a full sequential decode, upright: what every index is measured against."""
+    """The upright frames of a full sequential decode, (H, W, 3) uint8 each: the reference for every frame index."""
     with av.open(str(path)) as container:
         return [np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in container.decode(video=0)]
 
 
 def contract_row(name: str, path: Path) -> tuple[str, int, str, str, str, str]:
-    """One row of the table: kind, frames, reader, wrong frames in random order, the same for decord alone, reason."""
+    """One row of `contract_table`. Wrong frames are counted in random order, for this project's reader and for decord alone."""
     import decord
 
     from vrshq.operators.video.files import DecodeConfig
@@ -235,7 +238,7 @@ def contract_row(name: str, path: Path) -> tuple[str, int, str, str, str, str]:
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         alone = wrong(lambda index: reader[index].asnumpy())
-    except Exception as error:  # noqa: BLE001 - the same
+    except Exception as error:  # noqa: BLE001 - as above
         alone = type(error).__name__
     with open_video(str(path), DecodeConfig(frame_cache_bytes=0)) as video:
         ours = wrong(lambda index: video.frames([index])[0])
@@ -243,7 +246,7 @@ def contract_row(name: str, path: Path) -> tuple[str, int, str, str, str, str]:
 
 
 def contract_table(clips: dict[str, Path]) -> str:
-    """The index contract, one line per kind of clip."""
+    """A table of wrong frames, one line per kind of clip: no frame index may give another frame than a sequential decode."""
     head = ("kind of clip", "frames", "reader", "wrong", "decord alone", "reason")
     rows = [head, *(contract_row(name, path) for name, path in clips.items())]
     widths = [max(len(str(row[column])) for row in rows) for column in range(len(head))]

@@ -1,7 +1,7 @@
-"""Writers of tiny data sets, one for each layout: real JPEG frames of moving shapes, and their exact masks.
+"""Writers of small data sets, one for each layout: JPEG frames of moving shapes, and their exact masks.
 
-Each writer fills a folder and returns the truth: (video_id, expression_id) -> union of the expression's masks,
-(T, H, W) bool. `make_clip` draws what they show.
+Each writer fills a folder and returns the truth: (video_id, expression_id) -> union of the expression's masks, (T, H, W) bool.
+`make_clip` draws the frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Truth = dict[tuple[str, str], np.ndarray]
 
 @dataclass(frozen=True)
 class Clip:
-    """`frames` (T, H, W, 3) uint8; `objects`: id -> its mask, (T, H, W) bool. Objects do not overlap."""
+    """A drawn video. `frames` is (T, H, W, 3) uint8; `objects` maps an id to its mask (T, H, W) bool. Masks do not overlap."""
 
     frames: np.ndarray
     objects: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class Clip:
 
 
 def make_clip(seed: int = 0, length: int = 4, height: int = 48, width: int = 64) -> Clip:
-    """A disk "1" and a square "2" that move; the square is gone from the first frame, the disk from none."""
+    """A moving disk "1" and a moving square "2". The first frame does not show the square."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
     frames = np.full((length, height, width, 3), 60, np.uint8)
@@ -53,23 +53,23 @@ def make_clip(seed: int = 0, length: int = 4, height: int = 48, width: int = 64)
 
 
 def rle(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed RLE of a mask (H, W), counts as text, as in JSON."""
+    """COCO's compressed RLE of a mask (H, W) bool with its counts as str, as in JSON."""
     code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()}
 
 
 def rles(masks: np.ndarray) -> list[dict[str, Any] | None]:
-    """One entry per frame, null where the object is not there."""
+    """The RLE of each frame of (T, H, W) bool; None for a frame without the object."""
     return [rle(mask) if mask.any() else None for mask in masks]
 
 
 def stems(length: int, step: int = 1) -> list[str]:
-    """Names of frames: 00000, 00000 + step, ..."""
+    """Names of frames: 0, step, 2 * step, ... with five digits."""
     return [f"{index * step:05d}" for index in range(length)]
 
 
 def write_frames(folder: Path, clip: Clip, names: Iterable[str] | None = None) -> None:
-    """`<name>.jpg` for each frame."""
+    """Writes `<name>.jpg` for each frame."""
     folder.mkdir(parents=True, exist_ok=True)
     for frame, name in zip(clip.frames, names or stems(clip.shape[0]), strict=True):
         Image.fromarray(frame).save(folder / f"{name}.jpg", quality=92)
@@ -81,7 +81,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_palette(folder: Path, clip: Clip, names: Iterable[str] | None = None) -> None:
-    """`<name>.png` for each frame: a palette image whose values are the objects' ids."""
+    """Writes `<name>.png` for each frame: a palette image whose values are object ids."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names or stems(clip.shape[0])):
         ids = np.zeros(clip.shape[1:], np.uint8)
@@ -93,14 +93,14 @@ def write_palette(folder: Path, clip: Clip, names: Iterable[str] | None = None) 
 
 
 def union(clip: Clip, object_ids: Iterable[str]) -> np.ndarray:
-    """The union of some objects' masks, (T, H, W) bool; nothing for no ids."""
+    """The union of some objects' masks, (T, H, W) bool; empty without ids."""
     masks = [np.zeros(clip.shape, bool), *(clip.objects[object_id] for object_id in object_ids)]
     joined: np.ndarray = np.any(masks, axis=0)
     return joined
 
 
 def write_revos(root: Path, split: str = "valid", videos: Mapping[str, Clip] | None = None) -> Truth:
-    """ReVOS. Every video has expressions "0" (referring, the disk), "1" (reasoning, both), "2" (no target)."""
+    """Writes ReVOS. Every video has expressions "0" (referring, the disk), "1" (reasoning, both) and "2" (no target)."""
     clips = videos or {"TAO/clip one": make_clip(1), "MOSE_b": make_clip(2, length=5, height=40, width=72)}
     truth: Truth = {}
     metadata: dict[str, Any] = {}
@@ -141,7 +141,7 @@ def write_revos(root: Path, split: str = "valid", videos: Mapping[str, Clip] | N
 
 
 def write_mevis(root: Path, split: str = "valid_u", *, version: int = 1) -> Truth:
-    """MeViS. Masks for train and valid_u; version 2 adds a no-target text. valid and test have texts only."""
+    """Writes MeViS: masks for train and valid_u, texts alone for valid and test. Version 2 adds a no-target expression."""
     truth: Truth = {}
     metadata: dict[str, Any] = {}
     masks: dict[str, Any] = {}
@@ -173,7 +173,7 @@ def write_mevis(root: Path, split: str = "valid_u", *, version: int = 1) -> Trut
 
 
 def write_lvvis(root: Path) -> Truth:
-    """LV-VIS: MeViS's schema under train/, texts are category names with underscores."""
+    """Writes LV-VIS: the format of MeViS under train/, with category names with underscores as texts."""
     truth: Truth = {}
     clip = make_clip(7)
     write_frames(root / "train" / "JPEGImages" / "00001", clip)
@@ -191,7 +191,7 @@ def write_lvvis(root: Path) -> Truth:
 
 
 def write_ref_youtube_vos(root: Path) -> Truth:
-    """Ref-YouTube-VOS, all three metadata files; the truth is train's, as palette images and as mask_dict.pkl.
+    """Writes Ref-YouTube-VOS with three metadata files. The truth is that of train, as palette images and as mask_dict.pkl.
 
     Videos are written out of order, and "bbb" has twelve expressions, so that the running index over sorted videos and
     string-sorted expression ids ("10" before "2") differs from the file's order.
@@ -226,7 +226,7 @@ def write_ref_youtube_vos(root: Path) -> Truth:
 
 
 def write_running_index(path: Path, truth: Truth) -> None:
-    """VISA's mask_dict.pkl: running index over sorted videos and string-sorted expression ids -> RLEs with bytes."""
+    """Writes VISA's mask_dict.pkl: running index over sorted videos and string-sorted expression ids -> RLEs with bytes."""
     masks = {
         str(index): [None if code is None else code | {"counts": code["counts"].encode()} for code in rles(truth[key])]
         for index, key in enumerate(sorted(truth))
@@ -236,9 +236,9 @@ def write_running_index(path: Path, truth: Truth) -> None:
 
 
 def write_ref_davis(root: Path) -> Truth:
-    """Ref-DAVIS17 as ReferFormer converts it, valid only: palette annotations, and VISA's mask_dict.pkl beside them.
+    """Writes split valid of Ref-DAVIS17 as ReferFormer converts it: palette annotations, and VISA's mask_dict.pkl.
 
-    Two objects a video, four texts each: expression_id = 4 * object_index + annotator.
+    Each video has two objects with four texts each: expression_id = 4 * object_index + annotator.
     """
     truth: Truth = {}
     metadata: dict[str, Any] = {}
@@ -260,7 +260,7 @@ def write_ref_davis(root: Path) -> Truth:
 
 
 def write_reasonvos(root: Path) -> Truth:
-    """ReasonVOS: binary images in Annotations/<source>_<video>_<obj_id>; two texts share an object."""
+    """Writes ReasonVOS: binary images in Annotations/<source>_<video>_<obj_id>. Two texts share an object."""
     truth: Truth = {}
     metadata: dict[str, Any] = {}
     for number, (video_id, source) in enumerate([("clip_a", "MOSE"), ("clip_b", "DAVIS")]):
@@ -282,14 +282,14 @@ def write_reasonvos(root: Path) -> Truth:
 
 
 def write_binary(folder: Path, masks: np.ndarray, names: Iterable[str] | None = None) -> None:
-    """`<name>.png` for each frame, one channel, 0 and 255."""
+    """Writes `<name>.png` for each frame: one channel, values 0 and 255."""
     folder.mkdir(parents=True, exist_ok=True)
     for mask, name in zip(masks, names or stems(len(masks)), strict=True):
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{name}.png")
 
 
 def write_png_tree(root: Path) -> Truth:
-    """This project's plain layout: meta_expressions.json, JPEGImages, Annotations/<video>/<expression>/<frame>.png."""
+    """Writes the layout png-tree: meta_expressions.json, JPEGImages, Annotations/<video>/<expression>/<frame>.png."""
     truth: Truth = {}
     clip = make_clip(51)
     write_frames(root / "JPEGImages" / "set/one", clip)

@@ -1,4 +1,4 @@
-"""Workers of the engine's tests. In a module, because workers travel by reference."""
+"""Workers of the engine's tests. They are in a module because Ray sends classes of importable modules by reference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from vrshq.cluster.ray.errors import ProcessUnusable
 
 
 class Step:
-    """Appends `{name}` to each row's trail; at given rows ends its process, raises, hangs, or can do no more.
+    """Appends its name to the `trail` of each row, and fails at given rows.
 
-    `log` is a file that gets a line for each event: "begin 3", "end 3", "dies 3".
+    Args:
+        name: the text that is appended.
+        deadly: numbers of the rows at which the process exits.
+        wrong: numbers of the rows that raise TypeError.
+        hangs: numbers of the rows at which it sleeps for ever.
+        hangs_in_c: numbers of the rows at which it hangs in C code that holds the GIL.
+        unusable_once: numbers of the rows that raise ProcessUnusable in the first attempt.
+        asks_for: seconds of additional time that it asks for at each row.
+        seconds: duration of a call.
+        log: file that gets a line for each event: "begin 3", "end 3", "dies 3".
     """
 
     def __init__(
@@ -53,7 +62,7 @@ class Step:
         while numbers & self.hangs:
             time.sleep(0.1)
         if numbers & self.hangs_in_c:
-            re.match(r"(a+)+$", "a" * 60 + "b")  # takes years, and holds Python's lock
+            re.match(r"(a+)+$", "a" * 60 + "b")  # takes years and holds the GIL
         self.log("end", numbers)
         return pa.Table.from_pylist(
             [
@@ -92,7 +101,7 @@ class DiesLoading:
 
 
 class LoadsOnce(Step):
-    """Cannot be loaded again after its process has died."""
+    """Exits at given rows. The first instance leaves the file `mark`; later ones fail in `__init__`."""
 
     def __init__(self, name: str, deadly: Sequence[int], mark: str) -> None:
         super().__init__(name, deadly)
@@ -110,7 +119,7 @@ class Doubles:
 
 
 class Greedy:
-    """Takes 6 GB of memory, 100 MB at a time, for the unit with the number 1."""
+    """Takes 6 GB of memory in steps of 100 MB for the unit with the number 1."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if table["number"][0].as_py() == 1:

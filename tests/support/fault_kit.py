@@ -1,4 +1,4 @@
-"""What the fault tests share: a corpus, a real cluster of several raylets, the command as a process, and checksums."""
+"""Helpers of the fault tests: a corpus, a Ray cluster of several raylets, the command as a process, and checksums."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
 
 SCHEMAS = {"masks": MASKS, "tracks": TRACKS, "errors": ERRORS}
-# what tells how a run went rather than what it found
+# columns that depend on the course of a run, not on its input
 COURSE = ("seconds", "attempts", "attempt", "at")
 
 
 def write_corpus(folder: Path, videos: int, instructions: int = 1, frames: int = 8) -> Path:
-    """`videos` small H.264 clips of different lengths, and the table of their instructions."""
+    """Writes `videos` small H.264 clips of different lengths and their instruction table; returns the path of the table."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(videos):
@@ -45,7 +45,7 @@ def write_corpus(folder: Path, videos: int, instructions: int = 1, frames: int =
 
 
 def checksums(run_uri: str) -> dict[str, str]:
-    """SHA-256 of all rows of each table in the order of their keys, without what tells only how the run went."""
+    """SHA-256 of all rows of each table in the order of their keys, without the columns in `COURSE`."""
     run = RunDirectory(run_uri)
     result = {}
     for name, schema in SCHEMAS.items():
@@ -60,13 +60,13 @@ def checksums(run_uri: str) -> dict[str, str]:
 
 
 def accounted(run_uri: str) -> Counter[tuple[str, str]]:
-    """How many rows of `tracks/` each instruction has."""
+    """Number of rows in `tracks/` of each (video_id, instruction_id)."""
     tracks = RunDirectory(run_uri).read("tracks", TRACKS, ["video_id", "instruction_id"]).to_pylist()
     return Counter((row["video_id"], row["instruction_id"]) for row in tracks)
 
 
 class Command:
-    """`vrshq ...` as a process of its own, whose output is read as it comes."""
+    """`vrshq ...` as a process. A thread reads its output while it runs."""
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         code = "from vrshq.pipelines.cli.main import main; main()"
@@ -90,14 +90,14 @@ class Command:
         return "".join(self.lines)
 
     def kill(self) -> bool:
-        """SIGKILL; whether it was still running."""
+        """Sends SIGKILL; returns whether the process was still running."""
         alive = self.process.poll() is None
         self.process.send_signal(signal.SIGKILL)
         self.end(60)
         return alive
 
     def end(self, timeout: float) -> int:
-        """Waits for its end; the exit code."""
+        """Waits for the end of the process; returns its exit code."""
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -108,7 +108,7 @@ class Command:
 
 
 class Nodes:
-    """A Ray cluster of a head and further raylets on this machine, of one CPU each."""
+    """A Ray cluster on this machine: a head and further raylets with one CPU each."""
 
     def __init__(self, workers: int) -> None:
         self._cluster = Cluster(initialize_head=True, head_node_args=self._size())
@@ -128,7 +128,7 @@ class Nodes:
         return Path(self._cluster.head_node.get_logs_dir_path())
 
     def units_begun(self) -> list[str]:
-        """Ids of the units that any actor has begun since the cluster started, once for each time."""
+        """Ids of the units that actors have begun since the cluster started; a unit that began n times occurs n times."""
         found: list[str] = []
         for file in self.logs.glob("worker-*.err"):
             lines = file.read_text(errors="replace").splitlines()
@@ -149,7 +149,7 @@ class Nodes:
         return found
 
     def kill_worker_node(self) -> None:
-        """SIGKILL of a raylet: its actors and its share of the object store go with it. Another one takes its place."""
+        """Sends SIGKILL to a raylet, which ends its actors and its part of the object store, and adds a new raylet."""
         node = self._workers.pop()
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         time.sleep(1)
@@ -170,7 +170,7 @@ def nodes(workers: int) -> Iterator[Nodes]:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Polls until the condition is true; fails after `timeout` seconds and names `what` it waited for."""
+    """Polls until the condition is true. After `timeout` seconds it fails with `what` in the message."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"waited {timeout} s for {what}"

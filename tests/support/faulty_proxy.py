@@ -1,7 +1,7 @@
-"""A proxy in front of an S3 server that spoils what passes through it, and counts it.
+"""A proxy in front of an S3 server that injects faults and counts requests.
 
-S3 requests are signed together with the Host header that the client sent, so the proxy passes the headers on as they came:
-the server then checks the signature against the proxy's address, which is what the client signed.
+The signature of an S3 request covers its Host header. The proxy therefore forwards the headers unchanged, so that the server
+checks the signature against the proxy's address, which the client signed.
 """
 
 from __future__ import annotations
@@ -23,25 +23,34 @@ SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class FaultyProxy:
-    """`with FaultyProxy(server_port) as proxy:` listens on `proxy.port` and passes everything on, until told otherwise.
+    """A proxy that listens on `port` inside a `with` block and forwards requests, some of them with a fault.
 
-    The faults, each drawn for each request at its rate (0..1), which may be changed at any time:
+    Each fault has a rate (0..1), which may be changed at any time, and is drawn for each request:
 
-    * `rate_503`: the answer "503 SlowDown"; the server does not see the request.
-    * `rate_cut_upload`: half of the request's body goes to the server, then both connections are reset. Requests
-      without a body are spared.
-    * `rate_cut_before_answer`: the server does what it was asked, and its answer is lost.
-    * `rate_cut_in_body`: the answer's headers and half of its body, then the connection ends. Answers without a body
-      are spared.
+    * `rate_503`: the proxy answers "503 SlowDown"; the server does not get the request.
+    * `rate_cut_upload`: half of the request's body goes to the server, then both connections are reset. Requests without a
+      body are not affected.
+    * `rate_cut_before_answer`: the server executes the request, and the answer is lost.
+    * `rate_cut_in_body`: the client gets the headers and half of the body, then the connection ends. Answers without a body
+      are not affected.
 
-    `delay_s` comes before each answer. `script` is asked first with (method, path) and names a fault (also any other
-    HTTP status, such as "429"), or "" for none, or None to leave it to the rates. With one client that sends one request
-    at a time, a seed gives the same faults again.
+    `script` is called first with (method, path). It returns the name of a fault or an HTTP status such as "429", "" for no
+    fault, or None to use the rates. With one client that sends one request at a time, a seed gives the same faults again.
+
+    Args:
+        target_port: port of the server on this machine.
+        seed: seed of the draws.
+        rate_503: see above.
+        rate_cut_upload: see above.
+        rate_cut_before_answer: see above.
+        rate_cut_in_body: see above.
+        delay_s: pause before each answer, in seconds.
+        script: see above.
 
     Attributes:
-        counts: requests by (method, path without query), also those that were spoiled.
-        faults: how often each fault happened.
-        answered_bytes: the bodies of all answers together.
+        counts: requests by (method, path without query), including those with a fault.
+        faults: number of times that each fault happened.
+        answered_bytes: total size of the bodies of all answers.
     """
 
     def __init__(
@@ -79,7 +88,7 @@ class FaultyProxy:
         self._thread.join()
 
     def spoil_next(self, fault: str, times: int, method: str = "", part: str = "") -> None:
-        """Spoils the next `times` requests whose method is `method` ("": any) and whose path contains `part`."""
+        """Injects a fault into the next `times` requests of a method ("": any) whose path contains `part`."""
         left = [times]
 
         def script(asked: str, path: str) -> str | None:
@@ -92,10 +101,10 @@ class FaultyProxy:
         self.script = script
 
     def draw(self, method: str, path: str) -> str:
-        """Counts a request, and says what befalls it: one of FAULTS, another HTTP status, or ""."""
+        """Counts a request; returns its fault: one of FAULTS, an HTTP status, or "" for none."""
         with self._lock:
             self.counts[method, path] += 1
-        fault = self.script(method, path) if self.script else None  # it may wait, so it holds nobody else up
+        fault = self.script(method, path) if self.script else None  # without the lock, because a script may wait
         with self._lock:
             if fault is None:
                 rates = (self.rate_503, self.rate_cut_upload, self.rate_cut_before_answer, self.rate_cut_in_body)
@@ -104,7 +113,7 @@ class FaultyProxy:
             return fault
 
     def note(self, fault: str) -> None:
-        """Counts a fault that really happened."""
+        """Counts a fault that happened."""
         with self._lock:
             self.faults[fault] += 1
 
@@ -116,11 +125,11 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultyProxy
 
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
-        """Closes without the orderly end that the base class sends first: a reset must arrive as one."""
+        """Closes without the base class's shutdown, so that the client sees a reset."""
         self.close_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are no news here."""
+        """Ignores clients that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -128,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def handle_one_request(self) -> None:
-        """One request of any method: read, maybe spoiled, passed on, answered."""
+        """Reads a request of any method, injects a fault if one is drawn, forwards it and answers."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
@@ -145,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                # Expect is answered here, and is not signed.
+                # The base class answers Expect; the signature does not cover it.
                 if name.lower() not in ("expect", "connection"):
                     upstream.putheader(name, value)
             if fault == "cut_upload" and body:
@@ -157,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.endheaders(body)
             response = upstream.getresponse()
             content = response.read()
-        except (OSError, http.client.HTTPException):  # the server is down: its clients see a connection that ends
+        except (OSError, http.client.HTTPException):  # the server is down, so the client sees a closed connection
             self._hang_up()
             return
         finally:
@@ -168,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "cut_in_body" and content:
             proxy.note(fault)
-            # An orderly end, which a careless client takes for the end of the content.
+            # The connection ends with FIN, which a careless client takes for the end of the content.
             self._answer(response.status, response.getheaders(), content, len(content) // 2)
             self.close_connection = True
         else:
@@ -181,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("connection", "transfer-encoding"):
                 self.send_header(name, value)
                 told_length |= name.lower() == "content-length"
-        if not told_length:  # of a HEAD it is the object's, which the server told
+        if not told_length:  # the answer to a HEAD has the object's length already
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
@@ -195,6 +204,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _reset(connection: socket.socket) -> None:
-    """Closes so that the other side gets a reset rather than an orderly end."""
+    """Closes the connection with a reset (RST) instead of FIN."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -1,8 +1,8 @@
-"""The project's import graph, read from the syntax trees: modules, arrows, circles, arrows that run up, sizes.
+"""The project's import graph from the syntax trees: modules, arrows, circles, arrows that run up, file sizes.
 
     python -m tests.support.import_graph [ROOT]
 
-Nothing is imported or run. Imports inside functions and under TYPE_CHECKING count like any other.
+No module is imported or run. Imports inside functions and under TYPE_CHECKING count, too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import networkx as nx
 ROOMS = ("operators", "cluster", "pipelines")
 PACKAGE = "vrshq"
 
-# Layers of each room, lowest first. A module belongs to the longest name that is its own or a package around it.
-# Modules may import from lower layers and from their own name; names that share a layer do not know each other.
+# Layers of each room, lowest first. A module belongs to the longest name that is its own name or a package around it.
+# A module may import from lower layers and from its own name, but not from other names of its layer.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "operators": (
         ("operators.batch",),
@@ -50,7 +50,7 @@ BELOW: dict[str, set[str]] = {"operators": set(), "cluster": set(), "pipelines":
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement: the module that holds it and the dotted name that it asks for."""
+    """An import: the file and the line of the statement, and the dotted name that it imports."""
 
     path: Path
     line: int
@@ -58,7 +58,7 @@ class Import:
 
 
 def files(root: Path) -> dict[str, Path]:
-    """Module name (without `vrshq.`) -> file, for each Python file of the three rooms under `root`."""
+    """Maps module name (without `vrshq.`) -> file, for each Python file of the three rooms under `root`."""
     found = {}
     for room in ROOMS:
         for path in sorted((root / room).rglob("*.py")):
@@ -68,7 +68,7 @@ def files(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path) -> list[Import]:
-    """Every name that a file imports, anywhere in it. `from a import b` gives `a.b`."""
+    """All imports of a file. `from a import b` gives `a.b`."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -100,7 +100,11 @@ def circles(modules: nx.DiGraph) -> list[list[str]]:
 
 
 def layer(module: str) -> tuple[str, int, str]:
-    """(room, rank of its layer, the layer's name that covers the module); KeyError where no layer covers it."""
+    """The room of a module, the rank of its layer, and the name in the layer that covers it.
+
+    Raises:
+        KeyError: no layer covers the module.
+    """
     room = module.partition(".")[0]
     ranks = {name: rank for rank, names in enumerate(LAYERS[room]) for name in names}
     name = module
@@ -112,7 +116,7 @@ def layer(module: str) -> tuple[str, int, str]:
 
 
 def arrows_up(modules: nx.DiGraph) -> list[str]:
-    """Imports of a higher layer, of a neighbour in the same layer, or of a room that the importer must not know."""
+    """Imports of a higher layer, of another name in the same layer, or of a room that the importer must not know."""
     wrong = []
     for source, target in sorted(modules.edges):
         if source in ROOMS or target in ROOMS:  # the room's own `__init__`

@@ -1,8 +1,7 @@
-"""The parity kit for tests: its place, configuration, weights, cases and tolerances, and `check`, which keeps score.
+"""The parity kit for tests: path, configuration, weights, cases, tolerances, and `check`, which records the differences.
 
-The kit is found through VRSHQ_PARITY_DIR (default: `shared/parity` beside the repository), its cases through
-VRSHQ_PARITY_CASES (default: the kit's `cases`). Tests take whatever cases are there and skip, with the reason, where
-there are none.
+VRSHQ_PARITY_DIR is the folder of the kit (default: `shared/parity` beside the repository), VRSHQ_PARITY_CASES that of its cases
+(default: `cases` in the kit). Tests run over all cases that exist. Without a case they skip with a reason.
 """
 
 from __future__ import annotations
@@ -78,12 +77,12 @@ TOLERANCES = {
     "track_memory": 1e-3,
     "final_logits": 2e-3,
 }
-MASK_MARGIN = 2e-3  # a mask may differ only where the stored |logit| is below this
+MASK_MARGIN = 2e-3  # masks may differ only at pixels whose stored |logit| is below this
 
 
 @dataclass(frozen=True)
 class Score:
-    """One comparison: the largest |difference| found and the one allowed (0 for exact)."""
+    """A comparison: the largest |difference|, and the allowed one (0: exact)."""
 
     key: str
     case: str
@@ -95,7 +94,7 @@ SCORES: list[Score] = []
 
 
 class Case:
-    """One video and expression of the kit: `case["key"]` is an array, `case.info` the JSON beside it."""
+    """A video and an expression of the kit. `case["key"]` is an array, `case.info` the JSON file of the case."""
 
     def __init__(self, case_id: str) -> None:
         self.id = case_id
@@ -107,7 +106,7 @@ class Case:
 
     @cached_property
     def holefill(self) -> Any:
-        """The arrays of the run with hole filling, or None where the case has none."""
+        """The arrays of the run with hole filling; None: the case has none."""
         path = CASES_DIR / f"{self.id}_holefill.npz"
         return np.load(path) if path.exists() else None
 
@@ -122,12 +121,12 @@ def load_case(case_id: str) -> Case:
 
 
 def case_ids() -> list[str]:
-    """Ids of the cases present: every <id>.npz that has an <id>.json."""
+    """Ids of the existing cases: every <id>.npz that has an <id>.json."""
     return sorted(path.stem for path in CASES_DIR.glob("*.npz") if path.with_suffix(".json").exists())
 
 
 def missing() -> str:
-    """Why parity tests cannot run, or "" when they can."""
+    """The reason why parity tests cannot run; "": they can."""
     if not (KIT / "config_tiny.json").exists():
         return f"no parity kit at {KIT} (set VRSHQ_PARITY_DIR)"
     return "" if case_ids() else f"no parity cases in {CASES_DIR} (set VRSHQ_PARITY_CASES)"
@@ -148,7 +147,7 @@ each_case = pytest.mark.parametrize("case_id", _case_parameters())
 
 @cache
 def model_config() -> ModelConfig:
-    """The kit's tiny configuration in this project's terms."""
+    """The kit's tiny configuration as a ModelConfig."""
     kit = json.loads((KIT / "config_tiny.json").read_text())
     language, sam2, clip = kit["language_model"], kit["sam2"], kit["presampling_clip"]
     trunk, flags = sam2["trunk"], sam2["flags"]
@@ -217,18 +216,18 @@ def _vision_sizes(kit: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def main_weights() -> dict[str, torch.Tensor]:
-    """The main checkpoint, names as published."""
+    """The main checkpoint by published parameter names."""
     return load_file(KIT / "model_safetensors" / "model.safetensors")
 
 
 @cache
 def clip_weights() -> dict[str, torch.Tensor]:
-    """The pre-sampling CLIP, names as transformers writes them."""
+    """The pre-sampling CLIP by the parameter names of transformers."""
     return load_file(KIT / "clip" / "model.safetensors")
 
 
 def weights_under(prefix: str) -> dict[str, torch.Tensor]:
-    """The part of the main checkpoint under `prefix` (with its dot), the prefix removed."""
+    """The weights of the main checkpoint whose names begin with `prefix`, by their names without it."""
     return {name.removeprefix(prefix): value for name, value in main_weights().items() if name.startswith(prefix)}
 
 
@@ -239,11 +238,11 @@ def check(case: Case, key: str, got: Any, want: Any = None, *, allowed: float | 
         case: the case whose arrays are the reference.
         key: name of the reference array; it also selects the tolerance.
         got: the tensor or array to compare, of the same shape as the reference.
-        want: the reference, where it is not the case's array `key` itself.
+        want: the reference; default: the case's array `key`.
         allowed: the largest |difference|; default: the kit's tolerance for `key`, exact for keys without one.
-        label: what else to show beside the key, e.g. the schedule that gave `got`.
+        label: text beside the key in the table, for example the schedule that gave `got`.
 
-    Where the stored value is -1024 (no object), and only there, `got` must be exactly -1024.
+    `got` must be -1024 (no object) exactly where the reference is.
     """
     want = np.asarray(case[key] if want is None else want)
     got = got.detach().cpu().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
@@ -259,7 +258,7 @@ def check(case: Case, key: str, got: Any, want: Any = None, *, allowed: float | 
 
 
 def check_mask(case: Case, key: str, got: Any, logits: np.ndarray, want: Any = None, *, label: str = "") -> None:
-    """Compares a 0/1 mask with the stored one; only pixels whose stored |logit| is below 0.002 may differ.
+    """Compares a 0/1 mask with the stored one. Only pixels whose stored |logit| is below `MASK_MARGIN` may differ.
 
     The recorded difference is the largest |logit| of a differing pixel.
     """
@@ -274,7 +273,7 @@ def check_mask(case: Case, key: str, got: Any, logits: np.ndarray, want: Any = N
 
 
 def score_table() -> list[str]:
-    """One line per key: largest |difference| over the cases, the allowed one, the case it was found in, the cases."""
+    """One line per key: largest |difference| over the cases, the allowed one, the case with the largest one, all cases."""
     worst: dict[str, Score] = {}
     cases: dict[str, set[str]] = {}
     for score in SCORES:

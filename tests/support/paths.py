@@ -1,4 +1,4 @@
-"""Where the repository lies, and the optional folder of real clips beside it."""
+"""Paths of the repository, and of the optional folder of real clips beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fixtures and the tests of `cluster` share."""
+"""An S3 server for tests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ S3_BUCKET = "corpus"
 
 
 def free_port() -> int:
-    """A TCP port that nothing listened on a moment ago."""
+    """A TCP port that was free at the time of the call."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class S3Server:
-    """rclone's S3 server over a local folder that has one bucket: started, killed, and started again on the same port.
+    """rclone's S3 server over a local folder with one bucket. It can be killed and started again on the same port.
 
-    Use as `with S3Server(folder) as server:`, or call `start` and `kill`. Skips the test where rclone is not installed.
+    Use it as `with S3Server(folder) as server:`, or call `start` and `kill`. The test is skipped if rclone is not installed.
     """
 
     def __init__(self, served: Path) -> None:
@@ -36,13 +36,13 @@ class S3Server:
         self.served, self.port = served, free_port()
         (served / S3_BUCKET).mkdir(parents=True, exist_ok=True)
         self._key, self._secret = "testaccesskey", secrets.token_hex(16)
-        # A configuration file that is not there, so that nobody's own is read.
+        # A configuration file that does not exist, so that rclone does not read the user's own.
         self._command = [rclone, "serve", "s3", str(served), "--addr", f"127.0.0.1:{self.port}"]
         self._command += ["--auth-key", f"{self._key},{self._secret}", "--config", f"{served}.none.conf"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """The variables that lead every S3 client here, or to the proxy on `port` in front of it."""
+        """Environment variables that send every S3 client to this server, or to the proxy on `port` in front of it."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
             "AWS_ACCESS_KEY_ID": self._key,
@@ -65,7 +65,7 @@ class S3Server:
         raise AssertionError("rclone did not answer within 30 s")
 
     def kill(self) -> None:
-        """SIGKILL: what it was doing is cut off. The folder and the port stay."""
+        """Sends SIGKILL in the middle of any request. The folder and the port stay the same."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

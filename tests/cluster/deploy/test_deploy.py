@@ -1,4 +1,4 @@
-"""What the manifests in `cluster/deploy` promise, checked with Kubernetes' schemas, Ray's own, and the command line itself."""
+"""Promises of `cluster/deploy`, checked with the schemas of Kubernetes and Ray and with the command line's parser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vrshq.pipelines.cli.main import app
 
 DEPLOY = ROOT / "cluster" / "deploy"
 KUBERNETES = "1.30"
-# Ray's agent on every node, where KubeRay's own probes look since Ray 2.53.
+# Health page of Ray's agent on every node, which KubeRay's own probes use since Ray 2.53.
 HEALTH_PATH, HEALTH_PORT = "/api/healthz", 52365
 
 # The fields of KubeRay's resources with their JSON types, as its CRDs of version ray.io/v1 list them (release 1.5 and later).
@@ -116,7 +116,7 @@ def cluster_of(name: str) -> dict[str, Any]:
 
 
 def templates(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pods of a resource that run Ray, by their group's name."""
+    """Yields (group, pod template) of the pods of a resource that run Ray."""
     cluster = cluster_of(name)
     yield "head", cluster["headGroupSpec"]["template"]
     for group in cluster["workerGroupSpecs"]:
@@ -209,7 +209,7 @@ def gibibytes(quantity: str) -> int:
 def test_nodes_have_bounded_resources_scratch_and_a_large_enough_object_store(template: dict[str, Any]) -> None:
     (container,) = template["spec"]["containers"]
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-    # Memory beyond what was asked for is what gets a pod killed on a full node.
+    # A full node kills pods that use more memory than they requested.
     assert limits["memory"] == requests["memory"]
     assert {"cpu", "memory", "ephemeral-storage"} <= set(requests)
     volumes = {volume["name"]: volume["emptyDir"] for volume in template["spec"]["volumes"]}
@@ -218,7 +218,7 @@ def test_nodes_have_bounded_resources_scratch_and_a_large_enough_object_store(te
     scratch = mounts[environment["VRSHQ_SCRATCH"]]
     assert gibibytes(scratch["sizeLimit"]) <= gibibytes(limits["ephemeral-storage"])
     assert Path(environment["VRSHQ_CACHE"]).is_relative_to(environment["VRSHQ_SCRATCH"])
-    # Ray's object store takes 30 % of the memory, and goes to a slow disk where /dev/shm is smaller.
+    # Ray's object store takes 30 % of the memory; it falls back to a slow disk if /dev/shm is smaller.
     shm = mounts["/dev/shm"]
     assert shm["medium"] == "Memory"
     assert 0.3 <= gibibytes(shm["sizeLimit"]) / gibibytes(limits["memory"]) <= 0.5
@@ -233,9 +233,9 @@ def test_nodes_are_probed_and_get_credentials_from_a_secret_only(template: dict[
     assert not [item["name"] for item in container["env"] if re.search("KEY|TOKEN|SECRET|PASS", item["name"])]
 
 
-def test_health_is_asked_where_rays_agent_answers() -> None:
+def test_health_probes_ask_rays_agent() -> None:
     assert HEALTH_PORT == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
-    # The agent lets probes in without the cluster's token.
+    # The agent answers probes without the cluster's token.
     assert HEALTH_PATH in http_server_agent.PUBLIC_EXACT_PATHS
 
 
@@ -266,12 +266,12 @@ def parse(words: list[str]) -> None:
     command.make_context(words[0], list(words[1:]))
 
 
-def test_a_command_that_does_not_parse_would_be_seen() -> None:
+def test_the_check_of_commands_finds_an_unknown_option() -> None:
     with pytest.raises(Exception, match="--no-such-option"):
         parse(["label", "table", "--output", "run", "--no-such-option"])
 
 
-def test_there_are_commands_to_check() -> None:
+def test_at_least_three_commands_are_checked() -> None:
     assert len(vrshq_commands()) >= 3
 
 
@@ -299,7 +299,7 @@ def pins() -> dict[str, str]:
 
 def test_the_image_ends_as_a_user_who_is_not_root_and_has_a_health_check() -> None:
     user = image_user()
-    # A number, because Kubernetes cannot tell from a name that it is not root.
+    # A number, because Kubernetes cannot check that a name is not root.
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
     assert f"--uid {user.partition(':')[0]} " in " ".join(rest for _, rest in final_stage())
     assert f"localhost:{HEALTH_PORT}{HEALTH_PATH}'" in dict(final_stage())["HEALTHCHECK"]
@@ -307,7 +307,7 @@ def test_the_image_ends_as_a_user_who_is_not_root_and_has_a_health_check() -> No
 
 def test_the_health_check_fails_where_a_node_does_not_answer_and_passes_where_there_is_no_node() -> None:
     check = dict(final_stage())["HEALTHCHECK"].partition("CMD")[2]
-    # The same line, about a process that surely runs and a port where nothing answers.
+    # The same command as if a raylet ran and nothing answered on its port, then as if no raylet ran.
     on_a_node = check.replace("pgrep -x raylet", "true").replace(str(HEALTH_PORT), "1")
     elsewhere = check.replace("pgrep -x raylet", "false")
     assert subprocess.run(["sh", "-c", on_a_node], capture_output=True).returncode == 1
@@ -317,7 +317,7 @@ def test_the_health_check_fails_where_a_node_does_not_answer_and_passes_where_th
 def test_the_image_has_the_pinned_torch_and_builds_sam2_against_it() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert all("--constraint constraints.txt" in line for line in installs)
-    # Versions stand in one place.
+    # constraints.txt is the only place of versions.
     assert not re.search(r"\b(torch|torchvision|sam2|ray)(\[\w+\])?[=<>~]=", (DEPLOY / "Dockerfile").read_text())
     assert {"torch", "torchvision", "sam2", "ray"} <= set(pins())
     order = [next(i for i, line in enumerate(installs) if name in line.split()) for name in ("torch", "sam2")]
@@ -364,10 +364,10 @@ def test_every_manifest_uses_the_same_image_and_the_pinned_ray() -> None:
 # --- ray up
 
 
-def test_the_cluster_of_ray_up_is_what_ray_takes() -> None:
+def test_ray_accepts_the_configuration_of_ray_up() -> None:
     prepared = prepare_config(load("aws.yaml"))
     validate_config(prepared)
-    # Nothing of Ray's defaults installs another Ray over the image's.
+    # None of Ray's default commands installs another Ray over that of the image.
     for key in ("setup_commands", "head_setup_commands", "worker_setup_commands"):
         assert not prepared[key]
     with pytest.raises(Exception, match="no_such_field"):
@@ -445,7 +445,7 @@ for _ in range(120):
     except OSError:
         continue
     found = set(re.findall(r"^(ray_vrshq_\\w+)\\{(.*)\\}", text, re.MULTILINE))
-    if wanted <= {name for name, _ in found}:  # they come one after the other
+    if wanted <= {name for name, _ in found}:  # the exporter publishes them one by one
         break
 for name, labels in found:
     print(name, *re.findall(r"(\\w+)=", labels))

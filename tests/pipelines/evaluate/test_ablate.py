@@ -1,4 +1,4 @@
-"""`vrshq ablate`: runs that take over tokens are fresh runs, and the page puts them side by side."""
+"""Promises of `vrshq ablate`: a run from the base's tokens equals a fresh run, and the page compares all runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SPLIT = "test"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos; the second one has an expression without a text, which fails before any token is made."""
+    """A set of three videos. The second one has an expression without text, which fails before the tokens."""
     folder = tmp_path_factory.mktemp("ablate") / "set"
     synth(str(folder), videos=3, seed=5, split=SPLIT, form="jpeg", config=CONFIG, where=Where(use_ray=False))
     path = folder / f"meta_expressions_{SPLIT}_.json"
@@ -62,14 +62,14 @@ def base(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(root: Path) -> Path:
-    """A run with the changed settings that took over nothing."""
+    """A run with the changed settings that did not use the base's tokens."""
     output = root.parent / "fresh"
     evaluate("revos", str(root), str(output), load_settings(None, CHANGED), split=SPLIT, use_ray=False)
     return output
 
 
 def tables(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of a run in one order, without times."""
+    """All rows of a run in the order of their keys, without times."""
     found = {}
     for name, schema in (("masks", MASKS), ("tracks", TRACKS), ("tokens", TOKENS), ("errors", ERRORS)):
         rows: pa.Table = RunDirectory(str(run)).read(name, schema)
@@ -84,7 +84,7 @@ def instructions(root: Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("use_ray", [False, pytest.param(True, marks=pytest.mark.ray)])
-def test_a_run_that_takes_over_tokens_has_the_tables_and_scores_of_a_fresh_one(
+def test_a_run_from_the_tokens_of_another_has_the_tables_and_scores_of_a_fresh_one(
     root: Path, base: Path, fresh: Path, tmp_path: Path, use_ray: bool
 ) -> None:
     run = tmp_path / "run"
@@ -92,7 +92,7 @@ def test_a_run_that_takes_over_tokens_has_the_tables_and_scores_of_a_fresh_one(
     shutil.copytree(base, tmp_path / BASE)
     taken: dict[str, int] = {}
     ablate("revos", str(root), str(tmp_path), variants, split=SPLIT, use_ray=use_ray, on_run=taken.__setitem__)
-    assert taken == {BASE: 0, "run": 2}  # the video with an instruction that failed was run in full
+    assert taken == {BASE: 0, "run": 2}  # the video with the failed instruction was run in full
     got, want = tables(run), tables(fresh)
     assert got["masks"]
     assert [row["error_type"] for row in got["errors"]] == ["InputError"]
@@ -107,7 +107,7 @@ def test_a_run_that_takes_over_tokens_has_the_tables_and_scores_of_a_fresh_one(
         assert stages["propagate"] is not None
 
 
-def test_a_setting_that_tokens_depend_on_takes_over_nothing(root: Path, base: Path, tmp_path: Path) -> None:
+def test_a_changed_setting_of_the_tokens_prevents_their_reuse(root: Path, base: Path, tmp_path: Path) -> None:
     table = instructions(root, tmp_path)
     for changed in ("sampling.max_image_token=3", "sampling.seed=1", "dtype=bfloat16", "max_instructions_per_unit=1"):
         settings = load_settings(None, [changed])
@@ -115,7 +115,7 @@ def test_a_setting_that_tokens_depend_on_takes_over_nothing(root: Path, base: Pa
         assert not (tmp_path / "run").exists()
 
 
-def test_only_units_whose_instructions_all_have_tokens_are_taken_over(base: Path) -> None:
+def test_only_units_with_the_tokens_of_all_instructions_are_reused(base: Path) -> None:
     run = RunDirectory(str(base))
     manifest = run.read_manifest()
     ready = units_with_tokens(run, manifest)
@@ -123,7 +123,7 @@ def test_only_units_whose_instructions_all_have_tokens_are_taken_over(base: Path
     assert {ids[unit] for unit in ready} == {"test_000000", "test_000002"}
 
 
-def test_another_model_or_another_table_is_another_run() -> None:
+def test_tokens_of_another_model_table_or_dtype_are_not_the_same() -> None:
     identity = {"model": {"fingerprint": "a"}, "manifest_sha256": "b", "settings": {"fusion": 1, "dtype": "float32"}}
     assert same_tokens(identity, identity | {"settings": {"fusion": 2, "dtype": "float32"}})
     assert not same_tokens(identity, identity | {"settings": {"fusion": 1, "dtype": "bfloat16"}})
@@ -177,7 +177,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
         ([], "nothing differs from the base"),
     ],
 )
-def test_what_cannot_be_varied_is_refused_in_one_line(vary: list[str], message: str) -> None:
+def test_a_setting_that_cannot_be_varied_is_refused_in_one_line(vary: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         read_variants(vary, None, [])
     assert "\n" not in str(caught.value)

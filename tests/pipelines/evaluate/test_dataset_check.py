@@ -1,4 +1,4 @@
-"""Promises of the validator: it finds everything, counts it, names the place, and stops at nothing."""
+"""Promises of the validator: it finds, counts and locates every problem, and no problem ends it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_a_sound_data_set_has_no_error_and_no_warning(name: str, tmp_path: Path)
 def test_notes_are_not_faults(tmp_path: Path) -> None:
     fixtures.write_revos(tmp_path)
     report = check_benchmark("revos", str(tmp_path))
-    # one id with a slash; the square of each of two videos is gone from the first frame
+    # one id has a slash; the square of two videos is not in their first frame
     assert found(report) == {"id-slash": 1, "mask-null": 2}
     assert "2 videos, 6 expressions" in printed(report)
     assert "0 errors, 0 warnings, 3 notes" in printed(report)
 
 
 def break_in_many_ways(root: Path) -> dict[str, int]:
-    """A ReVOS data set of three videos, broken; what of, and how often."""
+    """Writes a broken ReVOS data set of three videos; returns the expected count of each problem."""
     clips = {"TAO/a": fixtures.make_clip(1), "b": fixtures.make_clip(2), "c": fixtures.make_clip(3)}
     fixtures.write_revos(root, videos=clips)
     frames = root / "JPEGImages"
@@ -112,7 +112,7 @@ def break_in_many_ways(root: Path) -> dict[str, int]:
         "mask-list-short": 1,
         "mask-unreadable": 2,
         "mask-size": 1,
-        "foreground-unusable": 3,  # void has none, too
+        "foreground-unusable": 3,  # the video "void" has none, too
         "video-size": 1,
         "frames-unlisted": 1,
         "text-empty": 1,
@@ -197,7 +197,7 @@ def test_files_that_are_missing_or_broken_are_a_report(
     damage(tmp_path)
     report = check_benchmark(name, str(tmp_path))
     assert found(report).get(code) == 1, printed(report)
-    # a place in memory says nothing, and differs from one reading to the next
+    # no memory address, which would differ between two runs
     assert " object at 0x" not in printed(report)
     assert not report.consistent
 
@@ -250,7 +250,7 @@ def test_a_self_referring_pickle_is_no_mask(tmp_path: Path) -> None:
     assert found(report)["annotation-unknown"] == 15
 
 
-def test_an_unknown_name_is_the_command_s_mistake(tmp_path: Path) -> None:
+def test_an_unknown_name_or_split_is_an_error_of_the_command(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no data set"):
         check_benchmark("none", str(tmp_path))
     with pytest.raises(DatasetError, match="no split"):
@@ -259,7 +259,7 @@ def test_an_unknown_name_is_the_command_s_mistake(tmp_path: Path) -> None:
 
 def test_every_code_has_a_meaning() -> None:
     assert all(severity in ("error", "warning", "note") and meaning for severity, meaning in CODES.values())
-    assert json.dumps(list(CODES))  # plain names
+    assert json.dumps(list(CODES))  # the codes are plain strings
 
 
 def move_frames(root: Path, by: int) -> str:

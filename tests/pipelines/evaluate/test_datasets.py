@@ -1,4 +1,4 @@
-"""Promises of the data-set readers, each on a tiny data set in its exact layout."""
+"""Promises of the data-set readers, each on a small data set in its layout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def truth_of(benchmark: Benchmark) -> fixtures.Truth:
             codes = benchmark.masks(video, expression)
             sizes = {code["size"] for frame in codes for code in frame}
             assert len(sizes) <= 1
-            assert all(coco.area(code) for frame in codes for code in frame)  # no object: no mask, in every layout
+            assert all(
+                coco.area(code) for frame in codes for code in frame
+            )  # a frame without the object has no mask, in every layout
             found[video.video_id, expression.expression_id] = pixels(codes, sizes.pop() if sizes else (1, 1)) > 0
     return found
 
@@ -60,7 +62,7 @@ def assert_same(found: fixtures.Truth, truth: fixtures.Truth) -> None:
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs down the columns, the first one of zeros."""
+    """Lengths of the runs in column-major order, zeros first."""
     flat = mask.flatten(order="F") > 0
     lengths: list[int] = np.diff(
         np.concatenate([[0], np.flatnonzero(np.diff(flat, prepend=False)), [flat.size]])
@@ -140,7 +142,7 @@ def test_revos_foreground_is_the_sum_of_all_objects(tmp_path: Path) -> None:
     assert (pixels(codes, clip.shape[1:]) == fixtures.union(clip, ["1", "2"])).all()
     everything = fixtures.union(clip, ["1", "2"])
 
-    def twice(content: Any) -> None:  # an entry that is a list of RLEs is a sum that exceeds 1
+    def twice(content: Any) -> None:  # the sum of an entry with several RLEs exceeds 1
         content["TAO/clip one"]["masks_rle"][0] = [fixtures.rle(everything[0])] * 2
 
     edit(tmp_path / "mask_dict_foreground.json", twice)
@@ -249,10 +251,10 @@ def test_the_running_index_counts_sorted_videos_and_string_sorted_expressions(tm
     benchmark = open_benchmark("ref-youtube-vos", str(tmp_path), split="train", folders=folders)
     assert_same(truth_of(benchmark), truth)
     entries = pickle.loads((tmp_path / "train" / "mask_dict.pkl").read_bytes())
-    # aaa has 2 expressions; of bbb come 0, 1, 10, 11, 2, ...: number 4 of the file is bbb's "10"
+    # aaa has 2 expressions, then bbb has 0, 1, 10, 11, 2, ...: number 4 of the file is "10" of bbb
     third = coco.decode(entries["4"][1]) > 0
     assert (third == truth["bbb", "10"][1]).all()
-    # palette images and the pickle tell the same
+    # palette images and the pickle hold the same masks
     assert_same(truth_of(open_benchmark("ref-youtube-vos", str(tmp_path), split="train")), truth)
 
 
@@ -432,6 +434,6 @@ def test_counts_that_are_cut_or_too_long_are_refused(counts: str) -> None:
         [[{"size": [2, 2], "counts": "04"}]],
     ],
 )
-def test_what_is_no_mask_is_refused(entry: Any) -> None:
+def test_an_entry_that_is_not_a_mask_is_refused(entry: Any) -> None:
     with pytest.raises(MaskError):
         as_rles(entry)

@@ -1,4 +1,4 @@
-"""`vrshq evaluate` and `vrshq compare`: from data sets on disk and predictions in every layout to the files they write."""
+"""Promises of `vrshq evaluate` and `vrshq compare`, on data sets on disk and predictions in every layout."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save(mask: np.ndarray, path: Path, value: int = 255) -> None:
 
 
 def write_pngs(folder: Path, root: Path, dataset: str, truth: Truth, value: int = 255, **options: Any) -> Path:
-    """The truth as predictions: VIDEO/EXPRESSION/FRAME.png."""
+    """Writes the truth as predictions: VIDEO/EXPRESSION/FRAME.png."""
     for video in open_benchmark(dataset, str(root), **options).videos:
         for expression in video.expressions:
             masks = truth[video.video_id, expression.expression_id]
@@ -99,7 +99,7 @@ def test_the_golden_data_set_gives_the_published_numbers_to_the_last_bit(tmp_pat
     names = {"referring": "referring", "reason": "reasoning", "overall": "overall"}
     assert scored(done)["published"] == {names[group]: means for group, means in summary.items()}
     assert scored(done)["problems"]["missing-video"]["count"] == 5
-    # what A and R would be on 0/1 masks stands beside them
+    # the page shows A and R on 0/1 masks, too
     assert scored(done)["fixed"]["overall"]["R"] > scored(done)["published"]["overall"]["R"]
 
 
@@ -140,7 +140,7 @@ def test_a_results_json_scores_as_the_same_masks_in_png_files(revos: tuple[Path,
 
 
 def break_one_of_each(predictions: Path) -> dict[tuple[str, str], str]:
-    """Removes and spoils files of one data set's predictions; the status that each expression then has."""
+    """Removes and damages prediction files; returns the expected status of each expression."""
     first, second = predictions / "TAO/clip one", predictions / "MOSE_b"
     for file in (first / "0").iterdir():
         file.unlink()
@@ -194,7 +194,7 @@ def test_mevis_leaves_out_what_is_missing_and_the_fixed_mean_counts_it_as_0(tmp_
     assert scores["problems"]["missing-frames"]["count"] == 1
     assert scores["in_published_mean"] == len(truth) - 1
     assert "A" in scores["published"]["overall"]
-    assert scores["published"]["overall"]["R"] is None  # there is no foreground
+    assert scores["published"]["overall"]["R"] is None  # the data set has no foreground masks
 
 
 def test_a_missing_video_is_told_from_a_missing_expression(revos: tuple[Path, Truth], tmp_path: Path) -> None:
@@ -217,13 +217,15 @@ def test_reasonvos_counts_the_last_text_of_an_object_as_published(tmp_path: Path
     scores = scored(
         evaluate("reasonvos", str(root), str(tmp_path / "out"), predictions=str(predictions), use_ray=False)
     )
-    assert scores["published"]["overall"]["J"] == 100.0  # texts "0" and "1" are on one object, and "1" is right
+    assert (
+        scores["published"]["overall"]["J"] == 100.0
+    )  # texts "0" and "1" are about one object, and the masks of "1" are right
     assert scores["overwritten_expressions"] == 2
     assert scores["fixed"]["overall"]["J"] == pytest.approx(200 / 3)
 
 
 def write_palettes(folder: Path, truth: Truth, wrong: int | None = None) -> Path:
-    """The official DAVIS layout; annotator `wrong` draws nothing."""
+    """Writes the truth in the official DAVIS layout. The images of annotator `wrong` are empty."""
     for video in {key[0] for key in truth}:
         for annotator in range(4):
             objects = [truth[video, str(4 * place + annotator)] for place in range(2)]
@@ -247,7 +249,7 @@ def test_the_official_davis_number_is_the_mean_of_four_annotators_without_first_
     truth = fixtures.write_ref_davis(root)
     predictions = write_palettes(tmp_path / "pred", truth, wrong=2)
     for annotator, video in ((0, "goat"), (1, "bike-packing")):
-        for end in ("00000", "00004"):  # the ends do not count
+        for end in ("00000", "00004"):  # the first and the last frame do not count
             save_palette(np.zeros((48, 64), np.uint8), predictions / f"anno_{annotator}" / video / f"{end}.png")
     done = evaluate(
         "ref-davis17-official", str(root), str(tmp_path / "out"), predictions=str(predictions), use_ray=False
@@ -260,7 +262,7 @@ def test_the_official_davis_number_is_the_mean_of_four_annotators_without_first_
 def test_official_davis_gives_a_pixel_to_one_object_when_masks_overlap(tmp_path: Path) -> None:
     root = tmp_path / "davis"
     truth = fixtures.write_ref_davis(root)
-    # object 2 is predicted as both: nothing tells how sure it is, so the first object keeps its pixels, as with argmax
+    # object 2 is predicted as both objects. Without scores, the first object keeps its pixels, as with argmax.
     both = {
         key: masks | truth[key[0], str(int(key[1]) - 4)] if int(key[1]) >= 4 else masks for key, masks in truth.items()
     }
@@ -318,7 +320,7 @@ def test_an_evaluation_killed_while_it_labels_ends_with_the_scores_of_an_undistu
     assert scores[0]["problems"] == {}
     assert scores[0]["expressions"] == 6
     assert all(0 < row["presence"] < 1 for row in rows(calm).values())
-    # the run's masks score the same when they are given as predictions
+    # the run has the same scores as given predictions
     evaluate("revos", str(root), str(tmp_path / "again"), predictions=str(calm), use_ray=False)
     assert rows(tmp_path / "again") == rows(calm)
 
@@ -328,7 +330,7 @@ def test_a_run_over_more_frames_than_the_metadata_lists_is_matched_by_their_name
     fixtures.write_png_tree(root)
     metadata = json.loads((root / "meta_expressions.json").read_text())
     frames = metadata["videos"]["set/one"]["frames"]
-    metadata["videos"]["set/one"]["frames"] = [frames[2], frames[0]]  # fewer, and not in order
+    metadata["videos"]["set/one"]["frames"] = [frames[2], frames[0]]  # fewer frames, in another order
     full, part = tmp_path / "full", tmp_path / "part"
     settings = Settings(model="untrained-tiny")
     evaluate("png-tree", str(root), str(full), settings, use_ray=False)
@@ -341,7 +343,9 @@ def test_a_run_over_more_frames_than_the_metadata_lists_is_matched_by_their_name
     assert whole.keys() == some.keys() == {"a", "b", "none"}
     for key, prediction in some.items():
         assert list(prediction.masks) == [whole[key].masks[2], whole[key].masks[0]]
-    lost = open_predictions(str(part)).of(open_benchmark("png-tree", str(root)).videos[0])  # no names to match by
+    lost = open_predictions(str(part)).of(
+        open_benchmark("png-tree", str(root)).videos[0]
+    )  # without the root, there are no names to match by
     assert lost is not None
     assert "4 frames, the metadata 2" in str(lost["a"].problem)
 
@@ -408,7 +412,7 @@ def test_comparing_gives_paired_differences_and_names_what_changed(revos: tuple[
         compare(first, str(tmp_path / "better"))
 
 
-def test_wrong_places_are_refused_in_one_line(revos: tuple[Path, Truth], tmp_path: Path) -> None:
+def test_wrong_paths_are_refused_in_one_line(revos: tuple[Path, Truth], tmp_path: Path) -> None:
     root, _ = revos
     with pytest.raises(PredictionsError, match="nothing is there"):
         evaluate("revos", str(root), str(tmp_path / "out"), predictions=str(tmp_path / "nowhere"), use_ray=False)
@@ -454,7 +458,7 @@ def test_the_command_checks_scores_and_compares(revos: tuple[Path, Truth], tmp_p
         ("The bird that FLIES left to right", True),
         ("dog running faster", True),
         ("the red car", False),
-        ("a passenger in the slide show", True),  # a list of words knows no meaning
+        ("a passenger in the slide show", True),  # the rule is a list of words, so the meaning does not count
         ("which animal is not hungry?", False),
         ("", False),
     ],

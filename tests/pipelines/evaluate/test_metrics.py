@@ -1,4 +1,4 @@
-"""The fast measures against whole images, the protocols' arithmetic, and measures of presence and time."""
+"""Promises of the measures: equal to those of whole images, protocols as published, presence and time by definition."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def one_overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
 
 
 def pixels(bits: np.ndarray, rows: int) -> np.ndarray:
-    """A bit image as (rows, columns) of 0 and 1."""
+    """The bits of an image as (rows, columns) uint8, 0 and 1."""
     return np.unpackbits(bits.T.copy().view(np.uint8), axis=-1, bitorder="little", count=rows).T
 
 
 @st.composite
 def masks(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
-    """Empty, full, one pixel, boxes (often at the border), and noise."""
+    """Draws a mask: empty, full, one pixel, boxes (often at the border) or noise."""
     kind = draw(st.sampled_from(["empty", "full", "pixel", "boxes", "noise"]))
     mask = np.zeros((height, width), np.uint8)
     if kind == "full":
@@ -60,7 +60,7 @@ def masks(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
     return mask
 
 
-# widths and heights on both sides of the 64 rows of a word; diagonals up to a tolerance of 3 pixels
+# heights below and above the 64 rows of a word; the longest diagonals have a tolerance of 3 pixels
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 260))
 
 
@@ -70,7 +70,9 @@ def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     truth = draw(masks(height, width))
     if draw(st.booleans()):
         return truth, draw(masks(height, width))
-    shift = draw(st.tuples(st.integers(-4, 4), st.integers(-4, 4)))  # a near miss, which boundaries are about
+    shift = draw(
+        st.tuples(st.integers(-4, 4), st.integers(-4, 4))
+    )  # nearly equal masks, whose boundaries are within or beyond the tolerance
     return truth, np.roll(truth, shift, (0, 1))
 
 
@@ -202,14 +204,14 @@ def test_long_runs_and_runs_of_no_pixel_are_read() -> None:
 @pytest.mark.parametrize(
     "counts", [b"", b"zzzz", b"05", b"\xff\xff", b"P", b"o0", b"`" * 40 + b"0", b"0" * 9, b"0\x00"], ids=repr
 )
-def test_codes_of_no_mask_are_refused(counts: bytes) -> None:
+def test_broken_run_length_codes_are_refused(counts: bytes) -> None:
     with pytest.raises(RleError):
         runs([{"size": (6, 8), "counts": counts}])
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=60), st.integers(1, 40), st.integers(1, 40))
-def test_any_bytes_are_a_mask_or_refused(counts: bytes, height: int, width: int) -> None:
+def test_any_bytes_are_read_as_a_mask_or_refused(counts: bytes, height: int, width: int) -> None:
     try:
         found = runs([{"size": (height, width), "counts": counts}])[0]
     except RleError:
@@ -328,7 +330,7 @@ def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int]]) -> N
 
 
 @given(SCORED)
-def test_average_precision_is_its_definition(rows: list[tuple[bool, int]]) -> None:
+def test_average_precision_equals_its_definition(rows: list[tuple[bool, int]]) -> None:
     positive, scores = (np.array(column) for column in zip(*rows, strict=True))
     area, before = 0.0, 0.0
     for level in sorted(set(scores.tolist()), reverse=True):

@@ -1,4 +1,4 @@
-"""The golden metric values of the parity kit: J, F, A and R as published, to the last bit."""
+"""Parity with the golden metric values of the kit: J, F, A and R as published, to the last bit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rles(masks: np.ndarray) -> list[Rle]:
 
 
 def summed(masks: np.ndarray) -> list[list[Rle]]:
-    """Masks whose sum is the given one (values up to 2)."""
+    """Masks whose sum is the given image, whose values are up to 2."""
     layers = [rles((masks > level).astype(np.uint8)) for level in range(max(1, int(masks.max())))]
     return [list(frame) for frame in zip(*layers, strict=True)]
 
@@ -63,7 +63,7 @@ def test_fixed_values_do_not_depend_on_how_files_spell_foreground(name: str) -> 
     got = [measured(name, value) for value in (1, 255)]
     for field in ("a_fixed", "r_fixed"):
         assert getattr(got[0], field).tolist() == getattr(got[1], field).tolist()
-    if arrays()[f"{name}/gt"].max() <= 1:  # 0/1 files and no overlap: there the published formula is right
+    if arrays()[f"{name}/gt"].max() <= 1:  # with 0/1 files and no overlap, the published formula is right
         assert got[0].a_fixed.tolist() == expected()[name]["pred_0_1"]["A"]
         assert got[0].r_fixed.tolist() == expected()[name]["pred_0_1"]["R"]
 

@@ -1,4 +1,4 @@
-"""Calibration of presence and the threshold for masks, against their definitions."""
+"""Promises of the calibration of presence and of the threshold for masks: they equal their definitions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_calibration_error_lies_between_that_of_the_mean_and_one(rows: list[
     assert abs(presence.mean() - target.mean()) - 1e-9 <= error <= 1 + 1e-9
 
 
-def test_a_presence_that_is_the_share_of_targets_has_no_calibration_error_and_one_that_is_wrong_has_all() -> None:
+def test_the_calibration_error_is_0_for_the_share_of_targets_and_1_for_an_inverted_presence() -> None:
     presence = np.repeat([0.25, 0.75], 4)
     right = np.array([True, False, False, False, True, True, True, False])
     assert calibration_error(reliability(right, presence)) == 0.0
@@ -55,14 +55,14 @@ def test_a_presence_that_is_the_share_of_targets_has_no_calibration_error_and_on
 
 
 @pytest.mark.parametrize("presence", [-0.1, 1.1, math.nan])
-def test_a_presence_that_is_no_chance_is_refused(presence: float) -> None:
+def test_a_presence_outside_0_to_1_is_refused(presence: float) -> None:
     with pytest.raises(ValueError, match="expected 0 to 1"):
         reliability(np.array([True, False]), np.array([0.5, presence]))
 
 
 @settings(deadline=None)
 @given(ANSWERS)
-def test_the_brier_score_is_its_definition_and_the_base_rate_bounds_any_constant(
+def test_the_brier_score_equals_its_definition_and_the_base_rate_is_the_best_constant(
     rows: list[tuple[bool, float, bool]],
 ) -> None:
     target, presence, _ = columns(rows)

@@ -1,4 +1,4 @@
-"""The quality report of `vrshq evaluate`: break-downs by what is asked, tracking, calibration, figures."""
+"""Promises of the report of `vrshq evaluate`: break-downs by kind of question, tracking, calibration, figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 
-# Few and small, so that a video is labelled in seconds; long enough for frames 8 and more from any keyframe at an end.
+# Small and short, so that labelling takes seconds, but long enough for frames 8 and more from a keyframe at either end.
 CONFIG = SynthConfig(frames=(10, 12), short_sides=(64,), expressions=1)
 
 
@@ -39,7 +39,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(synthetic: Path) -> Path:
-    """An evaluation of the untrained model, with its run."""
+    """The folder of an evaluation of the untrained model, with its run."""
     output = synthetic.parent / "labelled"
     evaluate("revos", str(synthetic), str(output), Settings(), split="test", use_ray=False)
     return output
@@ -50,7 +50,7 @@ def read(output: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def write_truth(root: Path, folder: Path, split: str) -> Path:
-    """The truth of a data set as predictions: VIDEO/EXPRESSION/FRAME.png."""
+    """Writes the truth of a data set as predictions: VIDEO/EXPRESSION/FRAME.png."""
     benchmark = open_benchmark("revos", str(root), split=split)
     for video in benchmark.videos:
         for expression in video.expressions:
@@ -84,7 +84,7 @@ def test_expressions_are_broken_down_by_the_words_of_the_data_set(synthetic: Pat
     absent = scores["no_target_breakdowns"]["asks"].values()
     assert all((part["false_positive_rate"], part["presence"]) == (0, 0) for part in absent)
     assert scores["no_target"]["false_positive_rate"] == 0
-    # predictions in files tell neither of keyframes nor how sure they are
+    # predictions in files have neither keyframes nor presence
     assert scores["tracking"] is None
     assert scores["calibration"] is None
 
@@ -114,9 +114,9 @@ def test_tracking_is_measured_from_the_keyframe_that_tracks_names(labelled: Path
     ("names", "keyframe", "want"),
     [
         (["00000", "00005", "00010"], (1, 3), [1, 0, 1]),
-        (["00010", "00000", "00005"], (2, 3), [0, 2, 1]),  # a run counts by the numbers, whatever the metadata's order
+        (["00010", "00000", "00005"], (2, 3), [0, 2, 1]),  # a run orders frames by their numbers, not as the metadata
         (["9", "10", "11"], (0, 3), [0, 1, 2]),
-        (["00000", "00005"], (1, 3), None),  # other frames than were labelled
+        (["00000", "00005"], (1, 3), None),  # another number of frames than were labelled
         (["00000", "00005"], None, None),
     ],
 )
@@ -149,7 +149,9 @@ def test_calibration_counts_answered_expressions_and_finds_the_threshold() -> No
     ("presence", "target"),
     [([0.9, 0.8], [True, True]), ([0.9, 0.8], [False, False]), ([1.0, 0.0], [True, False])],
 )
-def test_calibration_is_left_out_where_it_says_nothing(presence: list[float], target: list[bool]) -> None:
+def test_calibration_is_left_out_without_both_kinds_or_with_presences_of_0_and_1(
+    presence: list[float], target: list[bool]
+) -> None:
     assert calibration(answers(presence, target, [True, True])) is None
 
 
@@ -163,7 +165,7 @@ def test_the_report_shows_each_part_as_a_table_and_three_of_them_as_figures(labe
         assert f"## {heading}" in text
     captions = [part.partition("</figcaption>")[0] for part in page.split("<figcaption>")[1:]]
     assert captions == [
-        *("J&amp;F, %", "J&amp;F, %"),  # by ReVOS's kinds, and by the data set's own
+        *("J&amp;F, %", "J&amp;F, %"),  # by the kinds of ReVOS and by those of the data set
         "J by frames from the keyframe, %",
         "Share with a target, %, by presence",
     ]

@@ -1,4 +1,4 @@
-"""J by the distance from the keyframe: who is counted where, and what `relative` compares."""
+"""Promises of J by distance from the keyframe: the counted expressions and frames, and the meaning of `relative`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_frame_is_in_one_range_and_shown_or_hidden(found: list[Carried]) -
 
 @settings(deadline=None)
 @given(expressions(), st.sampled_from([*DISTANCES, FAR]))
-def test_the_means_are_their_definition(found: list[Carried], distances: tuple[int, int | None]) -> None:
+def test_means_equal_their_definition(found: list[Carried], distances: tuple[int, int | None]) -> None:
     low, high = distances
     end = math.inf if high is None else high
     means, pairs = [], []
@@ -64,7 +64,7 @@ def test_the_means_are_their_definition(found: list[Carried], distances: tuple[i
 
 @settings(deadline=None)
 @given(expressions())
-def test_masks_as_good_everywhere_as_on_the_keyframe_are_100_percent_of_it(found: list[Carried]) -> None:
+def test_relative_j_is_100_percent_if_j_is_the_same_on_all_frames(found: list[Carried]) -> None:
     same = [Carried(one.video_id, np.full(len(one.j), 0.4), one.shown, one.distance) for one in found]
     for distances in (*DISTANCES, FAR):
         got = measured(same, distances)
@@ -74,12 +74,12 @@ def test_masks_as_good_everywhere_as_on_the_keyframe_are_100_percent_of_it(found
             assert got["J"] == pytest.approx(40)
 
 
-def test_the_same_expressions_are_above_and_below_the_line() -> None:
+def test_relative_j_is_a_quotient_of_sums_over_the_same_expressions() -> None:
     tracked = carried([0.8] + [0.6] * 9)
-    short = carried([0.1] * 5, video_id="b")  # never far: its poor keyframe does not count
+    short = carried([0.1] * 5, video_id="b")  # it has no far frames, so its keyframe does not count
     unseen = carried(
         [0.0] + [0.9] * 9, [False] + [True] * 9, video_id="c"
-    )  # nothing on its keyframe to be compared with
+    )  # its keyframe does not show the object, so there is no pair
     far = measured([tracked, short, unseen], FAR)
     assert far["relative"] == pytest.approx(75)
     assert (far["expressions"], far["relative_expressions"]) == (2, 1)
@@ -91,7 +91,7 @@ def test_expressions_count_once_however_many_frames_they_have() -> None:
     assert measured([long, short], FAR)["J"] == pytest.approx(75)
 
 
-def test_a_keyframe_of_no_worth_does_not_divide_by_zero() -> None:
+def test_a_keyframe_with_j_0_does_not_divide_by_zero() -> None:
     got = measured([carried([0.0] + [0.5] * 9)], FAR)
     assert math.isnan(got["relative"])
     assert all(math.isnan(end) for end in got["relative_interval"])

@@ -1,4 +1,4 @@
-"""Promises of `tiny`, the model inside the package: small, made by its own config, and it sees."""
+"""Promises of `tiny`, the model in the package: small, trained with the packaged config, and it finds named objects."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TINY = BUNDLED / "tiny"
 CONFIG = CONFIGS / "tiny.yaml"
 
 
-def test_it_is_small_and_the_default() -> None:
+def test_tiny_is_small_and_the_default() -> None:
     assert sum(path.stat().st_size for path in TINY.rglob("*")) <= 15 * 10**6
     assert Settings().model == "tiny"
-    assert open_bundle("tiny").seed is None  # weights, not random ones
+    assert open_bundle("tiny").seed is None  # its weights are trained, not random
 
 
-def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> None:
+def test_tiny_has_the_settings_of_its_config_and_a_log_up_to_the_last_step() -> None:
     settings = load_train_settings(str(CONFIG), [])
     made_with = TypeAdapter(TrainSettings).validate_python(
         json.loads((TINY / "bundle.json").read_text())["provenance"]["settings"]
@@ -49,7 +49,7 @@ def test_its_settings_are_those_of_the_config_and_its_log_goes_to_the_end() -> N
 
 
 @pytest.mark.timeout(900)
-def test_it_finds_what_is_named_in_videos_it_has_not_seen(tmp_path: Path) -> None:
+def test_tiny_finds_named_objects_in_unseen_videos(tmp_path: Path) -> None:
     config = SynthConfig(frames=(8, 12), short_sides=(128,), aspects=(1.0,), expressions=2)
     synth(
         str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, where=Where(use_ray=False)
@@ -59,7 +59,7 @@ def test_it_finds_what_is_named_in_videos_it_has_not_seen(tmp_path: Path) -> Non
     assert scores["breakdowns"]["asks"]["referring"]["JF"] > 50
 
 
-def test_it_finds_a_red_ball_in_the_demo(tmp_path: Path) -> None:
+def test_tiny_finds_the_red_ball_of_the_demo(tmp_path: Path) -> None:
     label(str(DEMO / "instructions.jsonl"), str(tmp_path / "run"), use_ray=False)
     masks = [
         row

@@ -1,4 +1,4 @@
-"""`vrshq convert`: the bundle has the same tensors, is reproducible, and what cannot be converted is said in one line."""
+"""Promises of `vrshq convert`: the same tensors, the same bytes each time, and one line for each error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vrshq.pipelines.models.sizes import _clip_sizes, derive_sizes
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A copy of the kit in the published layout, without the pre-sampling CLIP, its sizes beside it."""
+    """A copy of the kit in the published layout with a file of its sizes, without the pre-sampling CLIP."""
     folder = tmp_path / "published"
     shutil.copytree(KIT / "model", folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
@@ -198,7 +198,7 @@ def full_size() -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture
 def described(tmp_path: Path) -> Path:
-    """A folder with the files that lie beside full-size weights: the LLaMA's config.json, and the CLIP's."""
+    """A folder with the files beside full-size weights: config.json of the LLaMA and of the CLIP."""
     settings = {"num_attention_heads": 32, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "vocab_size": 32000}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     clip_config(ModelConfig().clip).save_pretrained(tmp_path / "clip")
@@ -235,7 +235,7 @@ def test_sizes_of_a_larger_llama_come_from_its_shapes(described: Path) -> None:
 
 
 @needs_kit
-def test_sizes_that_nothing_tells_are_asked_for_by_name(published: Path) -> None:
+def test_sizes_that_cannot_be_derived_are_named(published: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         derive_sizes(published, KIT / "clip", {name: tuple(tensor.shape) for name, tensor in main_weights().items()})
     unknown = "tower.num_heads, sam2.image_size, sam2.num_heads, sam2.window_spec, sam2.global_attention_blocks"

@@ -1,4 +1,4 @@
-"""Promises of the node's cache of models, against a real S3 server whose requests are counted."""
+"""Promises of a node's cache of models, tested with a real S3 server and counted requests."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ FILES = {"model.safetensors": os.urandom(3_000_000), "clip/vocab.json": b"{}", "
 
 @pytest.fixture
 def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A counting proxy before a server, the environment that leads to it, and an empty cache."""
+    """A counting proxy in front of a server; the environment uses it, and the cache is empty."""
     monkeypatch.setenv("VRSHQ_CACHE", str(tmp_path / "cache"))
     with S3Server(tmp_path / "s3") as server, FaultyProxy(server.port) as proxy:
         for name, value in server.environment(proxy.port).items():
             monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # they are kept by their arguments, which do not name the address
+        s3fs.S3FileSystem.clear_instance_cache()  # s3fs caches instances by their arguments, which do not hold the address
         yield proxy
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -56,7 +56,7 @@ def content(folder: str) -> dict[str, bytes]:
 
 
 def downloads(proxy: FaultyProxy) -> dict[str, int]:
-    """How often each file of the model was asked for, by name."""
+    """Number of requests for each file of the model, by name."""
     prefix = f"/{S3_BUCKET}/model/"
     return {
         path.removeprefix(prefix): count
@@ -75,7 +75,7 @@ print(local_model(sys.argv[1]), flush=True)
 
 
 def fetcher() -> subprocess.Popen[str]:
-    """A process that fetches the model when it is told to, and prints where it lies."""
+    """A process that fetches the model after a line on stdin, and prints its folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", FETCHER, MODEL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -108,7 +108,7 @@ def test_a_killed_downloader_leaves_nothing_that_looks_complete_and_blocks_nobod
         if method == "GET" and path.endswith("model.safetensors"):
             asked.append(path)
             while len(asked) == 1:
-                time.sleep(0.01)  # until the test has killed who asked
+                time.sleep(0.01)  # until the test has killed the first downloader
         return None
 
     proxy.script = hold
@@ -125,14 +125,14 @@ def test_a_killed_downloader_leaves_nothing_that_looks_complete_and_blocks_nobod
     assert "model.safetensors" not in cached
     proxy.counts.clear()
     assert content(local_model(MODEL)) == FILES
-    # What was whole is not fetched again: clip/vocab.json comes first by name.
+    # Whole files are not fetched again: clip/vocab.json is the first by name.
     assert downloads(proxy) == {"model.safetensors": 1, "tokenizer.model": 1}
     assert list((tmp_path / "cache" / "incoming").iterdir()) == []
 
 
 def test_a_file_that_is_not_what_the_bundle_lists_is_refused_by_name(proxy: FaultyProxy, tmp_path: Path) -> None:
     put(FILES, sums(FILES) | {"tokenizer.model": "0" * 64})
-    for _ in range(2):  # it is not in the cache the second time either
+    for _ in range(2):  # the first attempt must not leave the file in the cache
         with pytest.raises(
             CheckpointError, match=rf"^--model {MODEL}/tokenizer.model: sha256 \w+, bundle.json lists 0+"
         ):
@@ -146,7 +146,7 @@ def test_a_model_is_fetched_again_when_a_file_in_the_bucket_changes(proxy: Fault
     first = local_model(MODEL)
     assert local_model(MODEL) == first
     assert downloads(proxy) == dict.fromkeys(FILES, 1)
-    changed = FILES | {"tokenizer.model": FILES["tokenizer.model"][::-1]}  # of the same size
+    changed = FILES | {"tokenizer.model": FILES["tokenizer.model"][::-1]}  # its size does not change
     put(changed)
     second = local_model(MODEL)
     assert second != first
@@ -165,7 +165,7 @@ def test_a_listed_checksum_says_which_file_is_meant_whatever_its_etag(proxy: Fau
     assert downloads(proxy) == dict.fromkeys(FILES, 1)
 
 
-def test_a_model_comes_whole_through_bad_weather(proxy: FaultyProxy) -> None:
+def test_a_model_arrives_whole_from_a_faulty_server(proxy: FaultyProxy) -> None:
     put(FILES, sums(FILES))
     proxy.rate_503, proxy.rate_cut_in_body = 0.2, 0.3
     assert content(local_model(MODEL)) == FILES

@@ -1,4 +1,4 @@
-"""`vrshq publish`: a bundle in the published layout gives the same masks, and comes back as the same bundle."""
+"""Promises of `vrshq publish`: a published bundle gives the same masks, and converts back to the same bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vrshq.pipelines.models.publish import publish
 
 
 def made(folder: Path, *, lm_head: bool = True) -> Path:
-    """A bundle of the tiny sizes with weights that are nobody's."""
+    """A bundle of the tiny sizes with random weights."""
     start = StartConfig(bundle="untrained-tiny", lora=LoraConfig(rank=0))
     model = build(start, "untrained-tiny", 5, "cpu")
     return write_bundle(
@@ -45,7 +45,7 @@ def tables_of(model: Path, folder: Path) -> dict[str, str]:
     return checksums(str(folder / model.name))
 
 
-def test_published_and_taken_back_a_bundle_gives_identical_tables(tmp_path: Path) -> None:
+def test_a_published_bundle_converted_back_gives_identical_tables(tmp_path: Path) -> None:
     bundle = made(tmp_path / "made")
     done = publish(str(bundle), str(tmp_path / "published"))
     back = convert(str(tmp_path / "published"), str(tmp_path / "back"), name="made").bundle

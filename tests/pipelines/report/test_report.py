@@ -1,4 +1,4 @@
-"""Promises of `vrshq.pipelines.report.run`, on a small run over a demo clip, on disk and in memory."""
+"""Promises of `vrshq report`, on a small run over a demo clip, on disk and in memory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def write_run(uri: str, tracks: list[dict[str, Any]], masks: np.ndarray | None = None) -> RunDirectory:
-    """A run with the given rows of `tracks/` (what they lack is filled in), all with the given masks."""
+    """Writes a run with the given rows of `tracks/`, whose other columns have defaults, all with the given masks."""
     run = RunDirectory(uri)
     filled = [{"text": "the red ball", "status": "ok", "keyframe_index": KEYFRAME} | track for track in tracks]
     table = pa.Table.from_pylist(
@@ -100,7 +100,7 @@ def page(run: RunDirectory) -> str:
 
 
 def share_of(picture: Image.Image, color: tuple[int, int, int]) -> float:
-    """Share of the pixels that have nearly this colour."""
+    """Share of the pixels with nearly this colour."""
     return float((np.abs(np.asarray(picture, int) - color).max(axis=-1) < 30).mean())
 
 
@@ -195,7 +195,7 @@ def test_only_the_frames_shown_are_decoded_and_each_video_is_opened_once(
 
 
 def test_masks_lie_on_their_own_frames(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
-    """With one frame a sheet, the keyframe, the colour is where that frame's mask is, and only there."""
+    """With one frame per sheet, the keyframe, the pixels inside its mask are coloured and no others."""
     run = write_run(str(tmp_path), [{"video_id": "hide", "video_uri": str(clip), "instruction_id": "0"}], ball)
     bare = write_run(str(tmp_path / "b"), [{"video_id": "hide", "video_uri": str(clip), "instruction_id": "0"}])
     sheets = []
@@ -204,11 +204,11 @@ def test_masks_lie_on_their_own_frames(tmp_path: Path, clip: Path, ball: np.ndar
         sheets.append(np.asarray(image(one, "hide", "0"), int))
     changed = np.abs(sheets[0] - sheets[1]).max(axis=-1) > 8
     top, left = sheets[0].shape[0] - drawing.GAP - drawing.LABEL - CLIP.height, drawing.GAP
-    inside = changed[top : top + CLIP.height, left : left + CLIP.width]  # the clip is drawn in its own size
+    inside = changed[top : top + CLIP.height, left : left + CLIP.width]  # the clip is drawn at its own size
     mask = ball[KEYFRAME]
     assert (inside & mask).sum() > 0.9 * mask.sum()
-    assert (inside & ~mask).sum() < 0.2 * mask.sum()  # the outline reaches one pixel out
-    assert changed.sum() - inside.sum() < 2000  # the label: a score instead of "no mask"
+    assert (inside & ~mask).sum() < 0.2 * mask.sum()  # the outline is one pixel wide
+    assert changed.sum() - inside.sum() < 2000  # the label shows a score instead of "no mask"
 
 
 def test_a_video_that_is_gone_costs_its_pictures_only(place: str, ball: np.ndarray) -> None:
@@ -228,7 +228,7 @@ def test_a_broken_mask_costs_its_sheet_only(place: str, clip: Path, ball: np.nda
     assert max(heights) > 600
 
 
-def test_a_large_run_shows_some_and_says_so(tmp_path: Path) -> None:
+def test_a_large_run_has_a_limited_number_of_sheets_and_the_page_says_so(tmp_path: Path) -> None:
     tracks = [
         {"video_id": f"{number:03}", "video_uri": "/none", "instruction_id": "0", "status": "error", "num_frames": None}
         for number in range(30)
@@ -249,7 +249,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, clip: Path, ball
     assert "<dt>not finished</dt><dd>2</dd>" in page(run)
 
 
-def test_the_report_can_go_elsewhere(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
+def test_the_report_can_be_written_to_another_folder(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
     run = write_run(str(tmp_path / "run"), [{"video_id": "hide", "video_uri": str(clip), "instruction_id": "0"}], ball)
     before = run.folder.list()
     written = report.write_report(run.uri, str(tmp_path / "out"))
@@ -257,7 +257,7 @@ def test_the_report_can_go_elsewhere(tmp_path: Path, clip: Path, ball: np.ndarra
     assert run.folder.list() == before
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=re.escape(str(tmp_path))):
         report.write_report(str(tmp_path))
 

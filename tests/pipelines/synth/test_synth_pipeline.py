@@ -1,4 +1,4 @@
-"""`vrshq synth`: the same bytes however it is run, in a layout that every reader takes."""
+"""Promises of `vrshq synth`: the same bytes from every way to run it, in a layout that all readers accept."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_an_mp4_has_the_same_bytes_whatever_lay_in_memory_before() -> None:
         frames = make_video(4, index, "train", CONFIG).frames
         seen = set()
         for _ in range(10):
-            # freed at once, so that the encoder's own buffers hold noise
+            # freed at once, so that the encoder gets memory with noise in it
             blocks = [random.integers(0, 256, size, dtype=np.uint8) for size in random.integers(64, 200_000, 60)]
             del blocks
             seen.add(hashlib.sha256(encode_mp4(frames)).hexdigest())
@@ -205,7 +205,7 @@ def test_wrong_arguments_are_refused_in_one_line(tmp_path: Path, arguments: dict
 
 
 class StoppedError(Exception):
-    """Ends a run from within."""
+    """Ends a run from inside its process."""
 
 
 def stop_after(count: int) -> Callable[[str], None]:
@@ -252,10 +252,12 @@ def test_a_run_into_a_bucket_continues_too(made: tuple[Path, Synthesised]) -> No
         assert bucket.read_bytes(name) == local.read_bytes(name)
 
 
-def test_a_whole_folder_is_only_looked_at(made: tuple[Path, Synthesised]) -> None:
+def test_a_finished_folder_is_not_written_again(made: tuple[Path, Synthesised]) -> None:
     before, seen = digests(made[0]), list[str]()
     (made[0] / "making/videos").mkdir(parents=True)
-    (made[0] / "making/videos/train_000000.json").write_text("{}")  # stopped after synth.json, before tidying up
+    (made[0] / "making/videos/train_000000.json").write_text(
+        "{}"
+    )  # as after a stop between synth.json and the clean-up
     assert synth(str(made[0]), videos=VIDEOS, seed=4, config=CONFIG, on_video=seen.append) == made[1]
     assert digests(made[0]) == before
     assert seen == []
@@ -282,7 +284,7 @@ def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_un
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert calm.checksum in again.stdout.replace("\n", "")
-    assert [path.stat().st_mtime_ns for path in whole] == written  # not made again
+    assert [path.stat().st_mtime_ns for path in whole] == written  # finished videos are not made again
     kept = {name: digest for name, digest in digests(tmp_path / "killed").items() if not name.endswith(".partial")}
     assert kept == digests(tmp_path / "calm")
 

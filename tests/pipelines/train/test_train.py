@@ -1,4 +1,4 @@
-"""`vrshq train`: the sampler, resuming after a kill, one and two workers against the plain loop, and the bundle it writes."""
+"""Promises of `vrshq train`: the sampler, resumption after a kill, workers equal to the plain loop, and the bundle."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def last_state(output: Path, stage: str = "one") -> dict[str, Any]:
 
 
 class Named:
-    """A source that tells its name, and the random numbers that it was given."""
+    """A source whose clips show its name and its random numbers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -266,7 +266,7 @@ def test_evaluation_between_steps_gives_the_protocols_numbers_and_changes_no_los
 
 
 class StoppedError(Exception):
-    """Ends a run from inside."""
+    """Ends a run from inside its process."""
 
 
 class Stop:
@@ -283,7 +283,7 @@ class Stop:
 
 
 def test_killed_anywhere_and_resumed_a_run_has_the_same_losses_and_sampler(tmp_path: Path) -> None:
-    """The first run dies from SIGKILL; the second one ends with an exception; the third one reaches the end."""
+    """SIGKILL ends the first run, an exception the second one; the third one reaches the end."""
     stage = config_of()["stages"][0] | {"steps": 6}
     settings = settings_of(tmp_path, stages=[stage], checkpoint_every=2)
     train(settings, str(tmp_path / "whole"))
@@ -299,7 +299,7 @@ def test_killed_anywhere_and_resumed_a_run_has_the_same_losses_and_sampler(tmp_p
     stop = Stop(5)
     with pytest.raises(StoppedError):
         train(settings, str(tmp_path / "killed"), on_log=stop)
-    assert len(stop.rows) < 5  # it did not begin again
+    assert len(stop.rows) < 5  # it continued instead of beginning again
     train(settings, str(tmp_path / "killed"))
     whole, killed = curve(tmp_path / "whole"), curve(tmp_path / "killed")
     assert [row["step"] for row in killed] == [1, 2, 3, 4, 5, 6]

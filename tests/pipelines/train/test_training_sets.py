@@ -1,4 +1,4 @@
-"""Every reader of the training mixture on a tiny data set of its layout, and the paper's recipe over all of them."""
+"""Promises of the readers of the training mixture, each on a small data set in its layout, and of the paper's recipe."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def coco_file(path: Path, segmentation: Any, name: str = "dog:ear", file_name: s
 
 
 def write_images(root: Path) -> None:
-    """All image sets and dialogues of the mixture, each with one image that shows the same square."""
+    """Writes all image sets and dialogues of the mixture, each with one image of the same square."""
     write_picture(root / "ade20k/images/training/a.jpg")
     write_labels(root / "ade20k/annotations/training/a.png", 2)
     write_json(root / "ade20k/classes.json", ["wall", "building", "sky"])
@@ -111,7 +111,7 @@ def write_images(root: Path) -> None:
 
 
 def write_univi(root: Path, talk: list[dict[str, str]]) -> None:
-    """The three lists of Chat-UniVi-Instruct, each with one item that can be used and what its loader never shows."""
+    """Writes the three lists of Chat-UniVi-Instruct, each with one usable item and with items that its loader skips."""
     text, mimic = {"conversations": talk}, root / "Fine-tuning/MIMIC_imageonly"
     two = {"image": ["CGD_1.jpg", "CGD_2.jpg"], **text}
     unusable = [text, {"image": "XX_1.jpg", **text}, {"image": [], **text}, {"image": ["LA_1.jpg"] * 13, **text}]
@@ -130,7 +130,7 @@ def write_videos(root: Path) -> None:
     write_mevis(root / "MeViS", "train")
     write_lvvis(root / "lvvis")
     write_ref_youtube_vos(root / "Ref_Youtube_VOS")
-    write_ref_davis(root / "Ref_DAVIS")  # its valid split; train has the same layout
+    write_ref_davis(root / "Ref_DAVIS")  # it writes split valid; train has the same layout
     for inside in ("", "meta_expressions/"):
         (root / "Ref_DAVIS" / f"{inside}valid").rename(root / "Ref_DAVIS" / f"{inside}train")
 
@@ -194,7 +194,7 @@ def test_dialogues_keep_their_turns_and_those_of_chat_univi_the_last_one(tmp_pat
 def test_all_pictures_of_an_item_are_padded_to_squares_of_one_size(name: str, tmp_path: Path) -> None:
     write_images(tmp_path)
     bar = (WIDTH - HEIGHT) // 2
-    for seed in range(8):  # the items that cannot be used are never drawn
+    for seed in range(8):  # unusable items are never drawn
         frames = drawn(name, tmp_path, seed).frames
         assert frames.shape == (2 if name == "chat-univi-mimic" else 1, WIDTH, WIDTH, 3)
         assert np.abs(frames[0, bar:-bar].astype(int) - make_clip().frames[0]).mean() < 6
@@ -204,7 +204,7 @@ def test_all_pictures_of_an_item_are_padded_to_squares_of_one_size(name: str, tm
             assert np.abs(frames[1].astype(int) - (10, 200, 30)).max() < 6
 
 
-def test_a_picture_of_any_shape_stays_affordable() -> None:
+def test_a_picture_of_extreme_shape_is_shrunk_before_padding() -> None:
     made = squares([np.zeros((3, 5000, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)])
     assert made.shape == (2, 2048, 2048, 3)
 
@@ -300,11 +300,11 @@ def test_a_video_set_gives_frames_with_the_masks_of_its_expressions(name: str, t
         assert 1 <= len(clip.texts) <= 2
         red = (clip.frames[..., 0] > 170) & (
             clip.frames[..., 2] < 100
-        )  # the disk of `make_clip`, give or take JPEG's blur
+        )  # the disk of `make_clip`, within the blur of JPEG
         for mask in clip.masks:
             if mask.any() and (mask & red).sum() > 0.6 * mask.sum():
                 seen += 1
-    assert seen > 0  # masks lie on what the pictures show
+    assert seen > 0  # the masks lie on the drawn objects
 
 
 def test_an_unknown_reader_and_an_absent_data_set_are_one_line(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_the_papers_recipe_goes_through_every_data_set_at_tiny_dims(tmp_path: Pa
     train(settings, str(tmp_path / "run"))
     row = json.loads((tmp_path / "run/logs/vrs-hq.jsonl").read_text().splitlines()[-1])
     assert all(np.isfinite(row[name]) for name in ("loss", "ce", "bce", "dice"))
-    # the mixture draws by weight; here each of its data sets has its turn
+    # the mixture draws by weight; this test draws from each data set
     sources = dict(leaves(settings.stages[0].data))
     assert set(sources) == set(READERS)
     one = replace(settings.stages[0], batch=1, steps=len(sources))

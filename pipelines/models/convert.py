@@ -1,6 +1,7 @@
-"""`vrshq convert`: from published weights to one bundle of safetensors, with its sizes, checksums and provenance.
+"""`vrshq convert`: converts published weights into a bundle of safetensors with sizes, checksums and provenance.
 
-source -> names and shapes -> sizes -> files of at most 4 GB, tensor by tensor -> bundle.json -> opened once, then renamed.
+open the source -> names and shapes -> sizes -> write files of at most 4 GB, tensor by tensor -> bundle.json -> open the new
+bundle as a check -> rename it.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ def convert(
     date: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> WrittenModel:
-    """Writes a bundle that `--model` takes. The same arguments give the same bytes.
+    """Writes a bundle for `--model`. The same arguments give the same bytes.
 
-    One tensor at a time is in memory. An adapter is merged. Tensors that are computed anyway (rotary tables) are left out.
-    The LM head, which masks do not need, is kept for training.
+    One tensor at a time is in memory. An adapter is merged. Tensors that are computed at load (rotary tables) are left out. The
+    LM head is kept for training; masks do not need it.
 
     Args:
         source: local folder, bucket uri or hub id of weights in the published layout, or of a bundle.
@@ -165,7 +166,7 @@ def _split(contents: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], shard_by
         room = 0
         for name, content in contents.items():
             target = split_name(name)
-            # the LM head belongs to no part; it goes with the LLaMA
+            # the LM head belongs to no part; it is stored with the LLaMA
             if ("language" if isinstance(target, str) else target[0]) != wanted:
                 continue
             if _nbytes(content) > room:

@@ -1,4 +1,4 @@
-"""Finds a model by the name on the command line: inside the package, in a local folder, in a bucket, or on a hub."""
+"""Finds a model by its name on the command line: in the package, in a local folder, in a bucket, or on the hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def local_model(name: str, given_as: str = "--model") -> str:
 
     Args:
         name: a bundle's name, a local folder, a bucket uri or a hub id.
-        given_as: what error messages call the name, e.g. the option that it was given with.
+        given_as: the option or argument that gave the name, for error messages.
 
     Raises:
         CheckpointError: no model has that name.
@@ -83,7 +83,10 @@ def _fetch(uri: str, given_as: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     with _one_process_at_a_time(target):
         for name in stamps:
-            uri_of_file, path = source.uri_of(name), target / name  # uri_of refuses names that leave the folder
+            uri_of_file, path = (
+                source.uri_of(name),
+                target / name,
+            )  # uri_of raises for a name that leads outside the folder
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with fetch_to_local(uri_of_file, cache / "incoming") as fetched:

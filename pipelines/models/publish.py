@@ -1,7 +1,7 @@
-"""`vrshq publish`: from a bundle to a folder in the layout of the published weights.
+"""`vrshq publish`: writes a bundle as a folder in the layout of the published weights.
 
-bundle -> two shards as torch saves them, with their index -> the MLLM's config.json and tokenizer files -> the pre-sampling
-CLIP as transformers saves it -> bundle.json, if the sizes cannot be derived from the other files.
+open the bundle -> two shards in torch's format, with their index -> config.json and tokenizer files of the MLLM -> the
+pre-sampling CLIP in the format of transformers -> bundle.json, if the sizes cannot be derived from the other files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def publish(source: str, output: str, *, adapter: str | None = None, dtype: str 
     """Writes weights in the published layout, which `convert` and `--model` read.
 
     The folder was not tested with the reference's code. One of the two shards at a time is in memory. An adapter is merged.
-    A bundle without the LM head, which masks do not need, gives a folder without it.
+    A bundle without an LM head gives a folder without it; masks do not need it.
 
     Args:
         source: local folder, bucket uri or hub id of a bundle, or of weights in the published layout.
@@ -89,7 +89,7 @@ def _write_shards(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | Non
 
 
 def _config(model: ModelConfig, dtype: str) -> dict[str, Any]:
-    """The MLLM's settings, under the names in Chat-UniVi's and the reference's code."""
+    """config.json of the MLLM, with the names in the code of Chat-UniVi and of the reference."""
     language, clusters = model.language, model.clustering.clusters
     return {
         "architectures": ["VrshqForCausalLM"],

@@ -29,8 +29,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 def derive_sizes(folder: Path, clip: Path, shapes: Shapes) -> ModelConfig:
     """The sizes of a checkpoint in the published layout, from its shapes, config.json, added_tokens.json and the CLIP's config.
 
-    Some sizes are in none of these: the tower's heads, and SAM2's heads, windows and image size. They get their full-size
-    values if all other sizes of the network are full-size ones.
+    These files do not hold the number of heads of the tower and of SAM2, and SAM2's windows and image size. These sizes get
+    their full-size values if all other sizes of the network have full-size values.
 
     Args:
         folder: folder of the checkpoint.
@@ -38,7 +38,7 @@ def derive_sizes(folder: Path, clip: Path, shapes: Shapes) -> ModelConfig:
         shapes: name -> shape of all tensors.
 
     Raises:
-        CheckpointError: a file or tensor that sizes come from is absent, or sizes remain unknown; names them.
+        CheckpointError: a file or tensor with sizes is missing, or sizes remain unknown. The message names them.
     """
     unknown: list[str] = []
     settings = read_json(folder / "config.json")
@@ -67,8 +67,8 @@ def _settle(
 ) -> Config:
     """Sizes from shapes (`derived`) and from files (`given`).
 
-    The remaining sizes have their `full` values. Those that are `needed`, and cannot be assumed because the network is no
-    full-size one, are added to `unknown`.
+    The remaining sizes get their `full` values. If a derived size differs from its full value, the `needed` sizes that no file
+    gives cannot be assumed; they are added to `unknown`.
     """
     if any(getattr(full, name) != value for name, value in derived.items()):
         unknown += [f"{section}.{name}" for name in needed if name not in given]
@@ -140,7 +140,7 @@ def _clustering_sizes(settings: dict[str, Any]) -> ClusteringConfig:
 
 
 def _clip_sizes(clip: Path) -> ClipConfig:
-    read_json(clip / "config.json")  # for its error, which names the file, if it is absent or not JSON
+    read_json(clip / "config.json")  # raises an error that names the file if it is missing or not JSON
     config = HfClipConfig.from_pretrained(clip, local_files_only=True)
     text, vision = config.text_config, config.vision_config
     for part in (text, vision):

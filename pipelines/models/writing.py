@@ -41,7 +41,7 @@ def verified(opened: Bundle, source: str) -> tuple[Checkpoint, ModelConfig]:
 
     Args:
         opened: the model.
-        source: what error messages call the model.
+        source: name of the model in error messages.
 
     Raises:
         CheckpointError: the model has no weights, a file is damaged, or a shape does not fit.
@@ -59,7 +59,7 @@ def verified(opened: Bundle, source: str) -> tuple[Checkpoint, ModelConfig]:
 
 
 def tokenizer_files(bundle: Bundle) -> dict[str, Path]:
-    """Name in a new bundle -> file, for the tokenizer files that the bundle has."""
+    """Maps name in a new bundle -> file, for the tokenizer files that the bundle has."""
     files = {"tokenizer.model": bundle.folder / "tokenizer.model"}
     files |= {f"clip/{name}": bundle.clip / name for name in CLIP_TOKENIZER}
     return {name: path for name, path in files.items() if path.exists()}

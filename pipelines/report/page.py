@@ -1,4 +1,4 @@
-"""HTML pages: the templates of this folder, rendered with escaping on and one stylesheet inside the page."""
+"""Renders the templates of this folder as HTML pages, with escaping and one stylesheet inside each page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vrshq report`: one contact sheet (PNG) for each instruction, and a page over them, from a run directory alone.
+"""`vrshq report`: one contact sheet (PNG) per instruction and a page of all sheets, from a run directory.
 
 read tracks -> choose the instructions to show -> per video: open it once, decode the frames, draw the sheets ->
 report.html.
@@ -37,7 +37,7 @@ def write_report(run_uri: str, output: str | None = None, *, frames_per_sheet: i
     Args:
         run_uri: the run directory, finished or not.
         output: folder for the files; default: the run directory.
-        frames_per_sheet: frames on a sheet, evenly spread; the keyframe is always among them.
+        frames_per_sheet: frames on a sheet, evenly spread, always with the keyframe.
         limit: maximum number of sheets, spread evenly over the run's instructions in the order of their ids.
 
     Returns:
@@ -45,7 +45,7 @@ def write_report(run_uri: str, output: str | None = None, *, frames_per_sheet: i
 
     Raises:
         StorageError: there is no run at `run_uri`, or the output cannot be written.
-        ValueError: a number is out of range.
+        ValueError: `frames_per_sheet` is below 1 or `limit` below 0.
     """
     if frames_per_sheet < 1 or limit < 0:
         raise ValueError(f"frames_per_sheet must be at least 1 and limit at least 0: {frames_per_sheet}, {limit}")

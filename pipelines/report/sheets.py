@@ -1,4 +1,4 @@
-"""Contact sheets: a few frames of one instruction with its masks, as a picture."""
+"""Draws contact sheets: a few frames of one instruction with its masks."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
 
 
 def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in at most `most` lines of `width` pixels; a text that is cut ends in an ellipsis."""
+    """The text in at most `most` lines of `width` pixels. A shortened text ends with an ellipsis."""
     longest = 4 * width // size  # upper bound of the characters in a line; longer texts are not measured
     text = _drawable(text[: most * longest + 1], size)
     font = _font(text, size)

@@ -55,7 +55,9 @@ def draw_video(
         except Exception as error:  # noqa: BLE001 - the masks can be shown without the video
             note = f"the video cannot be read now: {error}"
             pictures = {index: np.full((*size, 3), 96, np.uint8) for index in indices}
-    rows: dict[str, list[dict[str, Any]]] = {}  # of the current unit alone: the units of a video follow each other
+    rows: dict[
+        str, list[dict[str, Any]]
+    ] = {}  # rows of the current unit only, because the tracks of a unit follow each other
     for track, frames in zip(tracks, wanted, strict=True):
         try:
             unit = units.get((track["video_id"], track["instruction_id"]))

@@ -14,8 +14,8 @@ from vrshq.pipelines.synth.files import JSON
 
 FRAMES_PER_SECOND = 10
 JPEG_QUALITY = 95
-# Constant quality with little loss. One thread: with more, the bytes depend on their number. No macroblock tree: x264 reads
-# memory there that it has not written, so the bytes would depend on what the process did before (x264 in PyAV 18.1).
+# Constant quality with little loss. One thread, because the bytes depend on the number of threads. No macroblock tree, because
+# x264 then reads memory that it has not written, so the bytes depend on earlier work of the process (x264 in PyAV 18.1).
 H264 = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 
 

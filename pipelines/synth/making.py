@@ -1,4 +1,4 @@
-"""The videos of a run: which are finished, and how the others are made, on Ray or in this process."""
+"""Makes the unfinished videos of a run, on Ray or in this process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from vrshq.pipelines.synth.worker import SynthWorker
 
 
 def claim_folder(target: Folder, output: str, settings: dict[str, Any]) -> None:
-    """Records the settings in a new folder; compares them with those that another folder records.
+    """Records the settings in a new folder, or compares them with the recorded settings of an existing one.
 
     Raises:
-        SettingsError: the folder holds something else, or videos of other settings; names the differences.
+        SettingsError: the folder holds other files, or videos of other settings. The message names the differences.
     """
     name = next(filter(target.exists, (MADE, f"{MAKING}/settings.json")), None)
     if name is None:
@@ -79,17 +79,21 @@ def remove_records(target: Folder) -> None:
     for name in target.list(MAKING):
         target.remove(name)
     if not is_remote(target.uri):
-        shutil.rmtree(Path(target.uri) / MAKING, ignore_errors=True)  # the empty folders; buckets have none
+        shutil.rmtree(
+            Path(target.uri) / MAKING, ignore_errors=True
+        )  # removes the empty folders, which buckets do not have
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings by the names that users give them by."""
+    """Recorded settings by their names on the command line."""
     return {**{key: about.get(key) for key in ("version", "seed", "format", "videos")}, **about.get("config", {})}
 
 
 def _on_ray(manifest: pa.Table, arguments: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
     """The worker's rows from actors on Ray."""
-    cpus = max(2, int(local_resources().cpus)) if where.workers is None else where.workers + 1  # one feeds the others
+    cpus = (
+        max(2, int(local_resources().cpus)) if where.workers is None else where.workers + 1
+    )  # one process feeds the workers
     with ray_session(where.address, num_cpus=cpus):
         actors = where.workers or max(1, int(cluster_resources().cpus) - 1)
         pool = ActorPool(name="synth", worker=SynthWorker, arguments=arguments, actors=min(actors, manifest.num_rows))

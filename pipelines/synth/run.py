@@ -1,6 +1,6 @@
 """`vrshq synth`: synthetic videos, instructions and exact masks, in ReVOS's layout.
 
-numbers of videos -> each is made and written independently (on Ray, or one after the other) -> tables over all videos.
+numbers of videos per split -> make and write each video, on Ray or one after the other -> tables of all videos.
 
     OUT/JPEGImages/<video>/<frame>.jpg     frames 00000, 00001, ... (--format jpeg or both)
     OUT/videos/<video>.mp4                 the same frames, H.264 (--format mp4 or both)
@@ -10,9 +10,9 @@ numbers of videos -> each is made and written independently (on Ray, or one afte
     OUT/instructions_<split>.jsonl         a table for `vrshq label`
     OUT/objects.json                       properties and motion of each object, for training and for checks
     OUT/synth.json                         seed, configuration, version, checksums; written last, marks the folder as complete
-    OUT/making/                            until then: the settings, and the record of each finished video
+    OUT/making/                            until then, the settings and the record of each finished video
 
-The same command again continues an interrupted run; the folder then holds the same bytes as after an undisturbed run.
+The same command continues an interrupted run. The folder then holds the same bytes as after an undisturbed run.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ def synth(
 ) -> Synthesised:
     """Writes videos 0 to n-1 of each split. The same arguments give the same bytes, whatever the number of workers.
 
-    Video i of a split does not depend on the number of videos: more videos continue what fewer began. The masks of all
-    videos stay in memory as RLE until the end, about 70 kB a video at the default sizes.
+    Video i of a split does not depend on the number of videos, so a run with a larger number of videos has the same first ones.
+    The masks of all videos stay in memory as RLE until the end, about 70 kB per video at the default sizes.
 
     Args:
         output: folder, local or in a bucket: new, empty, or begun with the same arguments. `where` may differ. Finished
             videos are not made again.
         videos: number of videos in all, at least 1.
-        seed: of the videos, 0 or more.
-        split: all videos for this split; None: 70 % train, and 10 % each of valid, test and test_unseen.
+        seed: seed of the videos, 0 or more.
+        split: the split of all videos; None: 70 % train, and 10 % each of valid, test and test_unseen.
         form: file format of the videos: jpeg, mp4 or both.
-        config: of the videos; None: the defaults.
+        config: ranges of the content of the videos; None: the defaults.
         where: Ray or this process; None: a local Ray with all CPUs.
         on_video: called with the id of each video that was made.
 
     Raises:
-        SettingsError: an argument cannot be used, or the folder holds something else or videos of other settings.
+        SettingsError: an argument is out of range, or the folder holds other files or videos of other settings.
         WorkerError: a video could not be made.
     """
     config, where = config or SynthConfig(), where or Where()

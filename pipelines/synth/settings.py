@@ -1,4 +1,4 @@
-"""The settings of a synthesis: `--config`, `--set`, and the arguments that say how many videos of which split."""
+"""The settings of a synthesis: `--config`, `--set`, and the arguments for the number of videos and their split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARES = {"valid": 0.1, "test": 0.1, "test_unseen": 0.1}
 
 @dataclass(frozen=True)
 class Where:
-    """Where the videos are made; has no influence on their bytes.
+    """The place where the videos are made. It has no influence on their bytes.
 
     Attributes:
         address: Ray cluster; None: RAY_ADDRESS, the cluster of the surrounding job, else a local one.

@@ -1,4 +1,4 @@
-"""The tables over all videos, in ReVOS's layout, and the record of each video that they are made of."""
+"""Tables of all videos in ReVOS's layout, built from one record per video."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vrshq.pipelines.synth.files import JSON, MADE, write_json
 
 
 def write_tables(target: Folder, records: dict[str, dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Writes the tables of all videos; `MADE` last, because it marks the folder as complete.
+    """Writes the tables of all videos. `MADE` is the last file, because it marks the folder as complete.
 
     Args:
         target: the folder of the videos.
-        records: by video id, in order: see `describe`, and `checksums`.
+        records: records by video id, in order: those of `describe`, with `checksums`.
         settings: version, seed, config, format and videos of the run.
     """
     form, counts = settings["format"], settings["videos"]
@@ -85,7 +85,7 @@ def _instructions(records: dict[str, dict[str, Any]], form: str) -> Iterable[dic
 
 
 def describe(video: SynthVideo) -> dict[str, Any]:
-    """The record of a video: everything that the tables hold about it, as JSON values."""
+    """The record of a video: its data in all tables, as JSON values."""
     frames, height, width = video.frames.shape[:3]
     union = np.asarray(video.masks.any(axis=0))
     return {

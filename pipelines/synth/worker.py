@@ -1,4 +1,4 @@
-"""The worker of the synthesis: makes one video after the other and writes each as files and as a record."""
+"""The worker of the synthesis: makes videos in order and writes the files and the record of each."""
 
 from __future__ import annotations
 
@@ -48,5 +48,7 @@ class SynthWorker:
             checksums["mp4"] = hashlib.sha256(data).hexdigest()
             self.folder.write_bytes(f"videos/{video.video_id}.mp4", data)
         record = JSON.encode({**describe(video), "checksums": checksums})
-        self.folder.write_bytes(record_name(video.video_id), record.encode())  # last: it marks the video as finished
+        self.folder.write_bytes(
+            record_name(video.video_id), record.encode()
+        )  # the last file, because it marks the video as finished
         return record

@@ -63,7 +63,7 @@ def _names(folder: Folder, stage: str) -> list[str]:
 
 
 def _save(folder: Folder, name: str, state: dict[str, Any]) -> None:
-    """`Folder` writes a file whole or not at all, so that no reader sees half of one."""
+    """Writes a file of torch. `Folder` writes it whole or not at all, so that no reader sees a part of it."""
     import torch
 
     with tempfile.NamedTemporaryFile(prefix="vrshq-", suffix=".pt") as file:

@@ -1,9 +1,9 @@
 """Readers of the training mixture's dialogues: LLaVA-Instruct and the three lists of Chat-UniVi-Instruct.
 
-The layouts are those that the public loader of VRS-HQ reads; all paths are inside the given root. That loader draws one of the
-three lists with equal weights, asks only an item's last question, and skips items without a picture or a video. Differences
-from it: an item's list decides the kind of its files, not letters in the file's name; a question keeps its own answer; a
-question that does not mention the picture is asked with the picture, too; frames are not numbered.
+The layouts are those of VRS-HQ's public loader; all paths are inside the given root. That loader draws one of the three lists
+with equal weights, asks only the last question of an item, and skips items without a picture or a video. These readers differ
+from it in four points. The list of an item, not its file name, decides the kind of its files. A question keeps its own answer.
+A question that does not mention the picture is asked with the picture, too. Frames are not numbered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIMIC = "Fine-tuning/MIMIC_imageonly"
 MIMIC_PARTS = ("CGD", "LA", "SD")
 VIDEO = "Fine-tuning/VIDEO"
 SCIENCE = "ScienceQA_tuning"
-# How many of Chat-UniVi's items may be drawn until one can be read, as in its loader; public copies lack files.
+# Largest number of Chat-UniVi items drawn until one is readable, as in its loader: public copies lack files.
 TRIES = 10
 PADDING = tuple(int(255 * mean) for mean in CLIP_MEAN)
 LONGEST = 2048  # pixels; without a limit, padding turns a picture one pixel high into gigabytes
@@ -49,8 +49,9 @@ class Choice:
 
     Attributes:
         last: only an item's last question and answer.
-        most: items with more pictures than this are left out; the prompt would have no room for the answer.
-        tries: how many items may be drawn until one can be read. Unreadable items are logged; the error of the last try
+        most: largest number of pictures of an item. Items with more are left out, because their prompts leave no room for
+            the answer.
+        tries: largest number of items drawn until one is readable. Unreadable items are logged; the error of the last try
             is raised.
     """
 

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one set of settings, which `train.json` records."""
+"""The identity of a run: `train.json` records the settings of its folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def claim_folder(folder: Folder, settings: TrainSettings) -> None:
     """Writes `train.json` into a new folder; checks it in a folder that has one.
 
     Raises:
-        SettingsError: the folder holds a run of other settings than `FREE` allows; names them.
+        SettingsError: settings other than `FREE` differ from those of the folder. The message names them.
     """
     given = json.loads(dump_settings(settings))
     if not folder.exists("train.json"):

@@ -1,6 +1,6 @@
-"""Readers of the training mixture's image sets: metadata in the constructor, one random clip a call.
+"""Readers of the training mixture's image sets. The constructor reads the metadata; each call of `draw` gives a random clip.
 
-Layouts as the public loaders of VISA and VRS-HQ read them; every path is inside the given root.
+The layouts are those of the public loaders of VISA and VRS-HQ; all paths are inside the given root.
 """
 
 from __future__ import annotations
@@ -25,11 +25,16 @@ from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.datasets.pickles import read_plain_pickle
 
 IGNORE = 255  # a pixel of a label map that belongs to no class
-EXPLAINED = 0.1  # how often the recipe asks about an explained picture of ReasonSeg for words instead of masks
+EXPLAINED = 0.1  # share of the samples of an explained ReasonSeg picture that ask for words instead of masks (recipe)
 
 
 def read_image(folder: Folder, name: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
+    """The image as (H, W, 3) uint8 RGB.
+
+    Raises:
+        DatasetError: the file is not a JPEG or PNG picture that can be decoded.
+        StorageError: the file cannot be read.
+    """
     data = folder.read_bytes(name)
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
@@ -39,10 +44,11 @@ def read_image(folder: Folder, name: str) -> np.ndarray:
 
 
 def read_json(folder: Folder, name: str) -> Any:
-    """A JSON file in UTF-8, or in cp1252 as some public copies have it.
+    """The content of a JSON file in UTF-8, or in cp1252 as in some public copies.
 
     Raises:
-        DatasetError: not JSON.
+        DatasetError: the file is not JSON.
+        StorageError: the file cannot be read.
     """
     data = folder.read_bytes(name)
     try:
@@ -55,7 +61,7 @@ def read_json(folder: Folder, name: str) -> Any:
 
 
 def paint(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(H, W) bool of a COCO segmentation: polygons, or a run-length code, compressed or not."""
+    """The mask (H, W) bool of a COCO segmentation: polygons, or a compressed or uncompressed run-length code."""
     if isinstance(segmentation, list):
         parts = [part for part in segmentation if len(part) >= 6]
         if not parts:
@@ -124,13 +130,13 @@ class LabelMaps:
 
 
 def ade20k(folder: Folder, most: int) -> LabelMaps:
-    """`classes.json` in the root: a list of the 150 names (the public loader reads it from another path)."""
+    """ADE20K. `ade20k/classes.json` is a list of the 150 names; the public loader reads it from another path."""
     names = read_json(folder, "ade20k/classes.json")
     return LabelMaps("ade20k", folder, "ade20k/annotations/training", "ade20k/images/training", names, 1, most)
 
 
 def coco_stuff(folder: Folder, most: int) -> LabelMaps:
-    """Names are those of `cocostuff/classes.txt`, lines "id: name" after a title; names with "-" are never asked for."""
+    """COCO-Stuff. `cocostuff/classes.txt` has the class names, lines "id: name" after a title; names with "-" are unused."""
     lines = folder.read_bytes("cocostuff/classes.txt").decode().splitlines()[1:]
     names = [line.partition(": ")[2].strip() for line in lines if line.strip()]
     asked = [None if "-" in name else name for name in names]
@@ -138,9 +144,9 @@ def coco_stuff(folder: Folder, most: int) -> LabelMaps:
 
 
 def mapillary(folder: Folder, most: int) -> LabelMaps:
-    """Mapillary Vistas 2.0, whose class numbers are places in the labels of its configuration.
+    """Mapillary Vistas 2.0. Its class numbers are positions in the labels of its configuration.
 
-    As in the recipe, classes are asked for by their readable names, the "ambiguous" and void ones too; but not "unlabeled".
+    As in the recipe, texts are the readable names of all classes except "unlabeled", also of ambiguous and void ones.
     """
     labels = read_json(folder, "mapillary/config_v2.0.json")["labels"]
     names = [str(label["readable"]).lower() for label in labels]
@@ -218,7 +224,7 @@ class ReasonSeg:
 
 
 def outlines(shapes: Sequence[dict[str, Any]], height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: 1 target, 255 ignore. The largest shape is painted first; flags are left out."""
+    """A label map (H, W) uint8 of the shapes: 1 target, 255 ignored. The largest shape is drawn first; flags are left out."""
     painted = np.zeros((height, width), np.uint8)
     layers = []
     for shape in shapes:

@@ -15,7 +15,7 @@ class TrainingLog:
         rows: the written rows of the steps up to `before`, and the rows added since.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         stage: name of the stage.
         local: whether TensorBoard's files are written, too; the folder must be local then.
         before: last step to keep; None: all.

@@ -1,6 +1,6 @@
-"""The training mixture: sample k of seed S is a pure function of both, so a sampler's whole state is the next k.
+"""The training mixture. Sample k depends on the seed and k alone, so the next k is the whole state of a sampler.
 
-Any number of workers, and a run that was resumed, draw the same global sequence.
+Any number of workers and a resumed run therefore draw the same global sequence.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vrshq.operators.synth import KINDS, SynthConfig, make_video
 from vrshq.operators.training.clip import Clip, from_synth
 
 PERIOD = 256
-# Multiplier and increment of a generator modulo 256 that goes through all 256 numbers before it repeats (multiplier 1 modulo
-# 4, odd increment: Hull and Dobell 1962), so that shares of 256 are met exactly in any 256 consecutive draws.
+# A linear congruential generator modulo 256 with full period: its multiplier is 1 modulo 4 and its increment is odd (Hull and
+# Dobell 1962). Any 256 consecutive draws therefore meet shares of 256 exactly.
 MULTIPLIER, INCREMENT = 141, 83
 
 
@@ -39,7 +39,7 @@ class SynthData:
         videos: number of different videos.
         frames: (least, most) sampled frames of a clip.
         expressions: the most instructions of a clip.
-        kinds: the kinds of instructions that are learned from. A single frame, say, answers none of motion.
+        kinds: the kinds of instructions in clips. For example, a single frame cannot answer instructions about motion.
         config: ranges of the videos' content.
     """
 
@@ -87,7 +87,7 @@ class Mixture:
     Attributes:
         sources: (weight, source) by name.
         seed: of the samples.
-        balance: whether each 256 consecutive samples meet the shares exactly, as the command in the recipe's README does.
+        balance: whether any 256 consecutive samples meet the shares exactly, as with the command in the recipe's README.
     """
 
     sources: Mapping[str, tuple[float, Source]]

@@ -22,7 +22,7 @@ from vrshq.pipelines.train.settings import TrainSettings
 if TYPE_CHECKING:
     from vrshq.operators.training.forward import TrainingModel
 
-# Workers import torch and read the start before they answer. Ray Train's default of one minute is too short on a busy machine.
+# Workers import torch and load the start before they report. Ray Train's default of one minute is too short on a busy machine.
 _START_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
 
 
@@ -30,13 +30,13 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
     """Runs one stage with `settings.workers` workers from its last checkpoint; workers that die are restarted.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         number: the stage's index in `settings.stages`.
         output: folder of the run, local or in a bucket.
         address: Ray cluster; None: the default of `ray_session`.
 
     Raises:
-        SettingsError: the workers failed more than `settings.attempts` times; names the reason.
+        SettingsError: the workers failed more than `settings.attempts` times. The message gives the reason.
     """
     stage, workers = settings.stages[number], settings.workers
     if stage.batch % workers:
@@ -92,7 +92,7 @@ def _work(config: dict[str, Any]) -> None:
         if settings.parallel == "fsdp":
             sharded = Sharded(model, world)
             return sharded, sharded.no_sync
-        # the sample decides which parameters take part: a dialogue has no masks, a single frame no tracking
+        # samples use different parameters: a dialogue has no masks, a single frame no tracking
         parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
         return parallel, parallel.no_sync
 

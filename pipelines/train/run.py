@@ -31,7 +31,7 @@ def train(settings: TrainSettings, output: str, *, address: str | None = None, o
     """Runs all stages that are not finished yet.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         output: folder of the run, local or in a bucket.
         address: Ray cluster; used if `settings.workers` is 1 or more.
         on_log: called with stage, step and losses; with Ray only at the end of each stage.

@@ -21,7 +21,7 @@ from vrshq.pipelines.train.settings import FileData, SourceConfig, Stage
 
 
 class VideoSet:
-    """A video benchmark's training split: a random video, a random frame of each segment, a few of its expressions.
+    """Clips of a video benchmark's training split: a random video, a random frame of each segment, some of its expressions.
 
     Videos with fewer than 2 frames or without expressions are left out, as in the recipe. An expression without objects is
     kept; its target is empty.

@@ -52,7 +52,7 @@ def run_stage(
     """Runs one rank's part of stage `number` from its last checkpoint to its end.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         number: the stage's index in `settings.stages`.
         output: folder of the run, local or in a bucket.
         rank: this process among those that train together.
@@ -68,7 +68,7 @@ def run_stage(
     log = TrainingLog(folder, stage.name, local=writes and not is_remote(output), before=trainer.step)
     mixture = open_mixture(stage, settings.seed + number)
     source = (rank.clips or mixture.stream)(trainer.sample_numbers())
-    # where weights are sharded, all ranks take part in whatever reads them
+    # all ranks must take part in reading sharded weights
     sharded = rank.world > 1 and settings.parallel == "fsdp"
     while trainer.step < stage.steps:
         row = trainer.run_step(source)
@@ -103,7 +103,7 @@ def make_trainer(model: TrainingModel, stage: Stage, seed: int, rank: Rank = ALO
 def _measure(
     settings: TrainSettings, number: int, output: str, trainer: StageTrainer, mixture: Mixture, rank: Rank
 ) -> dict[str, float]:
-    """Validation and evaluation, where they are due after this step."""
+    """The results of validation and evaluation if they are due after this step."""
     last = trainer.step == trainer.config.steps
     measured: dict[str, float] = {}
     if _due(trainer.step, settings.validate.every, last):

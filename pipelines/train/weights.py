@@ -1,4 +1,4 @@
-"""The model before a stage: the start, and over it the weights of each earlier stage."""
+"""The model before a stage: the start with the weights of all earlier stages."""
 
 from __future__ import annotations
 

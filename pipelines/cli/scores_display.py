@@ -9,7 +9,7 @@ from rich.text import Text
 
 from vrshq.pipelines.cli.run_display import print_summary
 from vrshq.pipelines.cli.terminal import console, say
-from vrshq.pipelines.evaluate.ablate import sections as ablation_sections
+from vrshq.pipelines.evaluate.ablation import sections as ablation_sections
 from vrshq.pipelines.evaluate.compare import sections as comparison_sections
 from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.score_sections import headline

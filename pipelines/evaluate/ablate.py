@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,28 +25,22 @@ from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import cluster_machines, local_resources
 from vrshq.cluster.ray.session import ray_session
-from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import join_uri
 from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.evaluate.ablation import BASE, write_ablation
 from vrshq.pipelines.evaluate.compare import LEVEL, compare
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
-from vrshq.pipelines.evaluate.figures import Bar, bar_figure
 from vrshq.pipelines.evaluate.instructions import write_instructions
-from vrshq.pipelines.evaluate.markdown import markdown
-from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.evaluate.score_sections import HEADINGS
-from vrshq.pipelines.evaluate.section import Section
 from vrshq.pipelines.label.placement import choose_pools
 from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
 from vrshq.pipelines.label.settings import OperatorName, Settings, load_settings
 from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
 
-BASE = "base"
 # Only the operators of `REST` read these groups of settings. Runs that differ in nothing else have the same tokens.
 AFTER_TOKENS = ("fusion", "keyframe", "masks")
 REST: tuple[OperatorName, ...] = ("fuse", "keyframe", "propagate")
@@ -279,70 +272,6 @@ class RestWorker:
         return {row["instruction_id"]: row for row in rows}
 
 
-def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
-    """Writes `ablation.json`, `ablation.md` and `ablation.html` into `output`; returns their uris."""
-    folder = Folder(output)
-    title, parts = f"Ablation on {result['dataset']}", sections(result)
-    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
-    for name, content in (
-        ("ablation.json", text + "\n"),
-        ("ablation.md", markdown(title, parts)),
-        ("ablation.html", page(title, parts)),
-    ):
-        folder.write_bytes(name, content.encode())
-    return [folder.uri_of(f"ablation.{kind}") for kind in ("json", "md", "html")]
-
-
-def sections(result: dict[str, Any]) -> list[Section]:
-    """All runs in one table each for scores, kinds of questions and keyframes, with a figure of J&F."""
-    runs = result["runs"]
-    bars = [Bar(run["name"].rpartition("=")[2], run["name"].rpartition("=")[0], run["scores"]["JF"]) for run in runs]
-    rows = [
-        [
-            run["name"],
-            *(_shown(run["scores"][name]) for name in ("J", "F", "JF")),
-            *_difference(run),
-        ]
-        for run in runs
-    ]
-    own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
-    lines = [
-        (
-            "Scores are means over groups. Every expression counts once, a missing answer as 0; nothing is rounded. A "
-            "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
-            "a bootstrap over videos."
-        ),
-        f"Settings of the base: {', '.join(own)}.",
-    ]
-    head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos"]
-    kinds = list(dict.fromkeys(kind for run in runs for kind in run["JF_by_kind"]))
-    heading = runs[0]["by"]
-    names = {
-        "keyframe_J": "J on keyframe",
-        "keyframes_with_object": "object on keyframe, %",
-        "far": "8+ frames away, relative, %",
-        "false_positive_rate": "false positives, %",
-        "auroc": "AUROC of presence, %",
-    }
-    return [
-        Section("Side by side", lines, head, rows, frozenset({0}), bar_figure("J&F, %", bars)),
-        Section(
-            f"J&F by {HEADINGS.get(heading, heading)}",
-            ["Expressions with a target."],
-            ["run", *kinds],
-            [[run["name"], *(_shown(run["JF_by_kind"].get(kind)) for kind in kinds)] for run in runs],
-            frozenset({0}),
-        ),
-        Section(
-            "Keyframes, tracking and presence",
-            ["These numbers are those of each run's scores.html."],
-            ["run", *names.values()],
-            [[run["name"], *(_shown(run["scores"][name]) for name in names)] for run in runs],
-            frozenset({0}),
-        ),
-    ]
-
-
 def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -> dict[str, Any]:
     """The entry of one run in `ablation.json`: scores in percent and the result of `compare`, as JSON values."""
     overall, tracking, no_target = scores["fixed"].get("overall", {}), scores["tracking"], scores["no_target"]
@@ -369,22 +298,6 @@ def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -
     }
 
 
-def _difference(run: dict[str, Any]) -> list[str]:
-    if run["name"] == BASE or "overall" not in run["differences"]:
-        return ["", ""]
-    low, high = run["intervals"]["overall"]["JF"]
-    return [f"{run['differences']['overall']['JF']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-
-
-def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Settings in which two runs differ, with the values of the base, such as "keyframe.method=tks"."""
-    for key, value in base.items():
-        if isinstance(value, dict):
-            yield from _changed(value, other[key], f"{path}{key}.")
-        elif value != other[key]:
-            yield f"{path}{key}={value}"
-
-
 def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
     pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the pool of propagation
     engine_pool = ActorPool(
@@ -405,10 +318,6 @@ def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any
     worker = RestWorker(base, {**worker_arguments(plan, plan.pools[-1]), "operators": REST})
     for row in range(todo.num_rows):
         yield from worker(todo.slice(row, 1)).to_pylist()
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> float | None:

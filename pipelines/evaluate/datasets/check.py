@@ -33,7 +33,8 @@ def check_files(benchmark: FileBenchmark, report: Report) -> None:
     """Adds every inconsistency of an opened benchmark to `report`. It raises nothing for a fault of the data.
 
     Cost: reads and decodes every frame that the metadata lists (JPEG files at an eighth of their size) and every mask.
-    `_COMPARED_FRAMES` frames of each video are decoded once more for `_check_shift`. The names of all frame files are in memory.
+    `_COMPARED_FRAMES` frames of each video are decoded once more for `_check_shift`. The names of all frame files are in
+    memory.
     """
     report.videos = len(benchmark.videos)
     report.expressions = sum(len(video.expressions) for video in benchmark.videos)

@@ -17,15 +17,14 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.ablate import (
-    BASE,
     Variant,
     ablate,
     read_variants,
     same_tokens,
-    sections,
     take_over,
     units_with_tokens,
 )
+from vrshq.pipelines.evaluate.ablation import BASE, sections
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.instructions import write_instructions

@@ -47,9 +47,8 @@ def truth_of(benchmark: Benchmark) -> fixtures.Truth:
             codes = benchmark.masks(video, expression)
             sizes = {code["size"] for frame in codes for code in frame}
             assert len(sizes) <= 1
-            assert all(
-                coco.area(code) for frame in codes for code in frame
-            )  # a frame without the object has no mask, in every layout
+            # a frame without the object has no mask, in every layout
+            assert all(coco.area(code) for frame in codes for code in frame)
             found[video.video_id, expression.expression_id] = pixels(codes, sizes.pop() if sizes else (1, 1)) > 0
     return found
 

@@ -217,9 +217,8 @@ def test_reasonvos_counts_the_last_text_of_an_object_as_published(tmp_path: Path
     scores = scored(
         evaluate("reasonvos", str(root), str(tmp_path / "out"), predictions=str(predictions), use_ray=False)
     )
-    assert (
-        scores["published"]["overall"]["J"] == 100.0
-    )  # texts "0" and "1" are about one object, and the masks of "1" are right
+    # texts "0" and "1" are about one object, and the masks of "1" are right
+    assert scores["published"]["overall"]["J"] == 100.0
     assert scores["overwritten_expressions"] == 2
     assert scores["fixed"]["overall"]["J"] == pytest.approx(200 / 3)
 
@@ -343,9 +342,8 @@ def test_a_run_over_more_frames_than_the_metadata_lists_is_matched_by_their_name
     assert whole.keys() == some.keys() == {"a", "b", "none"}
     for key, prediction in some.items():
         assert list(prediction.masks) == [whole[key].masks[2], whole[key].masks[0]]
-    lost = open_predictions(str(part)).of(
-        open_benchmark("png-tree", str(root)).videos[0]
-    )  # without the root, there are no names to match by
+    # without the root, there are no names to match by
+    lost = open_predictions(str(part)).of(open_benchmark("png-tree", str(root)).videos[0])
     assert lost is not None
     assert "4 frames, the metadata 2" in str(lost["a"].problem)
 

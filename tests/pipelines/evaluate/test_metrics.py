@@ -70,9 +70,8 @@ def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     truth = draw(masks(height, width))
     if draw(st.booleans()):
         return truth, draw(masks(height, width))
-    shift = draw(
-        st.tuples(st.integers(-4, 4), st.integers(-4, 4))
-    )  # nearly equal masks, whose boundaries are within or beyond the tolerance
+    # nearly equal masks, whose boundaries are within or beyond the tolerance
+    shift = draw(st.tuples(st.integers(-4, 4), st.integers(-4, 4)))
     return truth, np.roll(truth, shift, (0, 1))
 
 

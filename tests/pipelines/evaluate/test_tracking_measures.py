@@ -77,9 +77,8 @@ def test_relative_j_is_100_percent_if_j_is_the_same_on_all_frames(found: list[Ca
 def test_relative_j_is_a_quotient_of_sums_over_the_same_expressions() -> None:
     tracked = carried([0.8] + [0.6] * 9)
     short = carried([0.1] * 5, video_id="b")  # it has no far frames, so its keyframe does not count
-    unseen = carried(
-        [0.0] + [0.9] * 9, [False] + [True] * 9, video_id="c"
-    )  # its keyframe does not show the object, so there is no pair
+    # its keyframe does not show the object, so there is no pair
+    unseen = carried([0.0] + [0.9] * 9, [False] + [True] * 9, video_id="c")
     far = measured([tracked, short, unseen], FAR)
     assert far["relative"] == pytest.approx(75)
     assert (far["expressions"], far["relative_expressions"]) == (2, 1)

@@ -255,9 +255,8 @@ def test_a_run_into_a_bucket_continues_too(made: tuple[Path, Synthesised]) -> No
 def test_a_finished_folder_is_not_written_again(made: tuple[Path, Synthesised]) -> None:
     before, seen = digests(made[0]), list[str]()
     (made[0] / "making/videos").mkdir(parents=True)
-    (made[0] / "making/videos/train_000000.json").write_text(
-        "{}"
-    )  # as after a stop between synth.json and the clean-up
+    # as after a stop between synth.json and the clean-up
+    (made[0] / "making/videos/train_000000.json").write_text("{}")
     assert synth(str(made[0]), videos=VIDEOS, seed=4, config=CONFIG, on_video=seen.append) == made[1]
     assert digests(made[0]) == before
     assert seen == []

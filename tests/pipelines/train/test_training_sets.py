@@ -298,9 +298,8 @@ def test_a_video_set_gives_frames_with_the_masks_of_its_expressions(name: str, t
         assert clip.masks.shape == (len(clip.texts), *clip.frames.shape[:3])
         assert 2 <= len(clip.frames) <= 3
         assert 1 <= len(clip.texts) <= 2
-        red = (clip.frames[..., 0] > 170) & (
-            clip.frames[..., 2] < 100
-        )  # the disk of `make_clip`, within the blur of JPEG
+        # the disk of `make_clip`, within the blur of JPEG
+        red = (clip.frames[..., 0] > 170) & (clip.frames[..., 2] < 100)
         for mask in clip.masks:
             if mask.any() and (mask & red).sum() > 0.6 * mask.sum():
                 seen += 1

@@ -64,7 +64,8 @@ TABLES: dict[str, Columns] = {
             "presence": "0 to 1: the sigmoid of the highest of `object_scores`. Calibrate it before you threshold it.",
             "attempts": "How many times the unit was begun.",
             "seconds": "Seconds of each stage for the whole unit, not for this instruction alone.",
-            "notes": "Changes made to the text, such as its truncation to CLIP's length.",
+            "notes": "What a user should know about the video's frames, such as damage and where it is, and changes made to "
+            "the text, such as its truncation to CLIP's length.",
             "error_type": "The error's class, where `status` is `error`.",
             "error_message": "The error's message, one line.",
             "schema_version": "Version of these tables: 1.",

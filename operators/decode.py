@@ -5,7 +5,7 @@ container and codec. decord reads the files on which it was checked to keep that
 the others.
 
 Not guaranteed: decord does not tell that it patched a frame after bit errors, PyAV does; a transport stream that was
-cut short looks like a shorter one (its container states no length); pixels that are not square are not stretched.
+cut short looks like a shorter one (its container states no length).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Decode:
     In: `video_uri` (str, a local path).
 
     Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in
-    pixels as displayed). All four are None where the video failed.
+    pixels, upright as displayed), `video_note` (str, what a user should know about the frames, such as damage; None where there
+    is nothing). All are None where the video failed.
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
     open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up
@@ -35,9 +36,15 @@ class Decode:
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
-        empty = {"video": None, "num_frames": None, "height": None, "width": None}
+        empty = dict.fromkeys(("video", "num_frames", "height", "width", "video_note"))
         return map_units(self.name, batch, self._open, empty)
 
     def _open(self, unit: Unit) -> Unit:
         video = open_video(unit["video_uri"], self.config)
-        return {"video": video, "num_frames": video.num_frames, "height": video.height, "width": video.width}
+        return {
+            "video": video,
+            "num_frames": video.num_frames,
+            "height": video.height,
+            "width": video.width,
+            "video_note": video.note,
+        }

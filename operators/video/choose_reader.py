@@ -39,6 +39,8 @@ def distrust(info: VideoInfo, packets: Packets, config: DecodeConfig) -> str | N
     """Why decord is not even tried; None where it may be."""
     if not config.decord:
         return "decord is switched off"
+    if config.damaged == "keep":  # decord tells of no damage
+        return "damaged frames are looked for"
     if not info.container.startswith(TRUSTED_CONTAINERS):
         return f"container {info.container}"
     if info.codec not in ONE_FRAME_A_PACKET:

@@ -45,6 +45,7 @@ class DecordReader:
         )
         self.num_frames = len(self._reader)
         self.count = DecodeCount()
+        self.notes: list[str] = []
         self._runs = decord_runs(info, packets, config)
         self._held: list[np.ndarray] = []
         self._first = 0  # index of the first frame held

@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -17,10 +18,14 @@ from av.video.stream import VideoStream
 
 from vrshq.operators.batch import InputError
 from vrshq.operators.video import orientation
+from vrshq.operators.video.damage import decoded
 from vrshq.operators.video.orientation import UPRIGHT, Orientation
+from vrshq.operators.video.transport import interruptions
 
 # ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc"
+
+NO_KEYFRAME = "does not start with a keyframe"  # a doubt of `Packets`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,10 @@ class DecodeConfig:
     """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""
     decord_bytes: int = 256 * 2**20
     """Most that decord may hold of a video, in bytes: it is read in whole groups of pictures, decoded."""
+    damaged: Literal["refuse", "keep"] = "refuse"
+    """Treatment of a damaged video: an error, or the frames that a sequential decode still yields, with a note."""
+    size_change: Literal["refuse", "scale"] = "refuse"
+    """Treatment of a video whose frame size changes: an error, or all frames scaled to the size of the first one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class VideoInfo:
     duration_s: float | None
     file_bytes: int
     orientation: Orientation = UPRIGHT  # of the first frame of a video file; a folder's files have one each
+    notes: tuple[str, ...] = ()  # what a user should know about the frames
 
     @property
     def rotation(self) -> int:
@@ -75,6 +85,9 @@ class Packets:
     units) tells the order; else it says why that is not known. Where it is None, `keys` has the presentation index of
     each keyframe after the first one, and `open_groups` says whether frames shown before a keyframe are stored after
     it.
+
+    `flagged` has the numbers of packets that the container says are damaged or follow a loss, and `excused` the times of their
+    frames where that happened on the way of a transport stream. `lost_end` is as in `Damage`.
     """
 
     count: int
@@ -83,6 +96,9 @@ class Packets:
     keys: list[int]
     open_groups: bool
     doubt: str | None
+    flagged: list[int]
+    excused: frozenset[int | None]
+    lost_end: int | None
 
 
 def local_path(path: str, config: DecodeConfig) -> Path:
@@ -163,7 +179,7 @@ def open_container(path: Path, config: DecodeConfig) -> tuple[InputContainer, Vi
 
 
 def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]:
-    """Reads the headers, all packets, and the first frame (only it knows the orientation) of a video file.
+    """Reads the headers, all packets, and the first frame (only it knows the size and the orientation) of a video file.
 
     Raises InputError for what is not a video, holds no frame, is above a limit or is cut short. Costs one read of the
     file.
@@ -175,10 +191,11 @@ def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]
         except (av.FFmpegError, MemoryError) as error:
             raise InputError(f"{path} has packets that cannot be read ({_words(error)}); copy it again") from error
         name, codec = container.format.name, stream.codec_context.codec.canonical_name
-        size = (stream.codec_context.height, stream.codec_context.width)
         duration = container.duration / av.time_base if container.duration else None
-    turned = _first_orientation(path, packets, config)
-    height, width = turned.size(*size)
+    frame = _first_frame(path, packets, config)
+    turned = orientation.of_frame(frame)
+    height, width = turned.size(frame.height, frame.width)
+    check_limit(str(path), height * width, config.max_pixels, "pixels per frame", "limits.max_pixels")
     info = VideoInfo(str(path), packets.count, height, width, codec, name, duration, path.stat().st_size, turned)
     return info, packets
 
@@ -186,40 +203,71 @@ def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]
 def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, config: DecodeConfig) -> Packets:
     shown: list[int | None] = []
     key_packets: list[int] = []
+    places: list[int] = []
+    flagged: list[int] = []
+    transport = container.format.name == "mpegts"
     discarded = 0
-    for packet in container.demux(stream):
+    keep = config.damaged == "keep"
+    cut = False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, MemoryError):
+            if not keep:
+                raise
+            cut, packet = True, None
+        if packet is None:
+            break
         if not packet.size:  # the packet that PyAV adds at the end of the stream
             continue
         if packet.is_corrupt:
-            raise _cut_short(path, len(shown))
+            # a transport stream goes on behind what was lost on its way; elsewhere the file ends inside the packet
+            if not keep and not transport:
+                raise _cut_short(path, len(shown))
+            flagged.append(len(shown))
         if packet.is_discard:
             discarded += 1
             continue
         if packet.is_keyframe:
             key_packets.append(len(shown))
         shown.append(packet.pts)
+        places.append(packet.pos or 0)
         check_limit(str(path), len(shown), config.max_frames, "frames", "limits.max_frames")
     if not shown:
         raise InputError(f"{path} has no video frames; expected at least one")
-    if _is_cut_short(path, container, stream, len(shown) + discarded):
+    if transport:
+        breaks = np.searchsorted(np.maximum.accumulate(places), interruptions(path, stream.id), "right") - 1
+        flagged = np.unique(np.maximum(breaks, 0)).tolist()
+    # the packet before may lack its end; a frame without its beginning has no time
+    near = {number for place in flagged for number in (place - 1, place)} if transport else set()
+    excused = frozenset([None, *(shown[number] for number in near)] if near else [])
+    cut = cut or _is_cut_short(path, container, stream, len(shown) + discarded)
+    if cut and not keep:
         raise _cut_short(path, len(shown))
+    announced = stream.frames - len(shown) - discarded
+    lost_end = 0 if not cut else announced if announced > 0 else None
+    order, keys, open_groups, doubt = _in_order(shown, key_packets)
+    if discarded:
+        keys, open_groups, doubt = [], False, "edit list hides frames"
+    return Packets(
+        len(shown), order, float(stream.time_base or 0), keys, open_groups, doubt, flagged, excused, lost_end
+    )
+
+
+def _in_order(shown: list[int | None], key_packets: list[int]) -> tuple[np.ndarray, list[int], bool, str | None]:
+    """`pts`, `keys`, `open_groups` and `doubt` of `Packets`, from the packets' times and the numbers of the keyframes."""
     known = [pts for pts in shown if pts is not None]
     order = np.sort(np.array(known, dtype=np.int64))
-    doubt = None
-    if discarded:
-        doubt = "edit list hides frames"
-    elif len(known) < len(shown):
-        doubt = "packets without time"
-    elif len(set(known)) < len(known):
-        doubt = "packets with equal times"
-    elif key_packets[:1] != [0] or known[0] != order[0]:
-        doubt = "does not start with a keyframe"
-    keys, open_groups = [], False
-    if doubt is None:
-        place = np.searchsorted(order, known)  # packet number -> presentation index
-        keys = [int(place[packet]) for packet in key_packets[1:]]
-        open_groups = any(place[packet] > packet for packet in key_packets)
-    return Packets(len(shown), order, float(stream.time_base or 0), keys, open_groups, doubt)
+    if len(known) < len(shown):
+        return order, [], False, "packets without time"
+    if len(set(known)) < len(known):
+        return order, [], False, "packets with equal times"
+    if key_packets[:1] != [0] or known[0] != order[0]:
+        return order, [], False, NO_KEYFRAME
+    place = np.searchsorted(order, known)  # packet number -> presentation index
+    keys = [int(place[packet]) for packet in key_packets[1:]]
+    return order, keys, any(place[packet] > packet for packet in key_packets), None
 
 
 def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, packets: int) -> bool:
@@ -257,25 +305,31 @@ def _matroska_end(head: bytes) -> int:
 
 
 def _cut_short(path: Path, frames: int) -> InputError:
-    return InputError(f"{path} is cut short after about {frames} frames; expected the whole file; copy it again")
+    return InputError(
+        f"{path} is cut short after about {frames} frames; expected the whole file; copy it again, or read what is there "
+        "with decode.damaged=keep"
+    )
 
 
-def _first_orientation(path: Path, packets: Packets, config: DecodeConfig) -> Orientation:
+def _first_frame(path: Path, packets: Packets, config: DecodeConfig) -> av.VideoFrame:
     container, stream = open_container(path, config)
-    with container:
-        try:
-            frame = next(container.decode(stream), None)
-        except (av.FFmpegError, MemoryError) as error:
+
+    def refuse(error: BaseException) -> None:
+        if config.damaged == "refuse":
             raise broken_at(path, 0, packets.count, error) from error
+
+    with container:
+        frame = next(decoded(container, stream, refuse), None)
         if frame is None:
             raise InputError(f"{path} has no frame that can be decoded; expected at least one")
-        return orientation.of_frame(frame)
+        return frame
 
 
 def broken_at(path: Path, frame: int, frames: int, error: BaseException) -> InputError:
     """The error of a stream that stops decoding in the middle."""
     return InputError(
-        f"{path} breaks at frame {frame} of {frames} ({_words(error)}); expected an intact stream; copy or re-encode it"
+        f"{path} breaks at frame {frame} of {frames} ({_words(error)}); expected an intact stream; copy or re-encode it, or "
+        "read what is left with decode.damaged=keep"
     )
 
 

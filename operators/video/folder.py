@@ -17,6 +17,7 @@ from vrshq.operators.batch import InputError
 from vrshq.operators.video import orientation
 from vrshq.operators.video.files import DecodeConfig, VideoInfo, check_limit
 from vrshq.operators.video.frame_names import in_order, is_image_name, shown, suffix_of
+from vrshq.operators.video.size_change import size_note
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # Pillow has other readers, and some of them start programs
 _READ = "JPEG, PNG, WebP, BMP or TIFF"
@@ -34,23 +35,31 @@ def inspect_folder(path: Path, config: DecodeConfig) -> tuple[VideoInfo, list[Pa
 
     Raises:
         InputError: one line that names the file that has no place (`frame_names.in_order`, a link to nothing, an image of a
-            kind that is not read), cannot be opened, or has another size than the first frame.
+            kind that is not read), cannot be opened, or has another size than the first frame where that is refused.
     """
     files = [path / name for name in in_order(str(path), _image_names(path, config))]
     codecs = set()
     size = (0, 0)
+    before = size
+    changes: list[tuple[int, int, int]] = []
     for number, file in enumerate(files):
         with open_image(file, number, len(files)) as image:
             found = orientation.of_image(image).size(image.height, image.width)
             codecs.add(str(image.format).lower())
         check_limit(str(file), found[0] * found[1], config.max_pixels, "pixels", "limits.max_pixels")
         size = size if number else found
-        if found != size:
+        if found != size and config.size_change == "refuse":
             raise InputError(
-                f"{file} is {found[1]}x{found[0]}, but {files[0].name} is {size[1]}x{size[0]}; expected one size"
+                f"{file} is {found[1]}x{found[0]}, but {files[0].name} is {size[1]}x{size[0]}; expected one size; resize it, "
+                "or set decode.size_change to scale"
             )
+        if number and found != before:
+            changes.append((number, *found))
+        before = found
+    notes = (size_note(changes, size),) if changes else ()
     total = sum(file.stat().st_size for file in files)
-    return VideoInfo(str(path), len(files), *size, ",".join(sorted(codecs)), "images", None, total), files
+    info = VideoInfo(str(path), len(files), *size, ",".join(sorted(codecs)), "images", None, total, notes=notes)
+    return info, files
 
 
 def _image_names(path: Path, config: DecodeConfig) -> list[str]:

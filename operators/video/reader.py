@@ -35,6 +35,7 @@ class Reader(Protocol):
     name: str
     num_frames: int
     count: DecodeCount
+    notes: list[str]  # what a user should know about the frames
 
     def read(self, index: int) -> np.ndarray:
         """The frame: a (height, width, 3) uint8 RGB array, which the reader may hand out again: not to be written to."""
@@ -51,8 +52,8 @@ class FrameCache:
     """
 
     def __init__(self, budget: int) -> None:
+        self._budget = self._left = budget
         self._frames: dict[int, np.ndarray] = {}
-        self._left = budget
         self.full = False
 
     def get(self, index: int) -> np.ndarray | None:
@@ -71,3 +72,5 @@ class FrameCache:
     def clear(self) -> None:
         """Forgets all frames."""
         self._frames.clear()
+        self._left = self._budget
+        self.full = False

@@ -5,7 +5,7 @@ container and codec. decord reads the files on which it was checked to keep that
 the others.
 
 Not guaranteed: decord does not tell that it patched a frame after bit errors, PyAV does; a transport stream that was
-cut short looks like a shorter one (its container states no length); pixels that are not square are not stretched.
+cut short looks like a shorter one (its container states no length).
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def open_video(path: str, config: DecodeConfig | None = None) -> Video:
     """Opens a local video file or a folder of numbered frames (JPEG, PNG, WebP, BMP, TIFF).
 
     Raises InputError, one line with the path, for what is missing, unreadable, not a video, without frames, above a
-    limit of `config`, cut short, or (where PyAV has to read it) broken anywhere. Costs one read of the file and the
-    check of decord; where PyAV has to read it, one decode, whose frames go to the cache.
+    limit of `config`, cut short, or (where PyAV has to read it) broken anywhere so that frames are lost. With
+    `damaged` "keep" such a video has the frames that are left; `Video.note` tells how many are lost and where. Costs one read
+    of the file and the check of decord; where PyAV has to read it, one decode, whose frames go to the cache.
     """
     return Video(path, config or DecodeConfig())
 
@@ -85,6 +86,11 @@ class Video:
     def reader(self) -> str:
         """Who reads the file: "decord", "pyav" or "images"."""
         return self._reader.name
+
+    @property
+    def note(self) -> str | None:
+        """What a user should know about the frames, such as damage, on one line; None where there is nothing."""
+        return "; ".join([*self._info.notes, *self._reader.notes]) or None
 
     @property
     def decode_passes(self) -> int:

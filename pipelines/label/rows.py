@@ -115,7 +115,7 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
                 "presence": _at(unit, "presence", position),
                 "attempts": attempts,
                 "seconds": seconds,
-                "notes": _at(unit, "notes", position),
+                "notes": _notes(unit, position),
                 "error_type": error["error_type"] if error else None,
                 "error_message": error["message"] if error else None,
                 "schema_version": SCHEMA_VERSION,
@@ -126,6 +126,12 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
     for field in carried:
         table = table.append_column(field, extra[field.name])
     return table
+
+
+def _notes(unit: Unit, position: int) -> str | None:
+    """The note on the video and the one on the text; a note from an earlier run's `tracks/` holds both already."""
+    video, text = unit.get("video_note") or "", _at(unit, "notes", position) or ""
+    return text or None if text.startswith(video) else "; ".join(filter(None, (video, text)))
 
 
 def _at(unit: Unit, column: str, position: int) -> Any:

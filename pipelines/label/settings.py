@@ -92,6 +92,26 @@ class Limits(_Section):
     )
 
 
+class Decoding(_Section):
+    """The treatment of unusual videos. The column `notes` of `tracks/` says what was done."""
+
+    damaged: Literal["refuse", "keep"] = Field(
+        default=_DECODE.damaged,
+        description=(
+            "Treatment of a damaged video file: refuse makes it an error; keep labels the frames that a sequential decode "
+            "still yields, numbered without gaps, and notes how many are lost and where. A transport stream that lost data on "
+            "its way and has all its frames is read either way, with a note. A folder with a damaged image is always an error."
+        ),
+    )
+    size_change: Literal["refuse", "scale"] = Field(
+        default=_DECODE.size_change,
+        description=(
+            "Treatment of a video whose frame size changes, or of a folder with images of several sizes: refuse makes it an "
+            "error; scale resizes all frames to the size of the first one."
+        ),
+    )
+
+
 OperatorName = Literal["presample", "tokens", "fuse", "keyframe", "propagate"]
 
 
@@ -169,6 +189,7 @@ class Settings(_Section):
     fusion: Fusion = Field(default=Fusion(), description="TDA, the fusion of [SEG] and [TAK] tokens.")
     keyframe: Keyframe = Field(default=Keyframe(), description="The choice of the keyframe.")
     masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
+    decode: Decoding = Field(default=Decoding(), description="The treatment of unusual videos.")
     limits: Limits = Field(default=Limits(), description="Limits on a video's header values.")
     resources: Resources = Field(default=Resources(), description="Place and speed of the work.")
 
@@ -206,6 +227,7 @@ class Settings(_Section):
         return {
             "decode": DecodeConfig(
                 **self.limits.model_dump(),
+                **self.decode.model_dump(),
                 frame_cache_bytes=resources.frame_cache_mib * MIB,
                 num_threads=resources.threads,
             ),

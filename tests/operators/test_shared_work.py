@@ -87,7 +87,7 @@ def decode_and_run(clip: Path, texts: list[str], **settings: Any) -> tuple[Unit,
     return done, calls
 
 
-@pytest.mark.parametrize(("count", "method"), [(1, "tks"), (5, "tks"), (20, "tks"), (20, "random")])
+@pytest.mark.parametrize(("count", "method"), [(1, "tks"), (7, "tks"), (5, "random")])
 def test_each_network_sees_each_frame_at_most_once(clip_of_40: Path, count: int, method: str) -> None:
     # "random" spreads the keyframes over the video, so that all instructions are tracked in both directions
     unit, calls = decode_and_run(clip_of_40, instructions(count), method=method)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
+from tests.support.label_runs import write_table
 from tests.support.paths import CONFIGS, DEMO
 from vrshq.operators.masks import rle
 from vrshq.operators.models.bundle import BUNDLED, open_bundle
@@ -52,7 +53,7 @@ def test_tiny_has_the_settings_of_its_config_and_a_log_up_to_the_last_step() -> 
 def test_tiny_finds_named_objects_in_unseen_videos(tmp_path: Path) -> None:
     config = SynthConfig(frames=(8, 12), short_sides=(128,), aspects=(1.0,), expressions=2)
     synth(
-        str(tmp_path / "set"), videos=8, seed=77, split="test", form="jpeg", config=config, where=Where(use_ray=False)
+        str(tmp_path / "set"), videos=4, seed=77, split="test", form="jpeg", config=config, where=Where(use_ray=False)
     )
     evaluate("revos", str(tmp_path / "set"), str(tmp_path / "run"), split="test", use_ray=False)
     scores = json.loads((tmp_path / "run/scores.json").read_text())
@@ -60,12 +61,11 @@ def test_tiny_finds_named_objects_in_unseen_videos(tmp_path: Path) -> None:
 
 
 def test_tiny_finds_the_red_ball_of_the_demo(tmp_path: Path) -> None:
-    label(str(DEMO / "instructions.jsonl"), str(tmp_path / "run"), use_ray=False)
-    masks = [
-        row
-        for row in pq.read_table(tmp_path / "run/masks").to_pylist()
-        if (row["video_id"], row["instruction_id"]) == ("hide.mp4", "0")
-    ]
+    demo = [json.loads(line) for line in (DEMO / "instructions.jsonl").read_text().splitlines()]
+    [asked] = [row for row in demo if (row["video_uri"], row["instruction_id"]) == ("hide.mp4", "0")]
+    table = write_table(tmp_path / "table.jsonl", [asked])
+    label(table, str(tmp_path / "run"), videos=str(DEMO), use_ray=False)
+    masks = pq.read_table(tmp_path / "run/masks").to_pylist()
     found = np.stack(
         [
             rle.decode(row["rle"], row["height"], row["width"])

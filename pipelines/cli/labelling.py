@@ -57,7 +57,7 @@ def plan(
     from vrshq.pipelines.label.plan import make_plan, plan_for
     from vrshq.pipelines.label.settings import load_settings
 
-    made = make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos)
+    made = make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos, shown=True)
     made = plan_for(made, address)
     print_plan(made)
     if made.missing and not made.grows:

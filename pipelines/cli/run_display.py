@@ -12,6 +12,7 @@ from rich.text import Text
 from vrshq.cluster.ray.resources import total
 from vrshq.pipelines.cli.progress import RunProgress
 from vrshq.pipelines.cli.terminal import console, say
+from vrshq.pipelines.label.costs import Estimate
 from vrshq.pipelines.label.placement import actor_memory, wall_seconds
 from vrshq.pipelines.label.plan import Plan
 from vrshq.pipelines.label.schema import STAGES
@@ -21,6 +22,8 @@ from vrshq.pipelines.label.watcher import Watcher
 
 class RunDisplay(Watcher):
     """Prints the plan, then shows progress until the labelling ends. A context manager, so that an error ends it too."""
+
+    shows_plan = True
 
     def __init__(self) -> None:
         self._progress: RunProgress | None = None
@@ -88,12 +91,21 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         grid.add_row("cost", f"not measured for {plan.model_name} in {plan.settings.dtype} on this device")
     else:
         each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
-        length = f"{expected.frames:.0f} frames{'' if expected.known else ' (assumed)'}"
+        length = f"{expected.frames:.0f} frames{_origin(expected)}"
         grid.add_row("cost", f"{each}, of a unit of {length}; {expected.source}")
         whole = _duration(wall_seconds(plan.pools, expected, todo))
         grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
     for line in plan.missing:
         grid.add_row("missing", Text(line, style="yellow" if plan.grows else "red"))
+
+
+def _origin(expected: Estimate) -> str:
+    """Where the average length comes from, in brackets; nothing where finished units tell it."""
+    if expected.known:
+        return ""
+    if expected.lengths is None:
+        return " (assumed)"
+    return f" (headers of {expected.lengths.looked} of {expected.lengths.videos:,} videos)"
 
 
 def _duration(seconds: float) -> str:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrshq.pipelines.label.lengths import Lengths
 from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.worker import NEED_PIXELS
 
 TABLE = Path(__file__).with_name("costs.csv")
 TERMS = ("unit", "frame", "instruction", "frame_instruction")
-# Assumed number of frames of a video, until enough videos of the run are done: videos are not opened before the run.
+# Assumed number of frames of a video where neither finished units nor headers tell it.
 ASSUMED_FRAMES = 100
 # Number of finished units from which the run's own measurements replace the table.
 ENOUGH_UNITS = 16
@@ -35,14 +36,16 @@ class Estimate:
     Attributes:
         seconds: seconds of one actor, by stage; `decode` counts in each pool that needs pixels.
         frames: average number of frames of a video.
-        known: whether `frames` comes from videos of this run; False: it is assumed.
+        known: whether `frames` comes from finished units of this run.
         source: the origin of the seconds, in words.
+        lengths: the headers from which `frames` comes; without them and where it is not known, it is assumed.
     """
 
     seconds: Mapping[str, float]
     frames: float
     known: bool
     source: str
+    lengths: Lengths | None = None
 
     def of_pool(self, operators: Sequence[str]) -> float:
         """Seconds that an actor with the given operators needs for a unit."""
@@ -51,7 +54,12 @@ class Estimate:
 
 
 def estimate(
-    model: str, device: str, dtype: str, instructions: float, commands: Sequence[Mapping[str, Any]] = ()
+    model: str,
+    device: str,
+    dtype: str,
+    instructions: float,
+    commands: Sequence[Mapping[str, Any]] = (),
+    lengths: Lengths | None = None,
 ) -> Estimate | None:
     """The expected cost of a unit, or None if it was never measured.
 
@@ -61,6 +69,7 @@ def estimate(
         dtype: torch's name of the type.
         instructions: average number of instructions of a unit.
         commands: the entries of the run's earlier commands in `stats.json`.
+        lengths: what headers say; finished units of the run say more.
     """
     done = [command for command in commands if command["counts"].get("units")]
     units = sum(command["counts"]["units"] for command in done)
@@ -74,10 +83,14 @@ def estimate(
     rows = _table().get((model, device, dtype))
     if rows is None:
         return None
-    frames = frames if known else ASSUMED_FRAMES
-    factors = {"unit": 1.0, "frame": frames, "instruction": instructions, "frame_instruction": frames * instructions}
+    if known or lengths is None or not lengths.looked:
+        lengths = None
+    if not known:
+        frames = lengths.frames if lengths else ASSUMED_FRAMES
+    pairs = lengths.frame_instructions if lengths else frames * instructions
+    factors = {"unit": 1.0, "frame": frames, "instruction": instructions, "frame_instruction": pairs}
     seconds = {stage: sum(float(rows[stage][term] or 0) * factors[term] for term in TERMS) for stage in STAGES}
-    return Estimate(seconds, frames, known, rows["decode"]["measured"])
+    return Estimate(seconds, frames, known, rows["decode"]["measured"], lengths)
 
 
 def _seconds(command: Mapping[str, Any], stage: str) -> float:

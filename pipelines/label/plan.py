@@ -20,6 +20,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
 from vrshq.pipelines.label.instructions import read_instructions
+from vrshq.pipelines.label.lengths import Lengths, look_at_headers
 from vrshq.pipelines.label.placement import choose_pools, network_device
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Pool, Settings
@@ -49,6 +50,8 @@ class Plan:
         grows: whether an autoscaler may add machines.
         pools: the actor pools for the unfinished units.
         expected: the estimated cost of an unfinished unit; None if it was never measured.
+        shown: whether somebody will read it, for whom the headers of some videos are read.
+        lengths: what the headers of some unfinished units' videos say; None where none was read.
         missing: the resources that the pools need and the machines lack, one line per pool.
     """
 
@@ -65,6 +68,8 @@ class Plan:
     pools: list[Pool] = field(default_factory=list)
     expected: Estimate | None = None
     missing: list[str] = field(default_factory=list)
+    shown: bool = False
+    lengths: Lengths | None = None
 
     @property
     def todo(self) -> pa.Table:
@@ -74,7 +79,9 @@ class Plan:
         return self.manifest.filter(pc.invert(pc.is_in(self.manifest["unit_id"], pa.array(self.finished, pa.string()))))
 
 
-def make_plan(instructions: str, output: str, settings: Settings, *, videos: str | None = None) -> Plan:
+def make_plan(
+    instructions: str, output: str, settings: Settings, *, videos: str | None = None, shown: bool = False
+) -> Plan:
     """Reads and checks everything that can be checked before work starts, for this machine.
 
     Args:
@@ -82,6 +89,7 @@ def make_plan(instructions: str, output: str, settings: Settings, *, videos: str
         output: uri of the run directory.
         settings: of the run.
         videos: root of relative `video_uri`s; default: the table's folder.
+        shown: whether somebody will read the plan; the headers of some videos are then read for its estimate.
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
@@ -114,6 +122,7 @@ def make_plan(instructions: str, output: str, settings: Settings, *, videos: str
         finished=finished_units(run, manifest),
         model_name=bundle.name,
         commands=read_commands(run),
+        shown=shown,
     )
     return on_machines(plan, [local_resources()])
 
@@ -135,7 +144,11 @@ def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = Fals
     todo, settings = plan.todo, plan.settings
     per_unit = (pc.mean(pc.list_value_length(todo["instruction_ids"])).as_py() if todo.num_rows else None) or 1.0
     device = network_device(settings, machines)
-    expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands)
+    expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
+    # The balance of pools on GPUs needs the lengths, too.
+    if expected and not expected.known and plan.lengths is None and todo.num_rows and (plan.shown or device == "cuda"):
+        plan = replace(plan, lengths=look_at_headers(todo))
+        expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
     plan = replace(plan, machines=machines, grows=grows, expected=expected)
     plan = replace(plan, pools=choose_pools(settings, machines, todo.num_rows, expected))
     missing = lacking(actor_pools(plan), machines) if todo.num_rows else []

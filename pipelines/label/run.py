@@ -52,7 +52,7 @@ def label(
         UserError: the table, the settings, the model or the run directory cannot be used; see `make_plan`.
     """
     settings, errors, watcher = settings or Settings(), errors or ErrorPolicy(), watcher or Watcher()
-    plan = make_plan(instructions, output, settings, videos=videos)
+    plan = make_plan(instructions, output, settings, videos=videos, shown=watcher.shows_plan)
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
         plan = _begin(plan, retry_errors=errors.retry)

@@ -9,7 +9,13 @@ from vrshq.pipelines.label.summary import RunSummary
 
 
 class Watcher:
-    """Receives the events of a labelling run. This base class ignores them all; override the ones of interest."""
+    """Receives the events of a labelling run. This base class ignores them all; override the ones of interest.
+
+    Attributes:
+        shows_plan: whether somebody reads the plan. Its estimate then costs the headers of some videos.
+    """
+
+    shows_plan = False
 
     def planned(self, plan: Plan) -> None:
         """The plan is final; work starts next."""

@@ -24,7 +24,7 @@ def stated_frames(source: BinaryIO) -> int | None:
         the number; None where the header does not state it.
     """
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "probesize": str(_PROBE_BYTES)}
-    with av.open(source, options=options, metadata_errors="ignore") as container:
+    with av.open(source, "r", options=options, metadata_errors="ignore") as container:
         stream = container.streams.best("video")
         if stream is None or not hasattr(stream, "average_rate"):
             return None

@@ -56,6 +56,8 @@ TABLES: dict[str, Columns] = {
             "num_frames": "Frames of the video.",
             "height": "Height of the video in pixels.",
             "width": "Width of the video in pixels.",
+            "pixel_aspect": "Width of a pixel over its height, as the video states it: 1 for square pixels. The masks lie on "
+            "the stored pixels; people and networks see the frame `width * pixel_aspect` wide. Null in runs of version 1.",
             "keyframe_index": "The frame that SAM2 was prompted on.",
             "sampled_frames": "The frames that the MLLM read.",
             "clip_probs": "CLIP's probability of each frame of the video for this text; they sum to 1.",
@@ -68,7 +70,7 @@ TABLES: dict[str, Columns] = {
             "the text, such as its truncation to CLIP's length.",
             "error_type": "The error's class, where `status` is `error`.",
             "error_message": "The error's message, one line.",
-            "schema_version": "Version of these tables: 1.",
+            "schema_version": "Version of these tables: 2.",
         },
     ),
     "tokens/": Columns(

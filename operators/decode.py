@@ -21,8 +21,8 @@ class Decode:
     In: `video_uri` (str, a local path).
 
     Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in
-    pixels, upright as displayed), `video_note` (str, what a user should know about the frames, such as damage; None where there
-    is nothing). All are None where the video failed.
+    pixels, upright), `pixel_aspect` (float, width of a pixel over its height), `video_note` (str, what a user should know
+    about the frames, such as damage; None where there is nothing). All are None where the video failed.
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
     open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up
@@ -36,7 +36,7 @@ class Decode:
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
-        empty = dict.fromkeys(("video", "num_frames", "height", "width", "video_note"))
+        empty = dict.fromkeys(("video", "num_frames", "height", "width", "pixel_aspect", "video_note"))
         return map_units(self.name, batch, self._open, empty)
 
     def _open(self, unit: Unit) -> Unit:
@@ -46,5 +46,6 @@ class Decode:
             "num_frames": video.num_frames,
             "height": video.height,
             "width": video.width,
+            "pixel_aspect": video.pixel_aspect,
             "video_note": video.note,
         }

@@ -16,7 +16,7 @@ from torch import Tensor
 from vrshq.operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import shared_network
-from vrshq.operators.models.preprocess import tower_input
+from vrshq.operators.models.preprocess import pixel_aspect_of, tower_input
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
 
@@ -106,9 +106,10 @@ class Tokens:
     def _image_tokens(self, video: Any, frames: list[int]) -> dict[int, Tensor]:
         """The tokens (K, D) of each of the given distinct frames."""
         tokens: dict[int, Tensor] = {}
+        tower, pixel_aspect = self.network.config.tower, pixel_aspect_of(video)
         for begin in range(0, len(frames), FRAME_BATCH):
             chosen = frames[begin : begin + FRAME_BATCH]
             # frame by frame, so that one full-size frame is in memory at a time
-            pixels = torch.cat([tower_input(video.frames([frame]), self.network.config.tower) for frame in chosen])
+            pixels = torch.cat([tower_input(video.frames([frame]), tower, pixel_aspect) for frame in chosen])
             tokens |= zip(chosen, self.network.image_tokens(pixels), strict=True)
         return tokens

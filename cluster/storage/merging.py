@@ -108,7 +108,10 @@ def grouped(
 
 
 def rows_of_units(folder: Folder, merged: Merged, wanted: set[str], columns: list[str]) -> pa.Table:
-    """The rows of the wanted units of one merged file. Reads only the row groups that hold them."""
+    """The rows of the wanted units of one merged file, with those of `columns` that it has.
+
+    Reads only the row groups that hold them.
+    """
     begins, position = {}, 0
     for unit, rows in zip(merged.units.to_pylist(), merged.rows.to_pylist(), strict=True):
         if unit in wanted:
@@ -116,6 +119,7 @@ def rows_of_units(folder: Folder, merged: Merged, wanted: set[str], columns: lis
         position += rows
     with folder.open_read(merged.name) as file:
         parquet = pq.ParquetFile(file)
+        columns = [name for name in columns if name in parquet.schema_arrow.names]
         pieces = [parquet.schema_arrow.empty_table().select(columns)]
         start = 0
         for index in range(parquet.num_row_groups):

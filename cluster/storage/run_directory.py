@@ -215,14 +215,15 @@ class RunDirectory:
         names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
 
         def load(name: str) -> pa.Table:
-            buffer = pa.BufferReader(self.folder.read_bytes(name))
+            file = pq.ParquetFile(pa.BufferReader(self.folder.read_bytes(name)))
+            columns = [column for column in schema.names if column in file.schema_arrow.names]
             # One thread a file: the pool below already uses the cores.
-            return pq.read_table(buffer, columns=schema.names, use_threads=False).select(schema.names).cast(schema)
+            return _in_schema(file.read(columns=columns, use_threads=False), schema)
 
         def load_merged(one: merging.Merged) -> pa.Table:
             if wanted is None:
                 return load(one.name)
-            return merging.rows_of_units(self.folder, one, wanted, schema.names).cast(schema)
+            return _in_schema(merging.rows_of_units(self.folder, one, wanted, schema.names), schema)
 
         with ThreadPoolExecutor(_READERS) as pool:
             return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, merged), *pool.map(load, names)])
@@ -312,6 +313,17 @@ def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema
         return table.select(schema.names).cast(schema)
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
+
+
+def _in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with the schema's columns; nullable columns that an older version did not write are null."""
+    columns = [
+        table[field.name]
+        if field.name in table.column_names or not field.nullable
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema)
 
 
 def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:

@@ -13,7 +13,7 @@ from transformers import CLIPConfig as HfClipConfig
 from transformers import CLIPModel, CLIPTokenizer
 
 from vrshq.operators.models.config import ClipConfig
-from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.preprocess import clip_input, pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 
@@ -42,11 +42,14 @@ def clip_config(config: ClipConfig) -> HfClipConfig:
 def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
     """Unit-length CLIP embeddings (T, C) float32 of all frames of a video. One batch is read while another is encoded."""
     size = clip.config.vision_config.image_size
+    pixel_aspect = pixel_aspect_of(video)
     stream = iter(video.stream())
 
     def read(_: int) -> Tensor:
         # one full-size frame is in memory at a time
-        return torch.cat([clip_input(frame[None], size) for frame in itertools.islice(stream, batch_size)])
+        return torch.cat(
+            [clip_input(frame[None], size, pixel_aspect) for frame in itertools.islice(stream, batch_size)]
+        )
 
     parts = []
     for pixels in ahead(read, range(-(-video.num_frames // batch_size))):

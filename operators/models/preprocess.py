@@ -9,6 +9,7 @@ Frames are resized by Pillow as uint8, as in the reference, because its filters 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,23 +22,37 @@ from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, TowerConfig
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
+def displayed_size(height: int, width: int, pixel_aspect: float) -> tuple[int, int]:
+    """(height, width) at which people see a frame of `pixel_aspect` (width of a pixel over its height): no side shrinks."""
+    if pixel_aspect >= 1:
+        return height, round(width * pixel_aspect)
+    return round(height / pixel_aspect), width
+
+
+def pixel_aspect_of(video: Any) -> float:
+    """The width of a video's pixels over their height; a video that states none has square ones."""
+    ratio: float = getattr(video, "pixel_aspect", 1.0)
+    return ratio
+
+
 def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:
     """The (height, width) of a frame after its longest side is resized to `image_size` pixels; each is at least 1."""
     scale = image_size / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def sam2_input(frames: np.ndarray, image_size: int) -> tuple[Tensor, tuple[int, int]]:
+def sam2_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
     """SAM2's input: the longest side resized to `image_size` (bilinear), normalised, then padded with zeros right and below.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
         image_size: S, side of the square in pixels.
+        pixel_aspect: width of a frame's pixels over their height; the network sees the frame as people do.
 
     Returns:
         (n, 3, S, S) float32, and the (height, width) that a frame covers in it.
     """
-    height, width = sam2_size(frames.shape[1], frames.shape[2], image_size)
+    height, width = sam2_size(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), image_size)
     result = np.zeros((len(frames), 3, image_size, image_size), np.float32)
     for target, frame in zip(result, frames, strict=True):
         image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
@@ -45,7 +60,7 @@ def sam2_input(frames: np.ndarray, image_size: int) -> tuple[Tensor, tuple[int, 
     return torch.from_numpy(result), (height, width)
 
 
-def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
+def clip_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Tensor:
     """CLIP's input, for the MLLM's tower and for pre-sampling: shortest side resized to `image_size` (bicubic), centre crop.
 
     Pixels outside the central square of a frame have no influence.
@@ -53,12 +68,13 @@ def clip_input(frames: np.ndarray, image_size: int) -> Tensor:
     Args:
         frames: (n, H, W, 3) uint8 RGB.
         image_size: S, side of the square in pixels.
+        pixel_aspect: width of a frame's pixels over their height; the network sees the frame as people do.
 
     Returns:
         (n, 3, S, S) float32.
     """
-    frames = _central(frames)
-    height, width = frames.shape[1:3]
+    frames = _central(frames, pixel_aspect)
+    height, width = displayed_size(frames.shape[1], frames.shape[2], pixel_aspect)
     short = min(height, width)
     new_height, new_width = int(image_size * height / short), int(image_size * width / short)
     top, left = (new_height - image_size) // 2, (new_width - image_size) // 2
@@ -96,19 +112,20 @@ def tower_view(height: int, width: int, tower: TowerConfig) -> View:
     return View(0, 0, width, height, rows, columns)
 
 
-def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
+def tower_input(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0) -> Tensor:
     """The input of the MLLM's tower: `clip_input`, or with `view: whole` the whole frame, resized (bicubic) to its grid.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
         tower: sizes and view of the tower.
+        pixel_aspect: width of a frame's pixels over their height; the network sees the frame as people do.
 
     Returns:
         (n, 3, h, w) float32; h and w are the rows and columns of `tower_view` times the patch's side.
     """
     if tower.view == "centre":
-        return clip_input(frames, tower.image_size)
-    view = tower_view(frames.shape[1], frames.shape[2], tower)
+        return clip_input(frames, tower.image_size, pixel_aspect)
+    view = tower_view(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), tower)
     height, width = view.rows * tower.patch_size, view.columns * tower.patch_size
     result = np.empty((len(frames), 3, height, width), np.float32)
     for target, frame in zip(result, frames, strict=True):
@@ -116,12 +133,17 @@ def tower_input(frames: np.ndarray, tower: TowerConfig) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _central(frames: np.ndarray) -> np.ndarray:
+def _central(frames: np.ndarray, pixel_aspect: float) -> np.ndarray:
     """Cuts frames longer than 16:1 to their central 16:1, so that resizing a 1 x 10,000 frame does not take gigabytes."""
     height, width = frames.shape[1:3]
-    long = 16 * min(height, width)
-    top, left = max(0, (height - long) // 2), max(0, (width - long) // 2)
-    return frames[:, top : top + long, left : left + long]
+    displayed = displayed_size(height, width, pixel_aspect)
+    long = 16 * min(displayed)
+    rows, columns = (
+        stored if seen <= long else max(1, stored * long // seen)
+        for stored, seen in zip((height, width), displayed, strict=True)
+    )
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return frames[:, top : top + rows, left : left + columns]
 
 
 def _clip_normalized(image: Image.Image) -> np.ndarray:

@@ -25,6 +25,7 @@ from vrshq.operators.video.transport import interruptions
 # ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc"
 
+MOST_ASPECT = 16  # pixels longer than this are a mistake in the header
 NO_KEYFRAME = "does not start with a keyframe"  # a doubt of `Packets`
 
 
@@ -69,6 +70,7 @@ class VideoInfo:
     duration_s: float | None
     file_bytes: int
     orientation: Orientation = UPRIGHT  # of the first frame of a video file; a folder's files have one each
+    pixel_aspect: float = 1.0  # width of a displayed pixel over its height
     notes: tuple[str, ...] = ()  # what a user should know about the frames
 
     @property
@@ -192,11 +194,14 @@ def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]
             raise InputError(f"{path} has packets that cannot be read ({_words(error)}); copy it again") from error
         name, codec = container.format.name, stream.codec_context.codec.canonical_name
         duration = container.duration / av.time_base if container.duration else None
+        ratio = float(stream.sample_aspect_ratio or 1)
+        ratio = ratio if 1 / MOST_ASPECT <= ratio <= MOST_ASPECT else 1.0
     frame = _first_frame(path, packets, config)
     turned = orientation.of_frame(frame)
     height, width = turned.size(frame.height, frame.width)
+    ratio = 1 / ratio if turned.transposed else ratio
     check_limit(str(path), height * width, config.max_pixels, "pixels per frame", "limits.max_pixels")
-    info = VideoInfo(str(path), packets.count, height, width, codec, name, duration, path.stat().st_size, turned)
+    info = VideoInfo(str(path), packets.count, height, width, codec, name, duration, path.stat().st_size, turned, ratio)
     return info, packets
 
 

@@ -62,6 +62,7 @@ class Video:
     num_frames: int
     height: int  # in pixels, as displayed
     width: int
+    pixel_aspect: float  # width of a pixel over its height; 1.0 where pixels are square
     reader_reason: str  # why this reader
 
     def __init__(self, path: str, config: DecodeConfig) -> None:
@@ -80,6 +81,7 @@ class Video:
         self._counts = [self._reader.count]
         self.num_frames = self._reader.num_frames
         self.height, self.width = self._info.height, self._info.width
+        self.pixel_aspect = self._info.pixel_aspect
         self._closed = False
 
     @property

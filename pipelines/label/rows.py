@@ -107,6 +107,7 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
                 "num_frames": unit.get("num_frames"),
                 "height": unit.get("height"),
                 "width": unit.get("width"),
+                "pixel_aspect": unit.get("pixel_aspect"),
                 "keyframe_index": _at(unit, "keyframe_index", position),
                 "sampled_frames": _at(unit, "sampled_frames", position),
                 "clip_probs": _at(unit, "clip_probs", position),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # All stages, in order; the names under which seconds are counted.
 STAGES = ("decode", "presample", "tokens", "fuse", "keyframe", "propagate")
 
@@ -43,6 +43,7 @@ TRACKS = pa.schema(
         pa.field("num_frames", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
+        pa.field("pixel_aspect", pa.float32()),
         pa.field("keyframe_index", pa.int32()),
         pa.field("sampled_frames", pa.list_(pa.int32())),
         pa.field("clip_probs", pa.list_(pa.float32())),

@@ -61,6 +61,7 @@ WIRE = pa.schema(
         ("num_frames", pa.int32()),
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("pixel_aspect", pa.float32()),
         ("video_note", pa.string()),
         ("clip_probs", _floats),
         ("sampled_frames", pa.list_(pa.list_(pa.int32()))),

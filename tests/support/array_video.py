@@ -17,6 +17,7 @@ class ArrayVideo:
         coarse = random.integers(0, 256, (num_frames, height // 8, width // 8, 3), dtype=np.uint8)
         self.array = coarse.repeat(8, axis=1).repeat(8, axis=2)
         self.num_frames, self.height, self.width = num_frames, height, width
+        self.pixel_aspect = 1.0
         self.read: list[int] = []
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:

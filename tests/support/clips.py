@@ -54,6 +54,7 @@ def encode(
     pix_fmt: str = "yuv420p",
     pts: Sequence[int] | None = None,
     rotation: int = 0,
+    pixel_aspect: Fraction | None = None,
     container: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
@@ -64,6 +65,8 @@ def encode(
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, width, pix_fmt, gop
         if pts is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        if pixel_aspect:
+            stream.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(frames):

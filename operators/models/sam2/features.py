@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vrshq.operators.models.preprocess import sam2_input
+from vrshq.operators.models.preprocess import pixel_aspect_of, sam2_input
 from vrshq.operators.models.sam2.segmenter import Features, Segmenter
 from vrshq.operators.video.prefetch import ahead
 
@@ -84,7 +84,8 @@ class VideoFeatures:
             yield self._encode(batch, pixels)
 
     def _read(self, indices: list[int]) -> Tensor:
-        pixels, self.resized_hw = sam2_input(self.video.frames(indices), self.segmenter.image_size)
+        frames, pixel_aspect = self.video.frames(indices), pixel_aspect_of(self.video)
+        pixels, self.resized_hw = sam2_input(frames, self.segmenter.image_size, pixel_aspect)
         return pixels.pin_memory() if self._parameter.is_cuda else pixels
 
     def _encode(self, indices: list[int], pixels: Tensor) -> dict[int, Features]:

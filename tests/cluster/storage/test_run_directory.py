@@ -185,3 +185,17 @@ def test_json_files_come_back(place: str) -> None:
     Folder(place).write_bytes("run.json", b"{half")
     with pytest.raises(ValueError, match=r"run\.json is not JSON"):
         run.open(IDENTITY, {})
+
+
+def test_a_nullable_column_that_an_older_version_did_not_write_is_null(place: str) -> None:
+    run = RunDirectory(place)
+    for unit in ("0a", "0b"):
+        run.commit_unit(unit, {"tracks": tracks((unit, 1.0))})
+    newer = pa.schema([*TRACKS, pa.field("ratio", pa.float32())])
+    expected = [{"id": unit, "score": 1.0, "ratio": None} for unit in ("0a", "0b")]
+    assert run.read("tracks", newer).to_pylist() == expected
+    run.compact(["0a", "0b"], to_the_end=True)
+    assert run.read("tracks", newer, unit_ids=["0b"]).to_pylist() == expected[1:]
+    assert run.read("tracks", newer).schema == newer
+    with pytest.raises(KeyError):
+        run.read("tracks", pa.schema([*TRACKS, pa.field("needed", pa.string(), nullable=False)]))

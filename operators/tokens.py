@@ -18,7 +18,7 @@ from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.preprocess import pixel_aspect_of, tower_input
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
-from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
+from vrshq.operators.models.vrs_hq.prompt import Prompt, Questions, normalize
 
 FRAME_BATCH = 8  # frames through the vision tower at once
 
@@ -29,12 +29,14 @@ class TokensConfig:
 
     Attributes:
         model: name or folder of the bundle.
+        questions: which instructions are asked as they are, see `vrs_hq.prompt.is_question`.
         max_suffixes: instructions through the LLaMA at once.
         device: torch's name of the device.
         dtype: torch's name of the type of weights and activations.
     """
 
     model: str = "tiny"
+    questions: Questions = "reference"
     max_suffixes: int = 16
     device: str = "cpu"
     dtype: str = "float32"
@@ -92,7 +94,8 @@ class Tokens:
         for position in open_instructions(unit):
             try:
                 text = normalize(unit["texts"][position])
-                prompt = self.tokenizer.encode(text, len(unit["sampled_frames"][position]))
+                frames = len(unit["sampled_frames"][position])
+                prompt = self.tokenizer.encode(text, frames, rule=self.config.questions)
                 if prompt.length > limit:
                     raise InputError(
                         f"instruction too long: its prompt has {prompt.length} tokens; the model takes {limit}"

@@ -43,6 +43,19 @@ class Sampling(_Section):
     )
 
 
+class PromptSettings(_Section):
+    """The sentence that the MLLM reads."""
+
+    questions: Literal["reference", "any_script"] = Field(
+        default="reference",
+        description=(
+            "Instructions that are asked as they are, while `What is ...` is put around the others: reference takes those that "
+            "end in `?`; any_script takes question marks of other scripts (Chinese, Arabic, Greek, Armenian, Ethiopic, ...) "
+            "and those before a closing quotation mark or bracket, too."
+        ),
+    )
+
+
 class Fusion(_Section):
     """TDA, the fusion of the frames' [SEG] tokens with the video's [TAK] token."""
 
@@ -186,6 +199,7 @@ class Settings(_Section):
         default=16, ge=1, description="Largest number of instructions that are answered together on one video."
     )
     sampling: Sampling = Field(default=Sampling(), description="The choice of the frames that the MLLM sees.")
+    prompt: PromptSettings = Field(default=PromptSettings(), description="The sentence that the MLLM reads.")
     fusion: Fusion = Field(default=Fusion(), description="TDA, the fusion of [SEG] and [TAK] tokens.")
     keyframe: Keyframe = Field(default=Keyframe(), description="The choice of the keyframe.")
     masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
@@ -232,7 +246,9 @@ class Settings(_Section):
                 num_threads=resources.threads,
             ),
             "presample": PreSampleConfig(**network, **self.sampling.model_dump(), batch_size=resources.clip_batch),
-            "tokens": TokensConfig(**network, max_suffixes=resources.instruction_batch),
+            "tokens": TokensConfig(
+                **network, questions=self.prompt.questions, max_suffixes=resources.instruction_batch
+            ),
             "fuse": FuseConfig(alpha=self.fusion.alpha),
             "keyframe": KeyframeConfig(
                 **network,

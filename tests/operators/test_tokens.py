@@ -16,6 +16,7 @@ from vrshq.operators.models.preprocess import clip_input
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.tokens import Tokens, TokensConfig
+from vrshq.pipelines.label.settings import Settings
 
 TEXTS = ["the red circle", "which dog runs?", "something that is not there, " * 6, "ball", "who is it?"]
 
@@ -49,6 +50,15 @@ def test_shared_schedule_equals_one_at_a_time(max_suffixes: int) -> None:
         got = torch.tensor(batch["seg"][0][position]).view(len(frames), 64)
         assert (got - seg).abs().max() < 1e-5
         assert (torch.tensor(batch["tak"][0][position]) - tak).abs().max() < 1e-5
+
+
+def test_the_setting_decides_which_texts_are_asked_as_questions() -> None:
+    config = Settings.model_validate({"prompt": {"questions": "any_script"}}).operator_configs("untrained-tiny", "cpu")
+    video, texts = ArrayVideo(2), ["who wins？", "who wins?", "the ball"]
+    sampled = [[0]] * 3
+    any_script = Tokens(config["tokens"])(unit_batch(video, texts, sampled_frames=sampled))["tak"][0]
+    reference = tokens()(unit_batch(video, texts, sampled_frames=sampled))["tak"][0]
+    assert [one == other for one, other in zip(any_script, reference, strict=True)] == [False, True, True]
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])

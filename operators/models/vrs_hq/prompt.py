@@ -8,7 +8,9 @@ ids, whatever the text contains.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from typing import Literal
 
 from sentencepiece import SentencePieceProcessor
 
@@ -28,6 +30,12 @@ _EXPLAIN = f"Reference Video: <video> \n{SENTENCE} Please output segmentation ma
 _MASKS = "segmentation masks for each frame and for the entire video separately."
 
 
+# Which instructions are questions: "reference" as in the reference, those that end in "?"; "any_script" see `is_question`.
+Questions = Literal["reference", "any_script"]
+# Marks that stand where the question begins or inside its word, not at its end.
+_MARKS_INSIDE = "\u00bf\u2e18\u055e"  # inverted question mark and interrobang, Armenian question mark
+
+
 def normalize(text: str) -> str:
     """Normalises an instruction for CLIP and the MLLM: lower case, single spaces, no white space at the ends.
 
@@ -44,9 +52,38 @@ def normalize(text: str) -> str:
     return text
 
 
-def question(sentence: str) -> str:
-    """The user's turn for a normalised instruction. A text that ends in `?` is used as it is; other texts become a question."""
-    return _question_template(sentence).replace(SENTENCE, sentence)
+def is_question(sentence: str, rule: Questions = "reference") -> bool:
+    """Whether a normalised instruction is a question, which is asked as it is; others are asked for with "What is".
+
+    Args:
+        sentence: the normalised instruction.
+        rule: "reference": it ends in "?". "any_script": its last character is a question mark of any script (Arabic, Chinese,
+            Ethiopic, ...; a semicolon after a Greek letter), or it has a Spanish or Armenian one anywhere. Closing
+            quotation marks, brackets, full stops and exclamation marks after it do not count.
+    """
+    if rule == "reference":
+        return sentence.endswith("?")
+    if any(mark in sentence for mark in _MARKS_INSIDE):
+        return True
+    while sentence and _may_follow(sentence[-1]):
+        sentence = sentence[:-1]
+    if not sentence:
+        return False
+    if sentence.endswith(";"):  # the Greek question mark, as Unicode normalises it
+        return unicodedata.name(sentence[:-1].rstrip()[-1:] or " ", "").startswith("GREEK")
+    name = unicodedata.name(sentence[-1], "")
+    return "QUESTION MARK" in name or "INTERROBANG" in name
+
+
+def _may_follow(character: str) -> bool:
+    """Whether the character may stand after the mark that ends a sentence: quotation marks, brackets, variation selectors."""
+    closing = unicodedata.category(character) in ("Pf", "Pi", "Pe", "Ps", "Mn", "Cf", "Zs")
+    return closing or character in "\"'`\u00b4\u2032\u2033.!\u2026\u3002\uff01\uff02\uff07\uff0e"
+
+
+def question(sentence: str, rule: Questions = "reference") -> str:
+    """The user's turn for a normalised instruction; a question is asked as it is."""
+    return _question_template(is_question(sentence, rule)).replace(SENTENCE, sentence)
 
 
 def conversation(sentence: str, words: str = "") -> str:
@@ -56,22 +93,22 @@ def conversation(sentence: str, words: str = "") -> str:
         sentence: the normalised instruction.
         words: text after the fixed answer, see `PromptTokenizer.encode`.
     """
-    return _fill(_template(sentence, bool(words)), sentence, words)
+    return _fill(_template(is_question(sentence), bool(words)), sentence, words)
 
 
 def expanded(sentence: str, num_frames: int) -> str:
     """The conversation with one `<image>` and one numbered `[SEG]` for each of `num_frames` frames."""
-    return _fill(_expand(_template(sentence), num_frames), sentence)
+    return _fill(_expand(_template(is_question(sentence)), num_frames), sentence)
 
 
-def _question_template(sentence: str) -> str:
-    return (_ASK if sentence.endswith("?") else _WHAT_IS) + _MASKS
+def _question_template(asked: bool) -> str:
+    return (_ASK if asked else _WHAT_IS) + _MASKS
 
 
-def _template(sentence: str, explained: bool = False) -> str:
+def _template(asked: bool, explained: bool = False) -> str:
     if explained:
         return f"{SYSTEM} USER: {_EXPLAIN} ASSISTANT: {ANSWER} {_WORDS}</s>"
-    return f"{SYSTEM} USER: {_question_template(sentence)} ASSISTANT: {ANSWER}</s>"
+    return f"{SYSTEM} USER: {_question_template(asked)} ASSISTANT: {ANSWER}</s>"
 
 
 def _fill(template: str, sentence: str, words: str = "") -> str:
@@ -141,7 +178,7 @@ class PromptTokenizer:
         self.specials = {"[SEG]": seg_token_id, "[TAK]": tak_token_id, "</s>": self.pieces.eos_id()}
         self.tokens_per_image = tokens_per_image
 
-    def encode(self, text: str, num_frames: int, words: str = "") -> Prompt:
+    def encode(self, text: str, num_frames: int, words: str = "", rule: Questions = "reference") -> Prompt:
         """Tokenises a normalised instruction for sampled frames.
 
         Args:
@@ -149,8 +186,9 @@ class PromptTokenizer:
             num_frames: number of sampled frames, at least 1.
             words: text of the answer after the masks, in training alone. The question then asks for masks and an
                 explanation.
+            rule: which instructions are questions, see `is_question`.
         """
-        chunks = _expand(_template(text, bool(words)), num_frames).split("<image>")
+        chunks = _expand(_template(is_question(text, rule), bool(words)), num_frames).split("<image>")
         ids = [self.pieces.bos_id(), *self._chunk(chunks[0], text, words)]
         for chunk in chunks[1:]:
             ids += [IMAGE_TOKEN, *self._chunk(chunk, text, words)]

@@ -39,6 +39,52 @@ def test_questions_are_asked_as_they_are_and_phrases_are_wrapped() -> None:
     assert "<video> \nWhat is the red car in the Reference Video? Please" in question("the red car")
 
 
+QUESTIONS = [
+    "哪辆车先到？",
+    "أي سيارة تصل أولا؟",
+    "ποιο αυτοκίνητο φτάνει πρώτο\u037e",
+    "ποιο αυτοκίνητο φτάνει πρώτο;",
+    "ո՞ր մեքենան է առաջինը հասնում",
+    "የትኛው መኪና ነው፧",
+    "¿qué coche llega primero",
+    "who wins⁇",
+    "who wins?!",
+    "who wins ❓\ufe0f",
+    '"who wins?"',
+    "“who wins?”",
+    "„wer gewinnt?“",
+    "«qui gagne ?»",
+    "« qui gagne ? ».",
+    "「どの車？」",
+    "(who wins?)",
+    "find out 'who wins?'.",
+]
+
+
+@pytest.mark.parametrize("sentence", QUESTIONS)
+def test_a_question_of_any_script_is_one_where_the_rule_says_so(sentence: str) -> None:
+    sentence = normalize(sentence)
+    assert f"<video> \n{sentence} Please find it in" in question(sentence, "any_script")
+    # the reference's rule, which stays the default
+    assert f"<video> \nWhat is {sentence} in the Reference Video?" in question(sentence)
+    tokens = tokenizer()
+    assert tokens.encode(sentence, 1) != tokens.encode(sentence, 1, rule="any_script")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["the red car", "the red car;", "a; b", "the car.", '"the car"', "...", ";", "a ?-shape", "红色的汽车。"],
+)
+def test_other_texts_are_no_questions_by_any_rule(sentence: str) -> None:
+    assert f"\nWhat is {sentence} in" in question(sentence, "any_script")
+    tokens = tokenizer()
+    assert tokens.encode(sentence, 1) == tokens.encode(sentence, 1, rule="any_script")
+
+
+def test_a_question_of_the_reference_is_one_by_both_rules() -> None:
+    assert question("who wins?") == question("who wins?", "any_script")
+
+
 def test_expansion_numbers_frames_from_zero() -> None:
     text = expanded("the red car", 2)
     assert "Reference Video: (0)<image>, (1)<image> \nWhat" in text

@@ -55,7 +55,8 @@ class InputError(UserError, ValueError):
 
 def failure(stage: str, error: BaseException) -> Failure:
     """The failure row of an exception: its class name and its message on one line, at most 2,000 characters."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    text = str(error).encode(errors="backslashreplace").decode()  # names of files may hold bytes that are no text
+    message = " ".join(text.split()) or type(error).__name__
     return Failure(stage=stage, error_type=type(error).__name__, message=message[:2000])
 
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from vrshq.cluster.storage import local
 from vrshq.cluster.storage.listing import each_file, size_of, stamp_of, walk_store
 from vrshq.cluster.storage.remote_file import RemoteFile
-from vrshq.cluster.storage.retry import PATIENCE_S, is_transient, retry
+from vrshq.cluster.storage.retry import PATIENCE_S, is_missing, retry
 from vrshq.cluster.storage.uris import checked_name, filesystem, is_remote, local_path
 
 T = TypeVar("T")
@@ -155,9 +155,9 @@ class Folder:
             try:
                 return bool(self._fs.info(f"{self._root}/{name}")["type"] == "file")
             except FileNotFoundError as error:
-                if is_transient(error):
-                    raise
-                return False
+                if is_missing(error):
+                    return False
+                raise
 
         return retry(self.uri_of(name), "look up", self.patience_s, look)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from vrshq.cluster.storage.retry import is_transient, retry
+from vrshq.cluster.storage.retry import is_missing, retry
 from vrshq.cluster.storage.uris import has_protocol
 
 T = TypeVar("T")
@@ -18,16 +19,29 @@ def walk_store(fs: Any, root: str, prefix: str, uri: str, patience_s: float) -> 
     Raises FileNotFoundError if the bucket does not exist; a folder that does not exist has no files.
     """
     if has_protocol(fs, "s3"):
-        yield from _walk_s3(fs, root, prefix, uri, patience_s)
+        yield from _walk_s3(fs, root, uri, patience_s, prefix=prefix)
     else:
         yield from _walk_other(fs, root, prefix)
 
 
-def _walk_s3(fs: Any, root: str, prefix: str, uri: str, patience_s: float) -> Iterator[tuple[str, Any]]:
+def files_in(fs: Any, root: str, uri: str, patience_s: float) -> Iterator[tuple[str, Any]]:
+    """Yields the name and the store's description of each file directly in the folder `root`, none of folders inside it."""
+    if has_protocol(fs, "s3"):
+        yield from _walk_s3(fs, root, uri, patience_s, Delimiter="/")
+        return
+    for about in retry(uri, "list", patience_s, lambda: fs.ls(root, detail=True)):
+        name = str(about["name"]).rpartition("/")[2]
+        if about["type"] == "file" and name:  # a store may list the folder itself under an empty name
+            yield name, about
+
+
+def _walk_s3(
+    fs: Any, root: str, uri: str, patience_s: float, prefix: str = "", **more: str
+) -> Iterator[tuple[str, Any]]:
     """Lists page by page and retries single pages. fsspec's `find` holds 1 KB for each name, and starts again on failure."""
     bucket, path, _ = fs.split_path(root)
     path = f"{path}/" if path else ""
-    asked: dict[str, str] = {"Bucket": bucket, "Prefix": path + (f"{prefix}/" if prefix else "")}
+    asked: dict[str, str] = {"Bucket": bucket, "Prefix": path + (f"{prefix}/" if prefix else "")} | more
 
     def next_page() -> dict[str, Any]:
         return cast(dict[str, Any], fs.call_s3("list_objects_v2", **asked))
@@ -48,7 +62,7 @@ def _walk_other(fs: Any, root: str, prefix: str) -> Iterator[tuple[str, Any]]:
         found = fs.find(f"{root}/{prefix}" if prefix else root, detail=True)
     except FileNotFoundError as error:
         bucket = root.split("/", 1)[0]
-        if is_transient(error):
+        if not is_missing(error):
             raise
         if bucket:
             fs.info(bucket)  # raises for a missing bucket, which the listing cannot tell from an empty folder
@@ -62,8 +76,10 @@ def each_file(found: Iterator[tuple[str, Any]], tell: Callable[[Any], T]) -> Ite
     for name, about in found:
         try:
             told = tell(about)
-        except FileNotFoundError:  # removed since it was listed, or a broken link
-            continue
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):  # removed since it was listed, or a broken link
+                continue
+            raise
         yield name, told
 
 

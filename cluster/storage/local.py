@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PARTIAL = re.compile(r"^\..+\.[0-9a-f]{16}\.partial$")
+_Identity = tuple[int, int]  # device and inode of a folder
 _ABANDONED_AFTER_SECONDS = 24 * 3600
 
 
@@ -49,14 +50,21 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         os.close(handle)
 
 
-def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(root: Path, prefix: str, *, links: bool = True) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields the name (relative to `root`) and the entry of each file under `root/prefix`, in no order.
 
-    Links to folders are not followed. A folder that does not exist has no files.
+    A link that leads nowhere is yielded as a file. A folder that does not exist has no files.
+
+    Args:
+        root: the folder.
+        prefix: a folder inside it; "": all of it.
+        links: whether linked folders are entered. A link to a folder that holds the link leads round in a circle, so it is
+            left out.
     """
-    pending = [prefix]
+    # A folder behind a link comes with the folders around it; without links on the way nothing can lead round.
+    pending: list[tuple[str, frozenset[_Identity] | None]] = [(prefix, None)]
     while pending:
-        inside = pending.pop()
+        inside, around = pending.pop()
         try:
             entries = os.scandir(root / inside)
         except FileNotFoundError:
@@ -65,14 +73,33 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
             for entry in entries:
                 name = f"{inside}/{entry.name}" if inside else entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                elif not entry.is_symlink() or not entry.is_dir():
+                    if around is None:
+                        pending.append((name, None))
+                    elif (identity := _identity(entry.stat())) not in around:
+                        pending.append((name, around | {identity}))
+                elif (
+                    not entry.is_symlink() or not Path(entry.path).is_dir()
+                ):  # entry.is_dir raises for a link to itself
                     yield name, entry
+                elif links:
+                    outside = around or _around(Path(entry.path).parent)
+                    if _identity(entry.stat()) not in outside:
+                        pending.append((name, outside | _around(Path(entry.path))))
+
+
+def _around(path: Path) -> frozenset[_Identity]:
+    """A folder and those that it lies in, on the way of its name and where it really is."""
+    real = path.resolve()
+    return frozenset(_identity(folder.stat()) for folder in (path, *path.parents, real, *real.parents))
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
 
 
 def remove_abandoned(root: Path) -> None:
     """Removes partial files that are older than a day; killed processes leave them."""
-    for name, entry in walk(root, ""):
+    for name, entry in walk(root, "", links=False):
         if is_partial(entry.name):
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_SECONDS:

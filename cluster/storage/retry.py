@@ -17,6 +17,7 @@ inside these.
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import random
 import re
@@ -26,6 +27,7 @@ from typing import TypeVar
 
 from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError, one_line
 from vrshq.cluster.storage.uris import is_remote
+from vrshq.errors import UserError
 
 T = TypeVar("T")
 
@@ -67,6 +69,13 @@ _TRANSIENT_TYPES = {
     "TimeoutError",  # Python's
     "TransportError",  # google.auth
 }
+# What a user can do about an answer of a web server. Stores answer 403 to a signed address whose time is over.
+_ADVICE = {
+    401: "; it asks for a login, which an address can only give as http://NAME:PASSWORD@HOST/...",
+    403: "; the address may be signed and have expired: make a new one, or check the rights of the file",
+    410: "; the address may be signed and have expired: make a new one, or the file was removed for good",
+    429: "; it is asked too often: use fewer actors, or copy the files to a bucket",
+}
 
 
 def retry(uri: str, action: str, patience_s: float, act: Callable[[], T]) -> T:
@@ -88,7 +97,7 @@ def retry(uri: str, action: str, patience_s: float, act: Callable[[], T]) -> T:
     for attempt in itertools.count():
         try:
             return act()
-        except StorageError:
+        except UserError:  # said in its own words, here or in what was called
             raise
         except Exception as error:
             now = time.monotonic()
@@ -103,10 +112,7 @@ def retry(uri: str, action: str, patience_s: float, act: Callable[[], T]) -> T:
 
 def is_transient(error: BaseException) -> bool:
     """Whether another try may succeed, judged by the server's answer or by the failure of the connection."""
-    causes = [error]
-    while (cause := causes[-1].__cause__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
+    for cause in _causes(error):
         if "certificate" in str(cause).lower():
             return False
         # Types come first: aiohttp gives an answer that was cut off the status 400.
@@ -118,6 +124,28 @@ def is_transient(error: BaseException) -> bool:
         if status is not None and status >= 300:
             return status in (408, 425, 429) or (status >= 500 and status not in _PERMANENT_STATUSES)
     return False
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether the store says that nothing is there. Other refusals of a web server come as FileNotFoundError too."""
+    status = _web_status(error)
+    if status is not None:
+        return status == http.HTTPStatus.NOT_FOUND
+    return isinstance(error, FileNotFoundError) and not is_transient(error)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The exception, the one that it was raised from, and so on."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes
+
+
+def _web_status(error: BaseException) -> int | None:
+    """The status by which a web server refused; None for any other failure. fsspec makes a FileNotFoundError of each."""
+    named = (cause for cause in _causes(error) if type(cause).__name__ == "ClientResponseError")
+    return next((status for cause in named if (status := _answer(cause)[1])), None)
 
 
 def _answer(error: BaseException) -> tuple[str | None, int | None]:
@@ -134,7 +162,7 @@ def _explained(uri: str, action: str, error: Exception, tried_s: float | None) -
     """The StorageError for `error`. `tried_s` is None where the failure is permanent."""
     if tried_s is not None:
         return StorageError(f"{uri}: cannot {action}: {_reason(error)}; tried for {tried_s:.0f} s")
-    if isinstance(error, FileNotFoundError):
+    if is_missing(error):
         no_bucket = _NO_BUCKET.search(one_line(error))
         reason = "the bucket does not exist" if no_bucket and is_remote(uri) else "no such file or folder"
         return StorageNotFoundError(f"{uri}: cannot {action}: {reason}")
@@ -142,6 +170,9 @@ def _explained(uri: str, action: str, error: Exception, tried_s: float | None) -
 
 
 def _reason(error: BaseException) -> str:
+    status = _web_status(error)
+    if status is not None:
+        return f"the server answers {status} {http.client.responses.get(status, '')}{_ADVICE.get(status, '')}"
     kind = type(error).__name__
     if "Credentials" in kind:
         return "no credentials; set them as for the store's own command line (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"

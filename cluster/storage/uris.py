@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import fsspec
 
@@ -30,6 +31,8 @@ SCHEMES: dict[str, str | None] = {
 }
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+# "file:/x" is a uri too (RFC 8089). "file:x" is none, so it is a name.
+_FILE = re.compile(r"^file:/", re.IGNORECASE)
 
 
 def is_remote(uri: str) -> bool:
@@ -38,16 +41,36 @@ def is_remote(uri: str) -> bool:
     return match is not None and match.group(1).lower() not in ("file", "local")
 
 
+def is_web(uri: str) -> bool:
+    """Whether `uri` names a file of a web server, which need not be one that the user knows."""
+    match = _SCHEME.match(uri)
+    return match is not None and match.group(1).lower() in ("http", "https")
+
+
+def is_file_uri(uri: str) -> bool:
+    """Whether `uri` is a `file:` uri, whose path is percent-encoded, and not a plain path."""
+    return _FILE.match(uri) is not None
+
+
 def join_uri(root: str | None, relative: str) -> str:
     """Resolves `relative` against `root`. An absolute path, and a uri with a scheme, are returned unchanged.
 
     A `root` of None or "" means the current directory; `relative` is then returned unchanged.
     """
-    if not root or is_remote(relative) or _SCHEME.match(relative) or relative.startswith("/"):
+    if not root or _SCHEME.match(relative) or is_file_uri(relative) or relative.startswith("/"):
         return relative
     if is_remote(root):
         return f"{root.rstrip('/')}/{relative}"
     return str(local_path(root) / relative)
+
+
+def parent_and_name(uri: str) -> tuple[str, str]:
+    """The uri of the folder of a file, for `Folder`, and the file's name inside it."""
+    if is_remote(uri):
+        folder, _, name = uri.rpartition("/")
+        return folder, name
+    path = local_path(uri)
+    return str(path.parent), path.name
 
 
 def checked_name(name: str) -> str:
@@ -59,10 +82,29 @@ def checked_name(name: str) -> str:
 
 
 def local_path(uri: str) -> Path:
-    """The absolute path of a local uri. Links are not resolved. Raises StorageError if the path is empty."""
-    path = _SCHEME.sub("", uri, count=1) if _SCHEME.match(uri) else uri
+    """The absolute path of a local uri: a path, or `file:/x`, `file:///x`, `file://localhost/x` with percent-encoded bytes.
+
+    Links are not resolved. Raises StorageError where the path is empty, and for a file of another machine.
+    """
+    path = uri
+    if is_file_uri(uri):
+        host, path = "", uri[len("file:") :]
+        if path.startswith("//"):
+            host, slash, rest = path[2:].partition("/")
+            path = slash + rest
+        if host.lower() not in ("", "localhost"):
+            raise StorageError(
+                f"{uri}: a file of the machine {host!r} cannot be read; expected file:///PATH for a file of this machine"
+            )
+        # A name may have bytes that are no text, as any name of a local file.
+        path = os.fsdecode(unquote_to_bytes(os.fsencode(path)))
+        path = f"/{path.lstrip('/')}" if path else ""
+    elif _SCHEME.match(uri):
+        path = _SCHEME.sub("", uri, count=1)
     if not path:
         raise StorageError("an empty path was given; expected a folder or a file")
+    if "\0" in path:
+        raise StorageError(f"{uri!r}: the path has a zero byte; expected the path of a file or folder")
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, which changes the user's path
 
 
@@ -88,7 +130,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
         # At most one part of 50 MiB is in memory. A read is a single request, so it cannot mix two versions of an object.
         options["max_concurrency"] = 1
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options)
+        # Not fsspec's url_to_fs: it takes "::" inside a name for a chain of file systems.
+        kind = fsspec.get_filesystem_class(scheme)
+        fs, path = kind(**{**kind._get_kwargs_from_urls(uri), **options}), kind._strip_protocol(uri)
     except ImportError as error:
         fix = f"pip install vrshq[{extra}]" if extra else f"pip install the package it names ({one_line(error)})"
         raise StorageError(f"{uri}: reading {scheme}:// needs a package that is not installed; {fix}") from error

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrshq.pipelines.cli.options import Run
+from vrshq.pipelines.cli.options import Run, Set
 from vrshq.pipelines.cli.terminal import INCOMPLETE, say
 
 
@@ -14,11 +14,13 @@ def report(
     run: Run,
     output: Annotated[str | None, typer.Option(help="Folder to write to; default: the run directory.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of contact sheets.")] = 200,
+    set_: Set = None,
 ) -> None:
     """Draw a contact sheet per instruction, and one page with all of them."""
+    from vrshq.pipelines.label.settings import load_settings
     from vrshq.pipelines.report.run import write_report
 
-    for path in write_report(run, output, limit=limit):
+    for path in write_report(run, output, limit=limit, limits=load_settings(None, set_ or []).limits):
         say(path)
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import parent_and_name
 from vrshq.errors import UserError
 
 T = TypeVar("T")
@@ -28,10 +29,9 @@ def read_yaml(uri: str) -> dict[str, Any]:
         SettingsError: the file is not YAML, or its top level is not a mapping.
         StorageError: the file cannot be read.
     """
-    parent, _, name = uri.rpartition("/")
-    folder = Folder(parent or ("/" if uri.startswith("/") else "."))
+    folder, name = parent_and_name(uri)
     try:
-        values = yaml.safe_load(folder.read_bytes(name))
+        values = yaml.safe_load(Folder(folder).read_bytes(name))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {uri}: not a YAML file ({' '.join(str(error).split())})") from error
     if values is None:

@@ -35,6 +35,7 @@ from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.label.loop import one_by_one
 from vrshq.pipelines.label.placement import choose_pools
 from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
@@ -314,10 +315,9 @@ def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | 
     yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_units)
 
 
-def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any]]:
+def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
     worker = RestWorker(base, {**worker_arguments(plan, plan.pools[-1]), "operators": REST})
-    for row in range(todo.num_rows):
-        yield from worker(todo.slice(row, 1)).to_pylist()
+    yield from one_by_one([worker], todo)
 
 
 def _percent(value: float | None) -> float | None:

@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.cluster.storage.uris import join_uri
+from vrshq.cluster.storage.uris import join_uri, parent_and_name
 from vrshq.operators.batch import InputError
 from vrshq.operators.masks.rle import Rle, encode
 from vrshq.operators.video.frame_names import in_order, is_image_name
@@ -225,9 +225,9 @@ class ResultsJson(Predictions):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        parent, _, name = uri.rpartition("/")
+        folder, name = parent_and_name(uri)
         try:
-            content = json.loads(Folder(parent or ("/" if uri.startswith("/") else ".")).read_bytes(name))
+            content = json.loads(Folder(folder).read_bytes(name))
         except ValueError as error:
             raise PredictionsError(f"{uri}: not JSON: {' '.join(str(error).split())[:200]}") from error
         if not isinstance(content, dict):

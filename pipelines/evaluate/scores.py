@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vrshq.operators.masks.bits import RleError, runs
+from vrshq.operators.masks.bits import runs
 from vrshq.operators.masks.rle import Rle
 from vrshq.pipelines.evaluate.datasets.base import Benchmark, DatasetError, Expression, Video
 from vrshq.pipelines.evaluate.metrics import FrameMeasures, measure, merged
@@ -114,13 +114,13 @@ def score_video(
     """One row of `SCORES` for every expression of a video. An error is the `status` of a row; it raises nothing."""
     try:
         found = predictions.of(video)
+        if found is not None and protocol.palette:
+            found = _one_palette(video, found, protocol)
     except Exception as error:  # noqa: BLE001 - one broken part must not end the evaluation
         return [
             _without_answer(benchmark, video, expression, protocol, "scoring-failed", _reason(error))
             for expression in video.expressions
         ]
-    if found is not None and protocol.palette:
-        found = _one_palette(video, found, protocol)
     rows = [_score(benchmark, video, expression, found, protocol) for expression in video.expressions]
     for row in rows:
         if row["status"] == OK:
@@ -173,14 +173,15 @@ def _score(
     try:
         truth = benchmark.masks(video, expression)
         foreground = benchmark.foreground(video)
-    except DatasetError as error:
-        return unscored(video, expression, protocol, "no-truth", str(error))
-    wrong = _wrong_size(video, truth, masks, foreground)
-    if wrong:
-        return _without_answer(benchmark, video, expression, protocol, "wrong-size", wrong)
+    except Exception as error:  # noqa: BLE001 - whatever the file does that its masks come from, the others are scored
+        detail = str(error) if isinstance(error, DatasetError) else _reason(error)
+        return unscored(video, expression, protocol, "no-truth", detail)
     try:
+        wrong = _wrong_size(video, truth, masks, foreground)
+        if wrong:
+            return _without_answer(benchmark, video, expression, protocol, "wrong-size", wrong)
         measures = measure(truth, masks, foreground, value=prediction.value)
-    except (RleError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - as above, for the predicted masks
         return _without_answer(benchmark, video, expression, protocol, "scoring-failed", _reason(error))
     row = unscored(video, expression, protocol, OK, prediction.problem)
     return row | _measured(measures, prediction, protocol)
@@ -228,7 +229,7 @@ def _without_answer(
     try:
         truth = benchmark.masks(video, expression)
         area = sum(_area(masks) for masks in truth)
-    except (DatasetError, RleError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - as above
         return unscored(video, expression, protocol, "no-truth", f"{_reason(error)} (and the answer: {status})")
     frames = sum(_area(masks) > 0 for masks in truth)
     return row | {"truth_area": area, "union": area, "intersection": 0, "truth_frames": frames}

@@ -7,6 +7,7 @@ import re
 
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.uris import is_web, parent_and_name
 from vrshq.operators.batch import InputError
 from vrshq.operators.video.frame_names import in_order, is_image_name
 
@@ -69,10 +70,12 @@ def source_files(video_uri: str, count: int) -> list[str] | None:
 
 
 def is_video_file(video_uri: str) -> bool:
-    """Whether there is a file, not a folder, at a video's uri."""
-    folder, _, name = video_uri.rstrip("/").rpartition("/")
+    """Whether there is a file, not a folder, at a video's uri. A web server is not asked: it has no folders of frames."""
+    if is_web(video_uri):
+        return True
     try:
-        return Folder(folder or "/").exists(name)
+        folder, name = parent_and_name(video_uri.rstrip("/"))
+        return Folder(folder).exists(name)
     except (StorageError, ValueError):
         return False
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.pipelines.export.answers import Answers, ExportSummary, read_answers
 from vrshq.pipelines.export.coco_json import write_coco, write_revos, write_ytvis
 from vrshq.pipelines.export.cvat import write_cvat
@@ -58,7 +58,7 @@ def export(run_uri: str, format_name: str, output: str) -> ExportSummary:
         raise ExportError(f"no format {format_name!r}; expected one of {', '.join(FORMATS)}")
     if is_remote(output):
         raise ExportError(f"--output {output}: exports are written to a local folder; copy them from there")
-    folder = Path(output)
+    folder = local_path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"--output {output} is not empty; give a new folder")
     run = RunDirectory(run_uri)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
 from vrshq.cluster.ray.engine import Lost, stream_receipts
+from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.session import ray_session
@@ -61,12 +64,23 @@ def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[d
     workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
     _note_placement(summary, plan)
     summary.workers = 1
-    todo = plan.todo
-    for row in range(todo.num_rows):
-        table = todo.slice(row, 1)
-        for worker in workers:
-            table = worker(table)
-        yield from table.to_pylist()
+    for one in one_by_one(workers, plan.todo):
+        yield _record_lost(plan, one) if isinstance(one, Lost) else one
+
+
+def one_by_one(workers: Sequence[Callable[[pa.Table], pa.Table]], units: pa.Table) -> Iterator[dict[str, Any] | Lost]:
+    """The rows that the last worker returns for each unit; `Lost` where one raised, which costs only that unit, as on Ray."""
+    for row in range(units.num_rows):
+        table = unit = units.slice(row, 1)
+        try:
+            for worker in workers:
+                table = worker(table)
+        except ProcessUnusable:  # every later unit would fail in the same way
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other units go on
+            yield Lost(unit.to_pylist()[0], attempts=1, reason=one_line(error))
+        else:
+            yield from table.to_pylist()
 
 
 def _note_placement(summary: RunSummary, plan: Plan) -> None:

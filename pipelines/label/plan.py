@@ -17,6 +17,8 @@ from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources, may_grow
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.uris import is_web
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
 from vrshq.pipelines.label.instructions import read_instructions
@@ -93,10 +95,12 @@ def make_plan(
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
-        SettingsError: the settings' pools cannot be used.
+        SettingsError: the settings' pools cannot be used, or do not allow `videos`.
         CheckpointError: the model cannot be opened.
         StorageError: the run directory cannot be read.
     """
+    if videos and is_web(videos) and not settings.limits.allow_http:
+        raise SettingsError(f"--videos {videos}: web servers are not called; add --set limits.allow_http=true")
     table = read_instructions(instructions)
     manifest = build_manifest(
         table,

@@ -1,7 +1,7 @@
 """The settings of a labelling run, from `--config FILE.yaml` and `--set key=value`, and the operators' configs from them.
 
 All sections except `resources` decide the content of the tables and are part of the run's identity. `resources` decides
-only the place and the speed of the work.
+only the place and the speed of the work, and the two rules of access in `limits` only which servers may be called.
 """
 
 from __future__ import annotations
@@ -91,8 +91,15 @@ class Masks(_Section):
     )
 
 
+_ACCESS = {"allow_http", "allow_private_addresses"}
+
+
 class Limits(_Section):
-    """Limits on a video's header values, checked before memory is allocated for the video."""
+    """Limits on videos: on their sizes, checked before they are fetched or memory is taken, and on whom they may call.
+
+    `allow_http` and `allow_private_addresses` are rules of the machines that do the work. They change no table of a video
+    that can be read, so they are no part of the run's identity: a run can be continued under other rules.
+    """
 
     max_frames: int = Field(default=_DECODE.max_frames, ge=1, description="Largest number of frames of a video.")
     max_pixels: int = Field(
@@ -103,6 +110,21 @@ class Limits(_Section):
         ge=1,
         description="Largest size of a video file, or of a folder's frames together, in bytes.",
     )
+    allow_http: bool = Field(
+        default=False,
+        description="Videos at http:// and https:// addresses are fetched. The instruction table decides who is called.",
+    )
+    allow_private_addresses: bool = Field(
+        default=False,
+        description=(
+            "Such addresses may also lead to this machine and to private networks: loopback, link-local, private, multicast "
+            "and unspecified addresses. Set it only for a table whose author may reach everything that the workers reach."
+        ),
+    )
+
+    def sizes(self) -> dict[str, Any]:
+        """The limits on sizes alone, by name."""
+        return self.model_dump(exclude=_ACCESS)
 
 
 class Decoding(_Section):
@@ -209,7 +231,7 @@ class Settings(_Section):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the content of the tables. `run.json` names the model by its fingerprint elsewhere."""
-        return self.model_dump(mode="json", exclude={"resources", "model"})
+        return self.model_dump(mode="json", exclude={"resources": True, "model": True, "limits": _ACCESS})
 
     def for_bundle(self, presence: float) -> Settings:
         """The settings with a bundle's `presence` where they have none of their own."""
@@ -240,7 +262,7 @@ class Settings(_Section):
         }
         return {
             "decode": DecodeConfig(
-                **self.limits.model_dump(),
+                **self.limits.sizes(),
                 **self.decode.model_dump(),
                 frame_cache_bytes=resources.frame_cache_mib * MIB,
                 num_threads=resources.threads,

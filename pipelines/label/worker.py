@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from vrshq.cluster.ray import guard
 from vrshq.cluster.ray.errors import ProcessUnusable
-from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, close_videos, failure, new_batch, run_operators
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.videos import local_video
 from vrshq.pipelines.models.locate import local_model
 
 logger = logging.getLogger("vrshq.units")
@@ -129,7 +129,7 @@ class UnitWorker:
         names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
         configs = parsed.operator_configs(local_model(parsed.model), device)
         self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
-        self.resources = parsed.resources
+        self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
         self.run = RunDirectory(run, patience_s=PATIENCE_S)
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
@@ -155,8 +155,8 @@ class UnitWorker:
             local: list[str] = []
             for index, uri in enumerate(given):
                 try:
-                    local.append(stack.enter_context(fetch_to_local(uri, self.scratch, patience_s=PATIENCE_S)))
-                except OSError as error:
+                    local.append(stack.enter_context(local_video(uri, self.scratch, self.limits, PATIENCE_S)))
+                except Exception as error:  # noqa: BLE001 - whatever a uri does, it costs its own unit alone
                     local.append(uri)
                     why = failure("decode", error)
                     batch["errors"][index] = [old or why for old in batch["errors"][index]]

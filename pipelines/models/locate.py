@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.fetch import GIVEN_BY_USER, fetch_to_local
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_file_uri, is_remote, local_path
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError, bundled_names, open_bundle
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,6 +39,8 @@ def local_model(name: str, given_as: str = "--model") -> str:
     """
     if name in bundled_names() or Path(name).is_dir():
         return name
+    if is_file_uri(name):
+        return str(local_path(name))
     if is_remote(name):
         return str(_fetch(name, given_as))
     if _HUB_ID.fullmatch(name):
@@ -89,7 +91,7 @@ def _fetch(uri: str, given_as: str) -> Path:
             )  # uri_of raises for a name that leads outside the folder
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with fetch_to_local(uri_of_file, cache / "incoming") as fetched:
+                with fetch_to_local(uri_of_file, cache / "incoming", wanted=GIVEN_BY_USER) as fetched:
                     _check_and_sync(Path(fetched), listed.get(name), f"{given_as} {uri_of_file}")
                     Path(fetched).replace(path)
     return target

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.weights import Checkpoint, open_checkpoint
@@ -86,7 +86,7 @@ def new_folder(output: str) -> Path:
         raise CheckpointError(
             f"OUTPUT {output}: expected a local folder; copy the finished bundle to the bucket from there"
         )
-    target = Path(output).absolute()
+    target = local_path(output)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CheckpointError(f"OUTPUT {output}: exists already; give a new folder")
     return target

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.settings import Limits
 from vrshq.pipelines.report.run_page import Sheet, run_page
 from vrshq.pipelines.report.sheets import Track, png
 from vrshq.pipelines.report.videos import draw_video
@@ -26,7 +27,14 @@ TRACK_COLUMNS = (
 )
 
 
-def write_report(run_uri: str, output: str | None = None, *, frames_per_sheet: int = 12, limit: int = 200) -> list[str]:
+def write_report(
+    run_uri: str,
+    output: str | None = None,
+    *,
+    frames_per_sheet: int = 12,
+    limit: int = 200,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> list[str]:
     """Draws the answers of a run: `report.html`, and `report/NAME.png` for each instruction that it shows.
 
     A video or a mask that cannot be read leaves a message on its sheet; the report is written nevertheless. Names of
@@ -39,6 +47,7 @@ def write_report(run_uri: str, output: str | None = None, *, frames_per_sheet: i
         output: folder for the files; default: the run directory.
         frames_per_sheet: frames on a sheet, evenly spread, always with the keyframe.
         limit: maximum number of sheets, spread evenly over the run's instructions in the order of their ids.
+        limits: of the videos, and whom their uris may call.
 
     Returns:
         the uris of the written files, the page first.
@@ -60,7 +69,7 @@ def write_report(run_uri: str, output: str | None = None, *, frames_per_sheet: i
 
     sheets: list[Sheet] = []
     for _, video in groupby(shown, key=lambda track: track["video_id"]):
-        for track, sheet, repeated in draw_video(run, list(video), units, frames_per_sheet):
+        for track, sheet, repeated in draw_video(run, list(video), units, frames_per_sheet, limits):
             name = f"report/{sheet_name(track['video_id'], track['instruction_id'])}"
             folder.write_bytes(name, png(sheet))
             sheets.append(Sheet(track, name, sheet.size, repeated))

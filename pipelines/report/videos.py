@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import decode as decode_rle
 from vrshq.operators.video.video import open_video
 from vrshq.pipelines.label.schema import MASKS
+from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.videos import local_video
 from vrshq.pipelines.report.sheets import Answer, Track, draw_sheet, picture_size, sheet_frames
 
 
 def draw_video(
-    run: RunDirectory, tracks: list[Track], units: dict[tuple[str, str], str], count: int
+    run: RunDirectory, tracks: list[Track], units: dict[tuple[str, str], str], count: int, limits: Limits
 ) -> Iterator[tuple[Track, Image.Image, int]]:
     """Draws the sheets of one video.
 
@@ -32,6 +33,7 @@ def draw_video(
         tracks: rows of `tracks/`, all of the same video.
         units: unit id by (video_id, instruction_id).
         count: frames on a sheet at most.
+        limits: of the video, and whom its uri may call.
 
     Yields:
         the track, its sheet, and the height in pixels of the sheet's header that the page repeats as text.
@@ -51,7 +53,11 @@ def draw_video(
         track = tracks[drawn.index(True)]
         size = picture_size(track["height"], track["width"])
         try:
-            pictures = _read_frames(track["video_uri"], indices, size)
+            with (
+                tempfile.TemporaryDirectory(prefix="vrshq-report-") as scratch,
+                local_video(track["video_uri"], scratch, limits) as path,
+            ):
+                pictures = _read_frames(path, indices, size)
         except Exception as error:  # noqa: BLE001 - the masks can be shown without the video
             note = f"the video cannot be read now: {error}"
             pictures = {index: np.full((*size, 3), 96, np.uint8) for index in indices}
@@ -71,13 +77,9 @@ def draw_video(
         yield track, sheet, repeated
 
 
-def _read_frames(uri: str, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
-    """The frames at `indices`, by index, RGB uint8 of `size` (height, width)."""
-    with (
-        tempfile.TemporaryDirectory(prefix="vrshq-report-") as scratch,
-        fetch_to_local(uri, scratch) as path,
-        open_video(path) as video,
-    ):
+def _read_frames(path: str, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """The frames at `indices` of a local video, by index, RGB uint8 of `size` (height, width)."""
+    with open_video(path) as video:
         return dict(zip(indices, video.resized(indices, size), strict=True))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
-from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.fetch import GIVEN_BY_USER, fetch_to_local
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.models.config import CLIP_MEAN
 from vrshq.operators.training.clip import Clip, choose_frames
@@ -146,7 +146,7 @@ def sampled_video(
 ) -> np.ndarray:
     """A random frame of each of `frames` (least, most) segments of a video file; all of a shorter one."""
     scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
-    with fetch_to_local(folder.uri_of(names[0]), scratch) as path, open_video(path) as video:
+    with fetch_to_local(folder.uri_of(names[0]), scratch, wanted=GIVEN_BY_USER) as path, open_video(path) as video:
         return video.frames(choose_frames(random, video.num_frames, *frames).tolist())
 
 

@@ -6,13 +6,12 @@ Only the workers import torch. The controller of Ray Train imports this module t
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrshq.cluster.ray.resources import local_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.checkpoints import latest_step
 from vrshq.pipelines.train.feeding import sample_datasets, sample_reader
@@ -60,7 +59,7 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
             ),
             run_config=RunConfig(
                 name=stage.name,
-                storage_path=output if is_remote(output) else str(Path(output).absolute() / "ray"),
+                storage_path=output if is_remote(output) else str(local_path(output) / "ray"),
                 failure_config=FailureConfig(max_failures=settings.attempts),
             ),
             datasets=datasets,

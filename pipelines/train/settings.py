@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.training.config import StageConfig, StartConfig
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 from vrshq.pipelines.train.mixture import SynthData
@@ -195,7 +195,7 @@ def packaged_configs() -> list[str]:
 
 def _find(config: str) -> str:
     """The file that `config` names; a local file goes before a packaged one of the same name."""
-    if is_remote(config) or Path(config).is_file():
+    if is_remote(config) or local_path(config).is_file():
         return config
     packaged = packaged_configs()
     if config.removesuffix(".yaml") not in packaged:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote
+from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.start import build, prepare_start
 from vrshq.pipelines.train.checkpoints import load_weights
@@ -37,4 +37,4 @@ def start_bundle(settings: TrainSettings, output: str) -> str:
     if is_remote(output):
         scratch = Path(tempfile.gettempdir()) / f"vrshq-start-{os.getuid()}-{os.getpid()}"
         return prepare_start(settings.start, settings.seed, scratch)
-    return prepare_start(settings.start, settings.seed, Path(output) / "start")
+    return prepare_start(settings.start, settings.seed, local_path(output) / "start")

@@ -29,7 +29,7 @@ from tests.support.s3_server import S3_BUCKET, S3Server
 from vrshq.cluster.storage import fetch as fetching
 from vrshq.cluster.storage import retry
 from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
-from vrshq.cluster.storage.fetch import fetch_to_local
+from vrshq.cluster.storage.fetch import GIVEN_BY_USER, fetch_to_local
 from vrshq.cluster.storage.folder import Folder
 
 MIB = 2**20
@@ -522,12 +522,12 @@ def test_a_video_of_a_web_server_comes_whole_through_bad_weather(fault: str, web
     with FaultyProxy(web) as proxy:
         uri = f"http://127.0.0.1:{proxy.port}/a.mp4"
         proxy.spoil_next(fault, 2, "GET")
-        with fetch_to_local(uri, tmp_path / "scratch") as path:
+        with fetch_to_local(uri, tmp_path / "scratch", wanted=GIVEN_BY_USER) as path:
             assert Path(path).read_bytes() == CONTENT
         assert proxy.faults == {fault: 2}
         with (
             pytest.raises(StorageNotFoundError, match=r"b\.mp4: cannot fetch: no such"),
-            fetch_to_local(uri.replace("a.mp4", "b.mp4"), tmp_path / "scratch"),
+            fetch_to_local(uri.replace("a.mp4", "b.mp4"), tmp_path / "scratch", wanted=GIVEN_BY_USER),
         ):
             pass
 

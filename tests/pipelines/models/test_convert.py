@@ -169,9 +169,9 @@ def test_a_bundle_in_a_bucket_is_fetched_once_and_again_when_it_changes(
     fetched: list[str] = []
     real = fetching.fetch_to_local
 
-    def noted(uri: str, scratch: Path) -> AbstractContextManager[str]:
+    def noted(uri: str, scratch: Path, **options: Any) -> AbstractContextManager[str]:
         fetched.append(uri)
-        return real(uri, scratch)
+        return real(uri, scratch, **options)
 
     monkeypatch.setattr(locate, "fetch_to_local", noted)
     threads = [threading.Thread(target=locate.local_model, args=("memory://models/kit",)) for _ in range(3)]

@@ -38,7 +38,8 @@ class Wanted:
     Attributes:
         name: whether a file of a folder is wanted, by its name.
         check: is called with the number of files and of bytes that would be fetched, and raises a UserError when they are
-            too many. A listing is left as soon as it does. A web server may state no size; it is then called as they come.
+            too many. While a folder is listed it is called with 0 bytes, so that a listing ends at too many files. A web server
+            may state no size: it is called with the bytes that have come, too.
         access: which web servers may be called; none by default.
     """
 
@@ -94,7 +95,8 @@ def local_name(name: str) -> str:
     Numbers and the suffix stay, so that the order of frames does, and equal texts around them stay equal. Different names
     stay different.
     """
-    if _fits(name):
+    # Frames 9 and 10 of a series get the same treatment: lengths are judged as if each number had 20 digits.
+    if _fits(name) and _fits(re.sub(r"\d+", "0" * 20, name, flags=re.ASCII)):
         return name
     suffix = PurePosixPath(name).suffix
     suffix = suffix if _SUFFIX.match(suffix) else ""
@@ -159,15 +161,15 @@ def _download(fs: Any, path: str, uri: str, place: Path, patience_s: float, want
         _download_file(fs, path, about.get("size"), uri, target := _named(place, path), patience_s)
         return target
     sizes: dict[str, int] = {}
-    total, empty = 0, True
+    empty = True
     for name, listed in files_in(fs, path, uri, patience_s):
         empty = False
         if wanted.name(name):
             sizes[name] = size_of(listed)
-            total += sizes[name]
-            wanted.check(len(sizes), total)
+            wanted.check(len(sizes), 0)
     if empty:
         raise StorageNotFoundError(f"{uri}: cannot fetch: no such file or folder")
+    wanted.check(len(sizes), sum(sizes.values()))
     folder = place / "frames"
     folder.mkdir()
     with ThreadPoolExecutor(2 * _AT_ONCE) as pool:

@@ -16,7 +16,7 @@ from tests.support.s3_server import S3_BUCKET, free_port
 from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote, join_uri
+from vrshq.cluster.storage.uris import is_remote, join_uri, parent_and_name
 
 
 def test_what_is_written_is_read_listed_and_removed(place: str) -> None:
@@ -224,3 +224,96 @@ def test_a_missing_file_is_not_called_a_missing_bucket(s3_server: Path, tmp_path
     reason = f"^{uri}: cannot fetch: no such file or folder$"
     with pytest.raises(StorageNotFoundError, match=reason), fetch_to_local(uri, tmp_path):
         pass
+
+
+def test_linked_folders_are_listed_each_under_its_name(tmp_path: Path) -> None:
+    far = tmp_path / "far" / "frames"
+    (far / "inner").mkdir(parents=True)
+    (far / "1.jpg").write_bytes(b"one")
+    (far / "inner" / "2.jpg").write_bytes(b"")
+    root = tmp_path / "set"
+    (root / "own").mkdir(parents=True)
+    (root / "own" / "3.jpg").write_bytes(b"")
+    (root / "first").symlink_to(far)
+    (root / "second").symlink_to("../far/frames")
+    folder = Folder(root)
+    behind = [f"{link}/{name}" for link in ("first", "second") for name in ("1.jpg", "inner/2.jpg")]
+    assert folder.list() == [*behind[:2], "own/3.jpg", *behind[2:]]
+    assert folder.list("second/inner") == ["second/inner/2.jpg"]
+    assert folder.sizes("first") == {"first/1.jpg": 3, "first/inner/2.jpg": 0}
+    assert Folder(root / "first").list() == ["1.jpg", "inner/2.jpg"]
+    assert folder.read_bytes("second/1.jpg") == b"one"
+
+
+def test_links_that_lead_round_end_and_count_nothing_twice(tmp_path: Path) -> None:
+    root, other = tmp_path / "set", tmp_path / "other"
+    for place in (root / "a" / "b", other / "c"):
+        place.mkdir(parents=True)
+        (place / "1.jpg").write_bytes(b"")
+    (root / "a" / "b" / "up").symlink_to("../..")
+    (root / "a" / "b" / "top").symlink_to(tmp_path)
+    (root / "a" / "b" / "all").symlink_to("/")
+    (root / "a" / "here").symlink_to(".")
+    (root / "self").symlink_to("self")
+    (root / "other").symlink_to(other)
+    (other / "c" / "back").symlink_to("..")
+    (other / "c" / "set").symlink_to(root)
+    assert Folder(root).list() == ["a/b/1.jpg", "other/c/1.jpg", "self"]
+    assert Folder(root).sizes() == {"a/b/1.jpg": 0, "other/c/1.jpg": 0}
+    assert Folder(root).list("a/b") == ["a/b/1.jpg"]
+    assert Folder(other).list() == ["c/1.jpg", "c/set/a/b/1.jpg", "c/set/self"]
+
+
+def test_half_written_files_behind_a_link_are_not_removed(tmp_path: Path) -> None:
+    old = tmp_path / "far" / f".part.{'a' * 16}.partial"
+    old.parent.mkdir()
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "far").symlink_to(old.parent)
+    Folder(tmp_path / "run").remove_abandoned()
+    assert old.exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///videos/a%20b%23.mp4", "/videos/a b#.mp4"),
+        ("file:/videos/%C3%A9.mp4", "/videos/é.mp4"),
+        ("file://localhost/videos/a.mp4", "/videos/a.mp4"),
+        ("FILE://LocalHost/videos/a.mp4", "/videos/a.mp4"),
+        ("file:////videos//a.mp4", "/videos/a.mp4"),
+        ("file:///videos/100%.mp4", "/videos/100%.mp4"),
+        ("file:///videos/%FF.mp4", "/videos/\udcff.mp4"),
+        ("/videos/a%20b.mp4", "/videos/a%20b.mp4"),
+    ],
+)
+def test_file_uris_are_read_as_the_standard_says(uri: str, path: str, tmp_path: Path) -> None:
+    with fetch_to_local(uri, tmp_path) as local:
+        assert local == path
+    assert not is_remote(uri)
+    assert join_uri("s3://bucket/root", uri) == uri
+
+
+def test_what_lies_behind_a_file_uri_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c%20d").write_bytes(b"1")
+    uri = f"file:{tmp_path!s}/a%20b"
+    assert Folder(uri).list() == ["c%20d"]
+    assert pickle.loads(pickle.dumps(Folder(uri))).read_bytes("c%20d") == b"1"
+    folder, name = parent_and_name(f"{uri}/c%2520d")
+    assert Folder(folder).read_bytes(name) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("file://other/videos/a.mp4", r"^file://other/videos/a\.mp4: a file of the machine 'other' cannot be read"),
+        ("file:///a%00b", r"^'file:///a%00b': the path has a zero byte"),
+        ("file://", r"an empty path was given"),
+    ],
+)
+def test_a_file_uri_without_a_file_of_this_machine_is_refused(uri: str, reason: str) -> None:
+    with pytest.raises(StorageError, match=reason) as caught:
+        Folder(uri)
+    assert "\n" not in str(caught.value)

@@ -44,6 +44,25 @@ def test_a_sound_data_set_has_no_error_and_no_warning(name: str, tmp_path: Path)
     assert report.videos == len({video_id for video_id, _ in truth})
 
 
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_sound_data_set_is_sound_behind_links_too(name: str, tmp_path: Path) -> None:
+    writer, split = LAYOUTS[name]
+    truth = writer(tmp_path / "real")
+    for folder in sorted(
+        (tmp_path / "real").rglob("*"), reverse=True
+    ):  # each folder lies elsewhere, those inside first
+        if folder.is_dir() and not folder.is_symlink():
+            elsewhere = tmp_path / "far" / folder.relative_to(tmp_path / "real").as_posix().replace("/", "~")
+            elsewhere.parent.mkdir(exist_ok=True)
+            folder.rename(elsewhere)
+            folder.symlink_to(elsewhere)
+            (elsewhere / "up").symlink_to(tmp_path / "real")
+    (tmp_path / "root").symlink_to("real")
+    report = check_benchmark(name, str(tmp_path / "root"), split=split)
+    assert report.consistent, printed(report)
+    assert (report.expressions, report.videos) == (len(truth), len({video_id for video_id, _ in truth}))
+
+
 def test_notes_are_not_faults(tmp_path: Path) -> None:
     fixtures.write_revos(tmp_path)
     report = check_benchmark("revos", str(tmp_path))

@@ -123,6 +123,45 @@ def test_perfect_masks_score_100_and_only_the_published_a_and_r_suffer_from_255(
     assert scores["problems"] == {}
 
 
+def test_predictions_and_data_behind_links_score_as_if_they_were_there(
+    revos: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    root, truth = revos
+    far = write_pngs(tmp_path / "far", root, "revos", truth)
+    (tmp_path / "frames").mkdir()
+    (root / "JPEGImages").rename(tmp_path / "frames" / "all")
+    (root / "JPEGImages").symlink_to(tmp_path / "frames" / "all")
+    tree = tmp_path / "pred" / "Annotations" / "TAO"
+    tree.mkdir(parents=True)
+    for video in open_benchmark("revos", str(root)).videos:
+        (tree.parent / video.video_id).symlink_to(far / video.video_id)
+        (far / video.video_id / "round").symlink_to(tree.parent)
+    done = evaluate("revos", str(root), str(tmp_path / "out"), predictions=str(tmp_path / "pred"), use_ray=False)
+    assert scored(done)["published"]["overall"]["J"] == 100.0
+    assert scored(done)["problems"] == {}
+
+
+def test_an_expression_whose_truth_raises_anything_costs_only_itself(
+    revos: tuple[Path, Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, truth = revos
+    predictions = write_pngs(tmp_path / "pred", root, "revos", truth)
+    kind = type(open_benchmark("revos", str(root)))
+    read = kind.masks
+
+    def masks(self: Any, video: Any, expression: Any) -> Any:
+        if (video.video_id, expression.expression_id) == ("TAO/clip one", "0"):
+            raise TypeError("odd entry")
+        return read(self, video, expression)
+
+    monkeypatch.setattr(kind, "masks", masks)
+    evaluate("revos", str(root), str(tmp_path / "out"), predictions=str(predictions), use_ray=False)
+    found = rows(tmp_path / "out")
+    assert found["TAO/clip one", "0"]["status"] == "no-truth"
+    assert found["TAO/clip one", "0"]["detail"] == "TypeError: odd entry"
+    assert [row["J"] for key, row in found.items() if key != ("TAO/clip one", "0")] == [100.0] * (len(found) - 1)
+
+
 def test_a_results_json_scores_as_the_same_masks_in_png_files(revos: tuple[Path, Truth], tmp_path: Path) -> None:
     root, truth = revos
     shifted = {key: np.roll(masks, 2, 2) for key, masks in truth.items()}

@@ -14,6 +14,10 @@ class NotEnoughResources(UserError, ValueError):  # noqa: N818 - reads as the se
     """The pools need more than the cluster has or an autoscaler brings. The one-line message names the amounts."""
 
 
+class RayFolderError(UserError, OSError):
+    """Ray cannot lie in its folder. The one-line message names the folder, and what to do."""
+
+
 class WorkerError(UserError, RuntimeError):
     """A worker cannot be started, or raised. The one-line message names its pool and the error."""
 

@@ -6,10 +6,13 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from vrshq.cluster.ray.errors import RayFolderError
+from vrshq.cluster.ray.streams import open_closed_streams, silent_stderr
 
 # Ray reads these when it is imported or when a worker starts, so they are set before. The user's own values win.
 _ENVIRONMENT = {
@@ -24,6 +27,11 @@ _ENVIRONMENT = {
 }
 
 _CONNECT_SECONDS = 10.0
+# Bytes of the path of a Unix socket, and where Ray puts the longest one below its folder.
+_SOCKET_BYTES = 107
+_SOCKET = "session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
+# Where a local Ray lies when TMPDIR is too long for that.
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @contextlib.contextmanager
@@ -52,7 +60,9 @@ def ray_session(
 
     Raises:
         ConnectionError: no cluster answers at the address.
+        RayFolderError: a local Ray cannot lie in the folder that RAY_TMPDIR or TMPDIR names.
     """
+    open_closed_streams()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -73,7 +83,7 @@ def ray_session(
         options["logging_level"] = logging.ERROR
     if address == "local":
         options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": object_store_memory}
-        options["include_dashboard"] = dashboard
+        options |= {"include_dashboard": dashboard, "_temp_dir": str(_local_folder())}
     with contextlib.ExitStack() as stack:
         if not verbose:
             stack.enter_context(_quiet())
@@ -81,6 +91,10 @@ def ray_session(
             ray.init(address=address, **options)
         except ConnectionError as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise RayFolderError(
+                f"Ray cannot start in {options.get('_temp_dir')}: {error.strerror or error}"
+            ) from error
         stack.callback(ray.shutdown)
         yield
 
@@ -123,6 +137,25 @@ def configure_data_context(*, progress: bool = False, no_progress_timeout_s: flo
     context.enable_auto_log_stats = False
 
 
+def _local_folder() -> Path:
+    """The folder of a local Ray: in RAY_TMPDIR, else in TMPDIR, else in /tmp. A TMPDIR that is too long is passed over."""
+    most = _SOCKET_BYTES - len(_SOCKET.format(pid=os.getpid())) - len("/ray/")
+
+    def fits(place: Path) -> bool:
+        return len(os.fsencode(place)) <= most
+
+    chosen = os.environ.get("RAY_TMPDIR")
+    if chosen and not fits(Path(chosen).absolute()):
+        raise RayFolderError(
+            f"RAY_TMPDIR={chosen} is too long: Ray's sockets lie in there, and Linux allows {_SOCKET_BYTES} bytes for their "
+            f"paths; give a folder of at most {most} bytes, such as RAY_TMPDIR=/tmp"
+        )
+    if chosen:
+        return Path(chosen).absolute() / "ray"
+    places = [Path(place).absolute() for place in (os.environ.get("TMPDIR"), *_SHORT_FOLDERS) if place]
+    return next((place for place in places if fits(place) and os.access(place, os.W_OK)), places[-1]) / "ray"
+
+
 def _check_answers(address: str) -> None:
     """Raises ConnectionError if nothing listens at host:port. Ray alone would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -154,7 +187,7 @@ def _quiet() -> Iterator[None]:
     def quiet_connect(*args: Any, **kwargs: Any) -> Any:
         # The C++ part of this process reads its log level here. Its errors (most are only remarks) go to stderr, and so does
         # a line that it read a level. The processes of a local Ray have started before and keep their logs.
-        with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"), _stderr_closed():
+        with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"), silent_stderr():
             return connect(*args, **kwargs)
 
     with warnings.catch_warnings():
@@ -184,18 +217,3 @@ def _environment(name: str, value: str) -> Iterator[None]:
     finally:
         if not given:
             os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Discards everything that this process, C++ included, writes to stderr."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

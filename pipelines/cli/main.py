@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vrshq.cluster.ray.streams import open_closed_streams
 from vrshq.errors import UserError
 from vrshq.pipelines.cli import bundles, evaluation, jobs, labelling, results, training
 from vrshq.pipelines.cli.terminal import DONE, INTERRUPTED, USER_ERROR
@@ -33,6 +34,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 
 def main() -> None:
     """Runs the command of `sys.argv` and exits. A user's error ends in one line and exit code 1, without a traceback."""
+    open_closed_streams()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="vrshq", standalone_mode=False)
     except (UserError, ConnectionError) as error:  # Ray raises ConnectionError where no cluster answers

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.s3_server import free_port
+from vrshq.cluster.ray.errors import RayFolderError
 from vrshq.cluster.ray.session import ray_session
 
 pytestmark = pytest.mark.ray
@@ -16,6 +19,7 @@ SCRIPT = """
 import pyarrow as pa
 from vrshq.cluster.ray.engine import stream_receipts
 from vrshq.cluster.ray.pool import ActorPool
+from vrshq.cluster.ray.errors import RayFolderError
 from vrshq.cluster.ray.session import ray_session
 from tests.support.engine_workers import Step
 
@@ -61,3 +65,31 @@ def test_a_connection_that_was_there_before_is_left_alone() -> None:
             assert ray.cluster_resources()["CPU"] == 2
         assert ray.is_initialized()
     assert not ray.is_initialized()
+
+
+def test_a_long_tmpdir_and_closed_streams_do_not_keep_ray_from_starting(tmp_path: Path) -> None:
+    scratch = tmp_path / ("x" * 100)
+    scratch.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(scratch)}
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" 0<&- 2>&-', sys.executable, SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[0, 1, 2, 3]\n[0, 1, 3]\n")
+
+
+def test_a_ray_tmpdir_that_is_too_long_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 100}")
+    with pytest.raises(RayFolderError, match=r"^RAY_TMPDIR=/tmp/x+ is too long: .* of at most \d\d bytes") as caught:
+        with ray_session(num_cpus=1):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ray_tmpdir_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
+    with pytest.raises(RayFolderError, match=r"^Ray cannot start in /proc/nowhere/ray: "), ray_session(num_cpus=1):
+        pass

@@ -91,9 +91,7 @@ def download(
 
 
 async def _get(uri: str, target: Path, access: WebAccess, check: Callable[[int, int], object]) -> None:
-    # imported here because most runs read no web server
-    import aiohttp
-    import yarl
+    import aiohttp  # here, because most runs read no web server
 
     connector = aiohttp.TCPConnector(
         socket_factory=None if access.private else _public_socket,
@@ -104,7 +102,7 @@ async def _get(uri: str, target: Path, access: WebAccess, check: Callable[[int, 
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=True) as session,
             # A compressed answer would state another size than it has.
-            session.get(yarl.URL(uri), headers={"Accept-Encoding": "identity"}) as answer,
+            session.get(uri, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             check(1, answer.content_length or 0)
             come = 0

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.uris import is_remote, local_path
+from vrshq.cluster.storage.uris import is_remote, is_web, local_path
 from vrshq.operators.video.frame_names import IMAGE_SUFFIXES
 
 MOST_VIDEOS = 64
@@ -36,7 +36,6 @@ MOST_BYTES_IN_ALL = 128 << 20
 _READERS = 8
 _COMMAND = "from vrshq.pipelines.label.lengths import main; main()"
 # Not called to plan a run: whether the run may call them is decided where it fetches videos.
-_WEB = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def frames_of(uri: str, budget: _Budget | None = None) -> int | None:
     """
     from vrshq.operators.video.headers import stated_frames
 
-    if uri.startswith(_WEB):
+    if is_web(uri):
         return None
     if not is_remote(uri):
         path = local_path(uri)

@@ -109,6 +109,7 @@ def test_every_uri_has_its_own_row_whatever_it_names(
         "memory://odd": "of any type",
         "sftp://host/a.mp4": "unknown kind of storage",
         f"{web.uri}/a.mp4": "limits.allow_http=true",
+        f"{web.uri}/b.mp4".replace("http", "HTTP"): "limits.allow_http=true",
     }
     settings = Settings(model="untrained-tiny", limits=Limits(max_bytes=1_000_000))
     rows = labelled(tmp_path, [*ok, *refused], settings)

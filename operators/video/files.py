@@ -23,7 +23,7 @@ from vrshq.operators.video.orientation import UPRIGHT, Orientation
 from vrshq.operators.video.transport import interruptions
 
 # ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc"
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,m4v,h264,hevc,yuv4mpegpipe,mxf,dv"
 
 MOST_ASPECT = 16  # pixels longer than this are a mistake in the header
 NO_KEYFRAME = "does not start with a keyframe"  # a doubt of `Packets`
@@ -71,6 +71,7 @@ class VideoInfo:
     file_bytes: int
     orientation: Orientation = UPRIGHT  # of the first frame of a video file; a folder's files have one each
     pixel_aspect: float = 1.0  # width of a displayed pixel over its height
+    lost_end: int | None = 0  # of an animated image, as in `Damage`
     notes: tuple[str, ...] = ()  # what a user should know about the frames
 
     @property
@@ -155,8 +156,8 @@ def open_container(path: Path, config: DecodeConfig) -> tuple[InputContainer, Vi
         container = av.open(str(path), options=options, metadata_errors="ignore")
     except (av.FFmpegError, MemoryError) as error:
         raise InputError(
-            f"{path} is not a video that can be read ({_words(error)}); expected mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv "
-            "or ogv; the file may be cut short, or re-encode it to H.264 in mp4"
+            f"{path} is not a video that can be read ({_words(error)}); expected mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv, "
+            "ogv, mxf, dv, y4m, gif, apng or webp; the file may be cut short, or re-encode it to H.264 in mp4"
         ) from error
     try:
         stream = container.streams.best("video")
@@ -211,7 +212,7 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
     places: list[int] = []
     flagged: list[int] = []
     transport = container.format.name == "mpegts"
-    discarded = 0
+    discarded = end = 0
     keep = config.damaged == "keep"
     cut = False
     packets = container.demux(stream)
@@ -238,6 +239,7 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
             key_packets.append(len(shown))
         shown.append(packet.pts)
         places.append(packet.pos or 0)
+        end = (packet.pos or 0) + packet.size
         check_limit(str(path), len(shown), config.max_frames, "frames", "limits.max_frames")
     if not shown:
         raise InputError(f"{path} has no video frames; expected at least one")
@@ -247,7 +249,7 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
     # the packet before may lack its end; a frame without its beginning has no time
     near = {number for place in flagged for number in (place - 1, place)} if transport else set()
     excused = frozenset([None, *(shown[number] for number in near)] if near else [])
-    cut = cut or _is_cut_short(path, container, stream, len(shown) + discarded)
+    cut = cut or _is_cut_short(path, container, stream, len(shown) + discarded, end)
     if cut and not keep:
         raise _cut_short(path, len(shown))
     announced = stream.frames - len(shown) - discarded
@@ -275,12 +277,22 @@ def _in_order(shown: list[int | None], key_packets: list[int]) -> tuple[np.ndarr
     return order, keys, any(place[packet] > packet for packet in key_packets), None
 
 
-def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, packets: int) -> bool:
-    """Whether the container's own sizes say that its end is missing. Transport streams state no size: they cannot tell."""
+def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, packets: int, end: int) -> bool:
+    """Whether the container's own sizes say that its end is missing. Transport streams state no size: they cannot tell.
+
+    Args:
+        path, container, stream: the file.
+        packets: number of its packets.
+        end: place of the byte after the last packet.
+    """
     size = path.stat().st_size
     name = container.format.name
     if name.startswith("mov"):
         return any(entry.pos + entry.size > size for entry in stream.index_entries)
+    if name in ("yuv4mpegpipe", "dv"):  # frames of one size, and nothing behind them
+        return end != size
+    if name == "mxf":
+        return packets < (stream.duration or 0)
     with path.open("rb") as file:
         head = file.read(4096)
     if name == "avi":  # the index at the end may be missing while all frames are there

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vrshq.operators.batch import InputError
+from vrshq.operators.video.animation import AnimationReader, image_kind, inspect_animation
 from vrshq.operators.video.choose_reader import open_reader
 from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_video, local_path
 from vrshq.operators.video.folder import inspect_folder
@@ -32,11 +33,16 @@ def probe(path: str, config: DecodeConfig | None = None) -> VideoInfo:
     """
     config = config or DecodeConfig()
     absolute = local_path(path, config)
-    return (inspect_folder if absolute.is_dir() else inspect_video)(absolute, config)[0]
+    if absolute.is_dir():
+        return inspect_folder(absolute, config)[0]
+    kind = image_kind(absolute)
+    return inspect_animation(absolute, kind, config) if kind else inspect_video(absolute, config)[0]
 
 
 def open_video(path: str, config: DecodeConfig | None = None) -> Video:
-    """Opens a local video file or a folder of numbered frames (JPEG, PNG, WebP, BMP, TIFF).
+    """Opens a local video file, an animated image (GIF, APNG, WebP), or a folder of numbered frames.
+
+    The frames of a folder may be JPEG, PNG, WebP, BMP and TIFF.
 
     Raises InputError, one line with the path, for what is missing, unreadable, not a video, without frames, above a
     limit of `config`, cut short, or (where PyAV has to read it) broken anywhere so that frames are lost. With
@@ -75,6 +81,10 @@ class Video:
         if self._path.is_dir():
             self._info, files = inspect_folder(self._path, config)
             self._reader, self.reader_reason = ImageReader(files, self._info), "folder of frames"
+        elif kind := image_kind(self._path):
+            self._info = inspect_animation(self._path, kind, config)
+            self._reader = AnimationReader(self._path, kind, self._info, config)
+            self.reader_reason = "animated image"
         else:
             self._info, self._packets = inspect_video(self._path, config)
             self._reader, self.reader_reason = open_reader(self._path, self._info, self._packets, config, self._cache)
@@ -86,7 +96,7 @@ class Video:
 
     @property
     def reader(self) -> str:
-        """Who reads the file: "decord", "pyav" or "images"."""
+        """Who reads the file: "decord", "pyav", "pillow" (animated images) or "images" (folders)."""
         return self._reader.name
 
     @property

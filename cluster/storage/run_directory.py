@@ -74,18 +74,32 @@ class RunDirectory:
             StorageError: the folder cannot be written.
         """
         self.folder.check_writable()
+        if self.check(identity):
+            self.folder.remove_abandoned()
+            return True
+        given = json.loads(_canonical(identity))
+        self.write_json(_RUN, {"identity": given, "identity_sha256": identity_hash(identity), "details": details})
+        return False
+
+    def check(self, identity: Mapping[str, Any]) -> bool:
+        """Refuses what `open` refuses, and writes nothing.
+
+        Returns:
+            whether the run exists already.
+
+        Raises:
+            ConfigurationDiffers, RunDirectoryError: as for `open`.
+            StorageError: the folder cannot be read.
+        """
         try:
             before = self.read_json(_RUN)
         except StorageNotFoundError:
-            if not self.folder.is_empty():
-                raise RunDirectoryError(
-                    f"{self.uri} is not empty and has no {_RUN}, so it is not a run directory; "
-                    "give an empty or new folder as --output"
-                ) from None
-            given = json.loads(_canonical(identity))
-            self.write_json(_RUN, {"identity": given, "identity_sha256": identity_hash(identity), "details": details})
-            return False
-        self.folder.remove_abandoned()
+            if self.folder.is_empty():
+                return False
+            raise RunDirectoryError(
+                f"{self.uri} is not empty and has no {_RUN}, so it is not a run directory; "
+                "give an empty or new folder as --output"
+            ) from None
         old = before.get("identity") if isinstance(before, dict) else None
         if not isinstance(old, dict):
             raise RunDirectoryError(f"{self.uri}/{_RUN} was not written by this program; give another --output")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from vrshq.pipelines.cli.options import Address, Config, Instructions, Model, Output, Run, Set, Videos
+from vrshq.pipelines.cli.options import (
+    Address,
+    Config,
+    Instructions,
+    MaxErrorRate,
+    Model,
+    Output,
+    RetryErrors,
+    Run,
+    Set,
+    UseRay,
+    Videos,
+)
 from vrshq.pipelines.cli.terminal import INCOMPLETE, TOO_MANY_ERRORS, say
 
 
@@ -18,10 +28,9 @@ def label(
     config: Config = None,
     set_: Set = None,
     address: Address = None,
-    max_error_rate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Stop with exit code 3 when a larger share of instructions fails.")
-    ] = 1.0,
-    retry_errors: Annotated[bool, typer.Option(help="Run units with error rows again.")] = False,
+    ray: UseRay = True,
+    max_error_rate: MaxErrorRate = 1.0,
+    retry_errors: RetryErrors = False,
 ) -> None:
     """Answer every instruction with a mask for each frame of its video."""
     from vrshq.pipelines.cli.run_display import RunDisplay, print_summary
@@ -33,10 +42,20 @@ def label(
     errors = ErrorPolicy(max_error_rate, retry_errors)
     with RunDisplay() as display:
         summary = run_label(
-            instructions, output, settings, videos=videos, address=address, errors=errors, watcher=display
+            instructions,
+            output,
+            settings,
+            videos=videos,
+            address=address,
+            use_ray=ray,
+            errors=errors,
+            watcher=display,
         )
     print_summary(summary, output)
     if summary.stopped or summary.error_rate() > max_error_rate:
+        if summary.outcome and not summary.stopped:
+            shares = f"{summary.outcome.errors} of {summary.outcome.finished} instructions of the run failed"
+            say(f"{shares}, more than --max-error-rate {max_error_rate:g} allows")
         raise typer.Exit(TOO_MANY_ERRORS)
     if summary.incomplete:
         raise typer.Exit(INCOMPLETE)

@@ -37,4 +37,11 @@ Folder = Annotated[
 Config = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. keyframe.method=first. Repeatable.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else this machine.")]
+MaxErrorRate = Annotated[
+    float,
+    typer.Option(
+        "--max-error-rate", min=0.0, max=1.0, help="Exit code 3 when a larger share of the run's instructions fails."
+    ),
+]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run units with error rows again.")]
 UseRay = Annotated[bool, typer.Option("--ray/--no-ray", help="Work on Ray, or in this process alone.")]

@@ -116,11 +116,15 @@ def _duration(seconds: float) -> str:
 
 
 def print_summary(summary: RunSummary, output: str) -> None:
-    """Counts, speed, shares of the stages in the time, and error types."""
-    counts = summary.counts
+    """Counts of the command and of the run, speed, shares of the stages in the time, and the commonest errors."""
+    counts, outcome = summary.counts, summary.outcome
     grid = Table.grid(padding=(0, 2))
     grid.add_row("units", f"{counts['units']} done now, {summary.already_finished} before, of {summary.units}")
-    grid.add_row("instructions", f"{counts['ok']} ok, {counts['empty']} empty, {counts['errors']} errors")
+    by_this = " by this command" if summary.already_finished else ""
+    grid.add_row("instructions", f"{counts['ok']} ok, {counts['empty']} empty, {counts['errors']} errors{by_this}")
+    if outcome and by_this:
+        answered = f"{outcome.finished - outcome.errors} answered, {outcome.errors} errors"
+        grid.add_row("whole run", f"{answered}, of {outcome.instructions} instructions")
     rate = counts["frames"] / summary.elapsed if summary.elapsed else 0.0
     grid.add_row(
         "masks", f"{counts['masks']} rows, {counts['frames']} frames in {summary.elapsed:.1f} s ({rate:.1f} frames/s)"
@@ -129,13 +133,17 @@ def print_summary(summary: RunSummary, output: str) -> None:
     if total:
         spent = ", ".join(f"{stage} {summary.seconds[stage] / total:.0%}" for stage in STAGES if summary.seconds[stage])
         grid.add_row("time in stages", spent)
-    for error_type, number in summary.error_types.most_common(5):
-        grid.add_row("errors", f"{number} x {error_type}")
     if summary.counts["retries"]:
         grid.add_row("retries", f"{summary.counts['retries']} attempts beyond a unit's first")
     if summary.incomplete:
         grid.add_row("incomplete", f"{summary.incomplete} units; run the same command again")
     console.print(grid, highlight=False)
+    if outcome and outcome.errors:  # not in the grid, which would break a path
+        for failures in outcome.commonest:
+            say(failures.line())
+        say(
+            f"each error is a row of {output.rstrip('/')}/errors; the same command with --retry-errors tries them again"
+        )
     if summary.stopped:
         print(
             f"stopped: {summary.stopped}. After the cause is fixed, run the same command with --retry-errors",

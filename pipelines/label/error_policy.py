@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from vrshq.pipelines.label.summary import RunSummary
 
-# The early stop needs this many instructions, and this certainty: one-sided 99.95 %, as a normal quantile.
+# The early stop needs this many instructions, failures of this many units, because one damaged video fails all of its
+# instructions, and this certainty: one-sided 99.95 %, as a normal quantile.
 _LEAST_INSTRUCTIONS = 16
+_LEAST_UNITS = 3
 _QUANTILE = 3.29
 
 
@@ -30,7 +32,7 @@ class ErrorPolicy:
         Compares `max_rate` with the lower bound of Wilson's score interval for the share of errors so far.
         """
         errors, total = summary.counts["errors"], summary.answered()
-        if total < _LEAST_INSTRUCTIONS or self.max_rate >= 1:
+        if total < _LEAST_INSTRUCTIONS or summary.failed_units < _LEAST_UNITS or self.max_rate >= 1:
             return None
         share, spread = errors / total, _QUANTILE**2 / total
         margin = _QUANTILE * math.sqrt(share * (1 - share) / total + spread / (4 * total))

@@ -97,6 +97,7 @@ def make_plan(
         InstructionTableError: the instruction table cannot be used.
         SettingsError: the settings' pools cannot be used, or do not allow `videos`.
         CheckpointError: the model cannot be opened.
+        RunDirectoryError: the run directory belongs to other settings, or is none; as `label` refuses it.
         StorageError: the run directory cannot be read.
     """
     if videos and is_web(videos) and not settings.limits.allow_http:
@@ -117,6 +118,7 @@ def make_plan(
         "settings": settings.identity(),
     }
     run = RunDirectory(output)
+    run.check(identity)
     plan = Plan(
         run=run,
         settings=settings,

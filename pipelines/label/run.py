@@ -14,6 +14,7 @@ from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.loop import in_process, on_ray
+from vrshq.pipelines.label.outcome import read_outcome
 from vrshq.pipelines.label.plan import Plan, finished_units, make_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import add_command
@@ -46,7 +47,7 @@ def label(
         watcher: receives the plan before work starts, the receipt of each finished unit, and the summary.
 
     Returns:
-        The counts of this call.
+        The counts of this call; `outcome` holds those of the run.
 
     Raises:
         UserError: the table, the settings, the model or the run directory cannot be used; see `make_plan`.
@@ -87,8 +88,10 @@ def _begin(plan: Plan, *, retry_errors: bool) -> Plan:
 
 
 def _end(plan: Plan, summary: RunSummary) -> None:
-    """Counts the unfinished units, writes `stats.json`, and merges the parts of a complete run."""
-    summary.incomplete = plan.manifest.num_rows - len(finished_units(plan.run, plan.manifest))
+    """Counts what the run holds and lacks, writes `stats.json`, and merges the parts of a complete run."""
+    finished = finished_units(plan.run, plan.manifest)
+    summary.incomplete = plan.manifest.num_rows - len(finished)
+    summary.outcome = read_outcome(plan.run, plan.manifest, finished)
     add_command(plan.run, summary)
     if plan.settings.resources.compact and not summary.incomplete:
         plan.run.compact(plan.manifest["unit_id"].to_pylist(), to_the_end=True)

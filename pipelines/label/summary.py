@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from vrshq.pipelines.label.outcome import Outcome
+
 # Numeric columns of a receipt that are summed over units.
 COUNTED = ("frames", "ok", "empty", "errors", "masks", "bytes", "decode_passes", "encoder_calls")
 
@@ -29,6 +31,8 @@ class RunSummary:
         seconds: seconds by stage, summed over actors.
         incomplete: units that are still not finished.
         stopped: the reason why the run was stopped early, or None.
+        failed_units: units of this command with an error.
+        outcome: what the run holds at this command's end; None while it works.
     """
 
     units: int
@@ -44,13 +48,17 @@ class RunSummary:
     seconds: Counter[str] = field(default_factory=Counter)
     incomplete: int = 0
     stopped: str | None = None
+    failed_units: int = 0
+    outcome: Outcome | None = None
 
     def answered(self) -> int:
         """Number of instructions that this command brought to an end, with an answer or an error."""
         return sum(self.counts[status] for status in ("ok", "empty", "errors"))
 
     def error_rate(self) -> float:
-        """Share of this command's instructions that ended in an error, 0 to 1."""
+        """Share of the run's finished instructions that ended in an error, 0 to 1; of this command's while it works."""
+        if self.outcome is not None:
+            return self.outcome.error_rate()
         return self.counts["errors"] / self.answered() if self.answered() else 0.0
 
     def idle_share(self) -> float:
@@ -61,6 +69,7 @@ class RunSummary:
         """Counts one finished unit, given its row of `vrshq.pipelines.label.worker.RECEIPT`."""
         self.counts["units"] += 1
         self.counts["retries"] += receipt["attempt"] - 1
+        self.failed_units += receipt["errors"] > 0
         for name in COUNTED:
             self.counts[name] += receipt[name]
         self.busy += receipt["busy"]

@@ -45,6 +45,8 @@ def distrust(info: VideoInfo, packets: Packets, config: DecodeConfig) -> str | N
         return f"container {info.container}"
     if info.codec not in ONE_FRAME_A_PACKET:
         return f"codec {info.codec}"
+    if info.signal:  # decord gives 8 bits, read as SDR
+        return f"{info.signal} signal"
     if info.orientation.mirrored:  # decord reads a turn out of every display matrix
         return "mirrored display matrix"
     # decord takes the packet number of a keyframe for its presentation index, and seeks wrong where they differ

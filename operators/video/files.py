@@ -20,6 +20,7 @@ from vrshq.operators.batch import InputError
 from vrshq.operators.video import orientation
 from vrshq.operators.video.damage import decoded
 from vrshq.operators.video.orientation import UPRIGHT, Orientation
+from vrshq.operators.video.tone_map import note_of, signal_of
 from vrshq.operators.video.transport import interruptions
 
 # ffmpeg's names. Playlists and scripts (hls, dash, concat, image2, ...) are left out: they make ffmpeg open other files.
@@ -49,6 +50,8 @@ class DecodeConfig:
     """Most that decord may hold of a video, in bytes: it is read in whole groups of pictures, decoded."""
     damaged: Literal["refuse", "keep"] = "refuse"
     """Treatment of a damaged video: an error, or the frames that a sequential decode still yields, with a note."""
+    tone_map: bool = True
+    """Map HDR (HLG, PQ) and wide colours (BT.2020) to SDR with BT.709, as the module `tone_map` does; False: as if SDR."""
     size_change: Literal["refuse", "scale"] = "refuse"
     """Treatment of a video whose frame size changes: an error, or all frames scaled to the size of the first one."""
 
@@ -71,6 +74,7 @@ class VideoInfo:
     file_bytes: int
     orientation: Orientation = UPRIGHT  # of the first frame of a video file; a folder's files have one each
     pixel_aspect: float = 1.0  # width of a displayed pixel over its height
+    signal: str | None = None  # "HLG", "PQ" or "BT.2020" where frames are mapped to SDR
     lost_end: int | None = 0  # of an animated image, as in `Damage`
     notes: tuple[str, ...] = ()  # what a user should know about the frames
 
@@ -202,7 +206,21 @@ def inspect_video(path: Path, config: DecodeConfig) -> tuple[VideoInfo, Packets]
     height, width = turned.size(frame.height, frame.width)
     ratio = 1 / ratio if turned.transposed else ratio
     check_limit(str(path), height * width, config.max_pixels, "pixels per frame", "limits.max_pixels")
-    info = VideoInfo(str(path), packets.count, height, width, codec, name, duration, path.stat().st_size, turned, ratio)
+    signal = signal_of(frame) if config.tone_map else None
+    info = VideoInfo(
+        str(path),
+        packets.count,
+        height,
+        width,
+        codec,
+        name,
+        duration,
+        path.stat().st_size,
+        orientation=turned,
+        pixel_aspect=ratio,
+        signal=signal,
+        notes=(note_of(signal),) if signal else (),
+    )
     return info, packets
 
 

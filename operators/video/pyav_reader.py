@@ -19,6 +19,7 @@ from vrshq.operators.video.damage import Damage, decoded, places_of_gaps, places
 from vrshq.operators.video.files import NO_KEYFRAME, DecodeConfig, Packets, VideoInfo, broken_at, open_container
 from vrshq.operators.video.reader import DecodeCount, FrameCache
 from vrshq.operators.video.size_change import scaled, size_note
+from vrshq.operators.video.tone_map import to_sdr
 
 ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})  # codecs in which each packet gives one frame
 SHORT_SKIP = 16  # decoding this many frames is cheaper than a seek
@@ -208,7 +209,11 @@ class PyavReader:
         return frame.pts, zlib.crc32(small.to_ndarray().tobytes())
 
     def _rgb(self, frame: av.VideoFrame, index: int) -> np.ndarray:
-        rgb = upright(self._to_rgb.reformat(frame, format="rgb24"), frame)
+        if self._info.signal:
+            picture = to_sdr(self._to_rgb.reformat(frame, format="rgb48le").to_ndarray(), self._info.signal)
+            rgb = orientation.of_frame(frame).apply(picture)
+        else:
+            rgb = upright(self._to_rgb.reformat(frame, format="rgb24"), frame)
         size = (self._info.height, self._info.width)
         if rgb.shape[:2] == size:
             return rgb

@@ -138,6 +138,13 @@ class Decoding(_Section):
             "its way and has all its frames is read either way, with a note. A folder with a damaged image is always an error."
         ),
     )
+    tone_map: bool = Field(
+        default=_DECODE.tone_map,
+        description=(
+            "Map HDR videos (HLG, PQ) to SDR with BT.709 colours, by the curve of ITU-R BT.2390 with a reference white of 203 "
+            "cd/m2, and wide colours in SDR (BT.2020) to BT.709. Off: their codes are read as if they were SDR, and look grey."
+        ),
+    )
     size_change: Literal["refuse", "scale"] = Field(
         default=_DECODE.size_change,
         description=(

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from vrshq.cluster.storage.fetch import GIVEN_BY_USER, fetch_to_local
@@ -17,7 +18,8 @@ from vrshq.cluster.storage.uris import is_file_uri, is_remote, local_path
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError, bundled_names, open_bundle
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.model", "*.txt", "*.safetensors", "pytorch_model*.bin", "clip/*", "*adapter_model.bin"]
+# Of a hub's or bucket's folder, what a model may consist of; others, such as videos and archives beside it, are not fetched.
+_MODEL_FILES = ["*.json", "*.model", "*.txt", "*.safetensors", "pytorch_model*.bin", "clip/*", "*adapter_model.bin"]
 
 
 def cache_folder() -> Path:
@@ -48,7 +50,7 @@ def local_model(name: str, given_as: str = "--model") -> str:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            return str(snapshot_download(name, allow_patterns=_HUB_FILES))
+            return str(snapshot_download(name, allow_patterns=_MODEL_FILES))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
@@ -64,7 +66,7 @@ def open_model(name: str) -> Bundle:
 
 
 def _fetch(uri: str, given_as: str) -> Path:
-    """Copies a bucket's model folder to the node's cache, file by file.
+    """Copies the files of a model from a bucket's folder to the node's cache, one by one.
 
     The cached folder's name depends on the files' versions. The version of a file is its checksum in `bundle.json`; for a
     file that is not listed there it is its size, ETag and time of writing. A changed version gives a new folder. A file
@@ -77,14 +79,13 @@ def _fetch(uri: str, given_as: str) -> Path:
         raise CheckpointError(f"{given_as} {uri}: no files; expected the folder of a model")
     description = source.read_bytes(DESCRIPTION) if DESCRIPTION in stamps else b""
     listed = _listed_checksums(description)
-    versions = [
-        (name, listed.get(name, description if name == DESCRIPTION else stamp)) for name, stamp in stamps.items()
-    ]
+    wanted = [name for name in stamps if name in listed or any(fnmatch(name, pattern) for pattern in _MODEL_FILES)]
+    versions = [(name, listed.get(name, description if name == DESCRIPTION else stamps[name])) for name in wanted]
     cache = cache_folder()
     target = cache / hashlib.sha256(repr((source.uri, versions)).encode()).hexdigest()[:16]
     target.mkdir(parents=True, exist_ok=True)
     with _one_process_at_a_time(target):
-        for name in stamps:
+        for name in wanted:
             uri_of_file, path = (
                 source.uri_of(name),
                 target / name,

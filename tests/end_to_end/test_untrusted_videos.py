@@ -16,8 +16,10 @@ from PIL import Image
 
 from tests.support import clips
 from tests.support.label_runs import content, instruction, vrshq, write_table
-from vrshq.pipelines.label import videos, worker
+from vrshq.pipelines.export.names import is_video_file
+from vrshq.pipelines.label import rows, videos, worker
 from vrshq.pipelines.label.error_policy import ErrorPolicy
+from vrshq.pipelines.label.lengths import frames_of
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Limits, Settings
 
@@ -112,14 +114,34 @@ def test_every_uri_has_its_own_row_whatever_it_names(
         f"{web.uri}/b.mp4".replace("http", "HTTP"): "limits.allow_http=true",
     }
     settings = Settings(model="untrained-tiny", limits=Limits(max_bytes=1_000_000))
-    rows = labelled(tmp_path, [*ok, *refused], settings)
-    assert {uri: rows[uri]["num_frames"] for uri in ok} == dict.fromkeys(ok, FRAMES)
-    assert {rows[uri]["status"] for uri in ok} <= {"ok", "empty"}
+    tracks = labelled(tmp_path, [*ok, *refused], settings)
+    assert {uri: tracks[uri]["num_frames"] for uri in ok} == dict.fromkeys(ok, FRAMES)
+    assert {tracks[uri]["status"] for uri in ok} <= {"ok", "empty"}
     for uri, words in refused.items():
-        assert rows[uri]["status"] == "error"
-        assert words in rows[uri]["error_message"]
-    assert rows["memory://odd"]["error_type"] == "TypeError"
+        assert tracks[uri]["status"] == "error"
+        assert words in tracks[uri]["error_message"]
+    assert tracks["memory://odd"]["error_type"] == "TypeError"
+    # nor do the plan's look at headers and an export's look at names
+    for uri in (f"{web.uri}/a.mp4", f"{web.uri}/a.mp4".replace("http", "HTTP")):
+        assert frames_of(uri) is None
+        assert is_video_file(uri)
     assert web.paths == []
+
+
+def test_a_unit_whose_worker_raises_anything_is_one_error_row_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rows.unit_tables
+
+    def odd(unit: dict[str, Any], *rest: Any) -> Any:
+        if unit["video_id"] == "a":
+            raise KeyError("odd")
+        return real(unit, *rest)
+
+    monkeypatch.setattr(worker, "unit_tables", odd)
+    tracks = labelled(tmp_path, ["a", "b"], Settings(model="untrained-tiny"))
+    assert tracks["a"]["error_message"] == "given up after 1 attempt: KeyError: 'odd'"
+    assert tracks["b"]["error_message"].startswith(str(tmp_path / "b"))
 
 
 def test_a_private_web_server_needs_a_second_setting_and_the_run_goes_on_under_other_rules(

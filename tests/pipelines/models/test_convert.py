@@ -166,6 +166,7 @@ def test_a_bundle_in_a_bucket_is_fetched_once_and_again_when_it_changes(
     output = convert_kit(published, tmp_path / "bundle")
     bucket = fsspec.filesystem("memory")
     bucket.put(str(output), "/models/kit", recursive=True)
+    bucket.pipe_file("/models/kit/videos/beside.mp4", b"no part of the model")
     fetched: list[str] = []
     real = fetching.fetch_to_local
 

@@ -12,12 +12,23 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.errors import UserError
 from vrshq.operators.masks.rle import decode as decode_rle
-from vrshq.operators.video.video import open_video
+from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.video import Video, open_video
 from vrshq.pipelines.label.schema import MASKS
-from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.settings import Decoding, Limits
 from vrshq.pipelines.label.videos import local_video
 from vrshq.pipelines.report.sheets import Answer, Track, draw_sheet, picture_size, sheet_frames
+
+
+def decode_config(run: RunDirectory, limits: Limits) -> DecodeConfig:
+    """How the run read its videos, so that its masks lie on the same frames; the defaults for a run that does not tell."""
+    try:
+        decoding = Decoding.model_validate(run.read_json("run.json")["identity"]["settings"]["decode"])
+    except (UserError, ValueError, KeyError, TypeError):
+        decoding = Decoding()
+    return DecodeConfig(**limits.sizes(), **decoding.model_dump())
 
 
 def draw_video(
@@ -56,8 +67,9 @@ def draw_video(
             with (
                 tempfile.TemporaryDirectory(prefix="vrshq-report-") as scratch,
                 local_video(track["video_uri"], scratch, limits) as path,
+                open_video(path, decode_config(run, limits)) as video,
             ):
-                pictures = _read_frames(path, indices, size)
+                pictures = _read_frames(video, indices, size)
         except Exception as error:  # noqa: BLE001 - the masks can be shown without the video
             note = f"the video cannot be read now: {error}"
             pictures = {index: np.full((*size, 3), 96, np.uint8) for index in indices}
@@ -77,10 +89,9 @@ def draw_video(
         yield track, sheet, repeated
 
 
-def _read_frames(path: str, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
-    """The frames at `indices` of a local video, by index, RGB uint8 of `size` (height, width)."""
-    with open_video(path) as video:
-        return dict(zip(indices, video.resized(indices, size), strict=True))
+def _read_frames(video: Video, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """The frames at `indices`, by index, RGB uint8 of `size` (height, width)."""
+    return dict(zip(indices, video.resized(indices, size), strict=True))
 
 
 def _read_rows(run: RunDirectory, unit_id: str, frames: list[int]) -> list[dict[str, Any]]:

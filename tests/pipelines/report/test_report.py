@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
+from tests.support.clips import code_frame, image_folder
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.video.video import Video
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.label.units import build_manifest
@@ -185,9 +187,9 @@ def test_only_the_frames_shown_are_decoded_and_each_video_is_opened_once(
     asked: list[list[int]] = []
     read = videos._read_frames
 
-    def counted(uri: str, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    def counted(video: Video, indices: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
         asked.append(indices)
-        return read(uri, indices, size)
+        return read(video, indices, size)
 
     monkeypatch.setattr(videos, "_read_frames", counted)
     report.write_report(run.uri, frames_per_sheet=4)
@@ -305,3 +307,19 @@ def test_a_mask_smaller_than_a_pixel_of_the_sheet_is_seen() -> None:
     bare = np.full((180, 320, 3), 128, np.uint8)
     assert (drawing._overlaid(bare, mask) != bare).any()
     assert (drawing._overlaid(bare, np.zeros_like(mask)) == bare).all()
+
+
+def test_sheets_show_the_frames_that_the_runs_own_settings_read(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "video", ["0.png", "1.png"])
+    Image.fromarray(code_frame(2, 48, 80)).save(folder / "2.png")
+    track = {"video_id": "v", "video_uri": str(folder), "instruction_id": "0", "keyframe_index": 0}
+    track |= {"num_frames": 3, "height": 96, "width": 160}
+    shown = {}
+    for size_change in ("refuse", "scale"):
+        run = RunDirectory(str(tmp_path / size_change))
+        run.open({"settings": {"decode": {"size_change": size_change}}}, {})
+        write_run(run.uri, [track], np.zeros((3, 96, 160), bool))
+        report.write_report(run.uri)
+        shown[size_change] = share_of(image(run, "v", "0"), (40, 40, 90))  # the dark blocks of the frames
+    assert shown["refuse"] < 0.01
+    assert shown["scale"] > 0.2

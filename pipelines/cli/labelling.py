@@ -7,6 +7,7 @@ import typer
 from vrshq.pipelines.cli.options import (
     Address,
     Config,
+    Grow,
     Instructions,
     MaxErrorRate,
     Model,
@@ -31,6 +32,7 @@ def label(
     ray: UseRay = True,
     max_error_rate: MaxErrorRate = 1.0,
     retry_errors: RetryErrors = False,
+    grow: Grow = False,
 ) -> None:
     """Answer every instruction with a mask for each frame of its video."""
     from vrshq.pipelines.cli.run_display import RunDisplay, print_summary
@@ -50,6 +52,7 @@ def label(
             use_ray=ray,
             errors=errors,
             watcher=display,
+            grow=grow,
         )
     print_summary(summary, output)
     if summary.stopped or summary.error_rate() > max_error_rate:
@@ -69,6 +72,7 @@ def plan(
     config: Config = None,
     set_: Set = None,
     address: Address = None,
+    grow: Grow = False,
 ) -> None:
     """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
     from vrshq.cluster.ray.errors import NotEnoughResources
@@ -76,7 +80,8 @@ def plan(
     from vrshq.pipelines.label.plan import make_plan, plan_for
     from vrshq.pipelines.label.settings import load_settings
 
-    made = make_plan(instructions, output, load_settings(config, set_ or [], model=model), videos=videos, shown=True)
+    settings = load_settings(config, set_ or [], model=model)
+    made = make_plan(instructions, output, settings, videos=videos, shown=True, grow=grow)
     made = plan_for(made, address)
     print_plan(made)
     if made.missing and not made.grows:

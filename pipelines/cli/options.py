@@ -36,6 +36,10 @@ Folder = Annotated[
 ]
 Config = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. keyframe.method=first. Repeatable.")]
+Grow = Annotated[
+    bool,
+    typer.Option("--grow", help="Add the rows that the table has and the run does not; its own must be unchanged."),
+]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else this machine.")]
 MaxErrorRate = Annotated[
     float,

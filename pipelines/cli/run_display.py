@@ -63,6 +63,9 @@ def print_plan(plan: Plan) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("run", plan.run.uri)
     grid.add_row("work", f"{instructions} instructions on {videos} videos in {plan.manifest.num_rows} units")
+    if plan.added.num_rows:
+        new = pc.sum(pc.list_value_length(plan.added["instruction_ids"])).as_py()
+        grid.add_row("grows", f"by {new} instructions in {plan.added.num_rows} units")
     grid.add_row("done", f"{plan.manifest.num_rows - todo} units, {todo} to do")
     grid.add_row(
         "model", f"{plan.model_name}, {plan.settings.dtype}, fingerprint {plan.identity['model']['fingerprint']}"

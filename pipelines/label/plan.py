@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from vrshq.cluster.storage.uris import is_web
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
+from vrshq.pipelines.label.growth import check_types, continued_manifest
 from vrshq.pipelines.label.instructions import read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
 from vrshq.pipelines.label.placement import choose_pools, network_device
@@ -54,6 +56,7 @@ class Plan:
         expected: the estimated cost of an unfinished unit; None if it was never measured.
         shown: whether somebody will read it, for whom the headers of some videos are read.
         lengths: what the headers of some unfinished units' videos say; None where none was read.
+        stored: the manifest of the run directory when the plan was made; None where it had none.
         missing: the resources that the pools need and the machines lack, one line per pool.
     """
 
@@ -72,6 +75,12 @@ class Plan:
     missing: list[str] = field(default_factory=list)
     shown: bool = False
     lengths: Lengths | None = None
+    stored: pa.Table | None = None
+
+    @property
+    def added(self) -> pa.Table:
+        """The units by which the run grows; none of a fresh run."""
+        return self.manifest.slice(self.manifest.num_rows if self.stored is None else self.stored.num_rows)
 
     @property
     def todo(self) -> pa.Table:
@@ -82,7 +91,13 @@ class Plan:
 
 
 def make_plan(
-    instructions: str, output: str, settings: Settings, *, videos: str | None = None, shown: bool = False
+    instructions: str,
+    output: str,
+    settings: Settings,
+    *,
+    videos: str | None = None,
+    shown: bool = False,
+    grow: bool = False,
 ) -> Plan:
     """Reads and checks everything that can be checked before work starts, for this machine.
 
@@ -92,10 +107,12 @@ def make_plan(
         settings: of the run.
         videos: root of relative `video_uri`s; default: the table's folder.
         shown: whether somebody will read the plan; the headers of some videos are then read for its estimate.
+        grow: whether the table may have rows that the run directory does not have yet.
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
         SettingsError: the settings' pools cannot be used, or do not allow `videos`.
+        OtherInstructions: the run directory belongs to a run over other instructions.
         CheckpointError: the model cannot be opened.
         RunDirectoryError: the run directory belongs to other settings, or is none; as `label` refuses it.
         StorageError: the run directory cannot be read.
@@ -103,12 +120,13 @@ def make_plan(
     if videos and is_web(videos) and not settings.limits.allow_http:
         raise SettingsError(f"--videos {videos}: web servers are not called; add --set limits.allow_http=true")
     table = read_instructions(instructions)
-    manifest = build_manifest(
-        table,
+    build = functools.partial(
+        build_manifest,
         videos_root=videos,
         base=table_folder(instructions),
         max_instructions_per_unit=settings.max_instructions_per_unit,
     )
+    manifest = build(table)
     bundle = open_model(settings.model)
     settings = settings.for_bundle(bundle.presence)
     identity = {
@@ -118,6 +136,16 @@ def make_plan(
         "settings": settings.identity(),
     }
     run = RunDirectory(output)
+    stored = run.read_manifest() if run.has_manifest() else None
+    if stored is not None:
+        manifest = continued_manifest(run, stored, table, manifest, build, grow=grow)
+        if manifest.num_rows > stored.num_rows:
+            check_types(run, carried_schema(table))
+    if run.folder.exists("run.json") and (stored is not None or grow):
+        # The identity keeps the hash of the instructions with which the run began; these were compared one by one.
+        began = run.read_json("run.json")
+        if isinstance(began, dict) and isinstance(began.get("identity"), dict):
+            identity["manifest_sha256"] = began["identity"].get("manifest_sha256", identity["manifest_sha256"])
     run.check(identity)
     plan = Plan(
         run=run,
@@ -129,6 +157,7 @@ def make_plan(
         model_name=bundle.name,
         commands=read_commands(run),
         shown=shown,
+        stored=stored,
     )
     return on_machines(plan, [local_resources()])
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from vrshq.cluster.storage.lease import Lease
-from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.run_directory import RunDirectory, RunDirectoryError
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
@@ -33,6 +33,7 @@ def label(
     use_ray: bool = True,
     errors: ErrorPolicy | None = None,
     watcher: Watcher | None = None,
+    grow: bool = False,
 ) -> RunSummary:
     """Labels every instruction of a table. The same call again continues an interrupted run.
 
@@ -45,6 +46,7 @@ def label(
         use_ray: False runs the same operators in this process, one unit after the other.
         errors: retries of earlier errors, and the share of errors that stops the run; default `ErrorPolicy()`.
         watcher: receives the plan before work starts, the receipt of each finished unit, and the summary.
+        grow: adds the rows that the table has and the run directory does not have; its own rows must be as they were.
 
     Returns:
         The counts of this call; `outcome` holds those of the run.
@@ -53,7 +55,7 @@ def label(
         UserError: the table, the settings, the model or the run directory cannot be used; see `make_plan`.
     """
     settings, errors, watcher = settings or Settings(), errors or ErrorPolicy(), watcher or Watcher()
-    plan = make_plan(instructions, output, settings, videos=videos, shown=watcher.shows_plan)
+    plan = make_plan(instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow)
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
         plan = _begin(plan, retry_errors=errors.retry)
@@ -77,8 +79,11 @@ def label(
 
 
 def _begin(plan: Plan, *, retry_errors: bool) -> Plan:
-    """Writes the manifest of a fresh run, and looks again for finished units: another command may have just ended."""
-    if not plan.run.has_manifest():
+    """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
+    now = plan.run.read_manifest() if plan.run.has_manifest() else None
+    if now is None or not now.equals(plan.manifest):
+        if now is not None and not (plan.stored is not None and now.equals(plan.stored)):
+            raise RunDirectoryError(f"another command has changed {plan.run.uri} meanwhile; run the same command again")
         plan.run.write_manifest(plan.manifest)
     finished = finished_units(plan.run, plan.manifest)
     errored = plan.run.errored_units() & finished if retry_errors else set()

@@ -70,6 +70,19 @@ def continued_manifest(
     return pa.concat_tables([_moved(stored, manifest), build(table.take(rows))])
 
 
+def write_manifest(run: RunDirectory, stored: pa.Table | None, manifest: pa.Table) -> None:
+    """Writes a new or grown manifest, as a whole or not at all; nothing where the run has it already.
+
+    Raises RunDirectoryError where the run's manifest is not `stored` any more, which was read for the plan.
+    """
+    now = run.read_manifest() if run.has_manifest() else None
+    if now is not None and now.equals(manifest):
+        return
+    if now is not None and (stored is None or not now.equals(stored)):
+        raise RunDirectoryError(f"another command has changed {run.uri} meanwhile; run the same command again")
+    run.write_manifest(manifest)
+
+
 def check_types(run: RunDirectory, carried: pa.Schema) -> None:
     """Raises OtherInstructions where a finished part of the run has other types for the table's own columns."""
     name = next(iter(run.folder.list("tracks")), None)

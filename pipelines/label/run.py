@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 
 from vrshq.cluster.storage.lease import Lease
-from vrshq.cluster.storage.run_directory import RunDirectory, RunDirectoryError
+from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
+from vrshq.pipelines.label.growth import write_manifest
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
 from vrshq.pipelines.label.plan import Plan, finished_units, make_plan
@@ -80,11 +81,7 @@ def label(
 
 def _begin(plan: Plan, *, retry_errors: bool) -> Plan:
     """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
-    now = plan.run.read_manifest() if plan.run.has_manifest() else None
-    if now is None or not now.equals(plan.manifest):
-        if now is not None and not (plan.stored is not None and now.equals(plan.stored)):
-            raise RunDirectoryError(f"another command has changed {plan.run.uri} meanwhile; run the same command again")
-        plan.run.write_manifest(plan.manifest)
+    write_manifest(plan.run, plan.stored, plan.manifest)
     finished = finished_units(plan.run, plan.manifest)
     errored = plan.run.errored_units() & finished if retry_errors else set()
     for unit_id in errored:

@@ -131,11 +131,13 @@ def test_predictions_and_data_behind_links_score_as_if_they_were_there(
     (tmp_path / "frames").mkdir()
     (root / "JPEGImages").rename(tmp_path / "frames" / "all")
     (root / "JPEGImages").symlink_to(tmp_path / "frames" / "all")
-    tree = tmp_path / "pred" / "Annotations" / "TAO"
-    tree.mkdir(parents=True)
+    tree = tmp_path / "pred" / "Annotations"
     for video in open_benchmark("revos", str(root)).videos:
-        (tree.parent / video.video_id).symlink_to(far / video.video_id)
-        (far / video.video_id / "round").symlink_to(tree.parent)
+        (tree / video.video_id).mkdir(parents=True)
+        (tree / video.video_id / "round").symlink_to(tree)
+        for expression in video.expressions:
+            place = f"{video.video_id}/{expression.expression_id}"
+            (tree / place).symlink_to(far / place)
     done = evaluate("revos", str(root), str(tmp_path / "out"), predictions=str(tmp_path / "pred"), use_ray=False)
     assert scored(done)["published"]["overall"]["J"] == 100.0
     assert scored(done)["problems"] == {}

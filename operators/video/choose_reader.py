@@ -49,6 +49,8 @@ def distrust(info: VideoInfo, packets: Packets, config: DecodeConfig) -> str | N
         return f"{info.signal} signal"
     if info.orientation.mirrored:  # decord reads a turn out of every display matrix
         return "mirrored display matrix"
+    if packets.size_may_change:  # decord scales without a word
+        return "the frame size may change"
     # decord takes the packet number of a keyframe for its presentation index, and seeks wrong where they differ
     if packets.doubt or packets.open_groups:
         return packets.doubt or "open groups of pictures"

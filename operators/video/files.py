@@ -20,6 +20,7 @@ from vrshq.operators.batch import InputError
 from vrshq.operators.video import orientation
 from vrshq.operators.video.damage import decoded
 from vrshq.operators.video.orientation import UPRIGHT, Orientation
+from vrshq.operators.video.size_hints import SizeHints
 from vrshq.operators.video.tone_map import note_of, signal_of
 from vrshq.operators.video.transport import interruptions
 
@@ -94,7 +95,8 @@ class Packets:
     it.
 
     `flagged` has the numbers of packets that the container says are damaged or follow a loss, and `excused` the times of their
-    frames where that happened on the way of a transport stream. `lost_end` is as in `Damage`.
+    frames where that happened on the way of a transport stream. `lost_end` is as in `Damage`. `size_may_change` says whether
+    the packets announce a change of the frame size.
     """
 
     count: int
@@ -106,6 +108,7 @@ class Packets:
     flagged: list[int]
     excused: frozenset[int | None]
     lost_end: int | None
+    size_may_change: bool
 
 
 def local_path(path: str, config: DecodeConfig) -> Path:
@@ -230,6 +233,8 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
     places: list[int] = []
     flagged: list[int] = []
     transport = container.format.name == "mpegts"
+    context = stream.codec_context
+    hints = SizeHints(context.codec.canonical_name, context.extradata)
     discarded = end = 0
     keep = config.damaged == "keep"
     cut = False
@@ -255,6 +260,7 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
             continue
         if packet.is_keyframe:
             key_packets.append(len(shown))
+        hints.add(packet)
         shown.append(packet.pts)
         places.append(packet.pos or 0)
         end = (packet.pos or 0) + packet.size
@@ -275,9 +281,8 @@ def _scan_packets(path: Path, container: InputContainer, stream: VideoStream, co
     order, keys, open_groups, doubt = _in_order(shown, key_packets)
     if discarded:
         keys, open_groups, doubt = [], False, "edit list hides frames"
-    return Packets(
-        len(shown), order, float(stream.time_base or 0), keys, open_groups, doubt, flagged, excused, lost_end
-    )
+    base = float(stream.time_base or 0)
+    return Packets(len(shown), order, base, keys, open_groups, doubt, flagged, excused, lost_end, hints.varies)
 
 
 def _in_order(shown: list[int | None], key_packets: list[int]) -> tuple[np.ndarray, list[int], bool, str | None]:

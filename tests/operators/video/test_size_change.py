@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.clips import code_frame, h264, image_folder, read_code
+from tests.support.clips import code_frame, encode, h264, image_folder, read_code
 from vrshq.operators.batch import InputError
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.size_hints import SizeHints
 from vrshq.operators.video.video import open_video
 
 SCALE = DecodeConfig(size_change="scale")
@@ -74,3 +76,33 @@ def test_images_of_other_sizes_are_scaled_to_the_first_one_with_a_note(tmp_path:
     with open_video(str(folder), SCALE) as video:
         assert [read_code(frame) for frame in video.stream()] == [0, 1, 2]
         assert video.note == "the frame size changes to 80x48 at frame 2; frames are scaled to 160x96"
+
+
+def vp9(path: Path, **options: Any) -> Path:
+    return encode(path.with_suffix(".webm"), "libvpx-vp9", deadline="realtime", **options)
+
+
+@pytest.mark.parametrize(("make", "suffix"), [(h264, ".mp4"), (h264, ".mkv"), (vp9, ".webm")])
+def test_a_change_inside_a_long_video_is_found_although_its_ends_agree(
+    make: Callable[..., Path], suffix: str, tmp_path: Path
+) -> None:
+    usual = make(tmp_path / "usual.ts", frames=8)
+    other = make(tmp_path / "other.ts", frames=8, height=192, width=320)
+    path = joined([usual] * 3 + [other] + [usual] * 8, tmp_path / f"sizes{suffix}")
+    with pytest.raises(InputError, match=r"to 320x192 in the middle, at frame 24"):
+        open_video(str(path))
+    with open_video(str(path), SCALE) as video:
+        assert [read_code(frame) for frame in video.stream()] == list(range(8)) * 12
+        assert video.note is not None
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "av1", "mpeg4"])
+def test_random_bytes_are_no_hint_that_ends_badly(codec: str) -> None:
+    random = np.random.default_rng(0)
+    for size in (1, 2, 5, 16, 300):
+        for _ in range(50):
+            hints = SizeHints(codec, random.bytes(size))
+            packet = av.Packet(random.bytes(size))
+            packet.is_keyframe = True
+            hints.add(packet)
+            assert not hints.varies or codec in ("h264", "hevc", "vp9", "av1")

@@ -15,6 +15,8 @@ import pytest
 
 # Small networks gain nothing from threads, and the threads of parallel processes would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray starts its workers with niceness 15. Beside the tests of the other parallel worker they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Name under which an xdist worker hands its parity scores to the controller.
 _PARITY = "parity_scores"

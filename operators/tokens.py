@@ -16,9 +16,10 @@ from torch import Tensor
 from vrshq.operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import shared_network
-from vrshq.operators.models.preprocess import pixel_aspect_of, tower_input
+from vrshq.operators.models.preprocess import tower_input
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, Questions, normalize
+from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 
 FRAME_BATCH = 8  # frames through the vision tower at once
 

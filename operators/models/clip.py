@@ -13,7 +13,8 @@ from transformers import CLIPConfig as HfClipConfig
 from transformers import CLIPModel, CLIPTokenizer
 
 from vrshq.operators.models.config import ClipConfig
-from vrshq.operators.models.preprocess import clip_input, pixel_aspect_of
+from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 

@@ -9,7 +9,6 @@ Frames are resized by Pillow as uint8, as in the reference, because its filters 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, TowerConfig
+from vrshq.operators.video.pixel_aspect import displayed_size
 
 # SAM2's means and standard deviations of red, green and blue, on the 0..255 scale
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-def displayed_size(height: int, width: int, pixel_aspect: float) -> tuple[int, int]:
-    """(height, width) at which people see a frame of `pixel_aspect` (width of a pixel over its height): no side shrinks."""
-    if pixel_aspect >= 1:
-        return height, round(width * pixel_aspect)
-    return round(height / pixel_aspect), width
-
-
-def pixel_aspect_of(video: Any) -> float:
-    """The width of a video's pixels over their height; a video that states none has square ones."""
-    ratio: float = getattr(video, "pixel_aspect", 1.0)
-    return ratio
 
 
 def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
 from vrshq.operators.masks.rle import decode as decode_rle
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
 from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Decoding, Limits
@@ -62,7 +63,7 @@ def draw_video(
     indices = sorted(set().union(*wanted))
     if indices:
         track = tracks[drawn.index(True)]
-        size = picture_size(track["height"], track["width"])
+        size = picture_size(*displayed_size(track["height"], track["width"], track["pixel_aspect"] or 1.0))
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="vrshq-report-") as scratch,

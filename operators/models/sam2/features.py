@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vrshq.operators.models.preprocess import pixel_aspect_of, sam2_input
+from vrshq.operators.models.preprocess import sam2_input
 from vrshq.operators.models.sam2.segmenter import Features, Segmenter
+from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 

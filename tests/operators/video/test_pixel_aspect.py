@@ -17,9 +17,10 @@ from tests.support.clips import h264, read_code
 from vrshq.operators.batch import close_videos, new_batch
 from vrshq.operators.decode import Decode
 from vrshq.operators.models.config import TowerConfig
-from vrshq.operators.models.preprocess import clip_input, displayed_size, sam2_input, tower_input
+from vrshq.operators.models.preprocess import clip_input, sam2_input, tower_input
 from vrshq.operators.presample import PreSample, PreSampleConfig
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import open_video
 from vrshq.pipelines.label.rows import unit_tables
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from tests.support.clips import code_frame, image_folder
+from tests.support.clips import code_frame, h264, image_folder
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
@@ -323,3 +324,20 @@ def test_sheets_show_the_frames_that_the_runs_own_settings_read(tmp_path: Path) 
         shown[size_change] = share_of(image(run, "v", "0"), (40, 40, 90))  # the dark blocks of the frames
     assert shown["refuse"] < 0.01
     assert shown["scale"] > 0.2
+
+
+def test_pixels_that_are_not_square_are_drawn_as_people_see_them(tmp_path: Path) -> None:
+    sheets = []
+    for name, width, ratio in (("square", 160, None), ("wide", 80, Fraction(2))):
+        clip = h264(tmp_path / f"{name}.mp4", frames=3, height=96, width=width, pixel_aspect=ratio)
+        track = {"video_id": "v", "video_uri": str(clip), "instruction_id": "0", "keyframe_index": 0}
+        track |= {"num_frames": 3, "height": 96, "width": width, "pixel_aspect": float(ratio or 1)}
+        masks = np.zeros((3, 96, width), bool)
+        masks[:, 24:72, width // 4 : width // 2] = True
+        run = write_run(str(tmp_path / name), [track], masks)
+        report.write_report(run.uri)
+        sheets.append(image(run, "v", "0"))
+    square, wide = sheets
+    assert wide.size == square.size
+    ink, other = (np.asarray(sheet.convert("L"), float) for sheet in sheets)
+    assert np.corrcoef(ink.ravel(), other.ravel())[0, 1] > 0.95

@@ -7,7 +7,6 @@ would shift all later ones.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -16,15 +15,11 @@ from PIL import Image
 from vrshq.operators.batch import InputError
 from vrshq.operators.video import orientation
 from vrshq.operators.video.files import DecodeConfig, VideoInfo, check_limit
-from vrshq.operators.video.frame_names import in_order, is_image_name, shown, suffix_of
+from vrshq.operators.video.frame_names import in_order, is_image_name, is_other_image_name, shown
 from vrshq.operators.video.size_change import size_note
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # Pillow has other readers, and some of them start programs
 _READ = "JPEG, PNG, WebP, BMP or TIFF"
-# suffixes of images that are not read: such a file among frames is a frame that would be missing
-_OTHER_IMAGES = re.compile(
-    r"\.(gif|apng|avifs?|hei[cf]|hif|jp2|j2k|jxl|jxr|p[pgnb]m|tga|exr|hdr|dpx|dng|cr[23]|nef|arw|raf|orf|psd|svg|ico|pcx|sgi)"
-)
 _IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 
 
@@ -67,7 +62,7 @@ def _image_names(path: Path, config: DecodeConfig) -> list[str]:
     names = []
     total = 0
     for name in sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".")):
-        known, other = is_image_name(name), _OTHER_IMAGES.fullmatch(suffix_of(name))
+        known, other = is_image_name(name), is_other_image_name(name)
         try:
             status = (path / name).stat()
         except OSError as error:

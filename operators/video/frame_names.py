@@ -13,6 +13,12 @@ from vrshq.operators.batch import InputError
 
 # suffixes of the images that are read as frames, in lower case
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"})
+# suffixes of images that are not read: such a file among frames is a frame that would be missing
+_OTHER_IMAGES = re.compile(
+    r"\.(gif|apng|avifs?|hei[cf]|hif|jp2|j2k|jxl|jxr|p[pgnb]m|tga|exr|hdr|dpx|dng|cr[23]|nef|arw|raf|orf|psd|svg|ico|pcx|sgi)"
+)
+# what is added to the name of a file that is not there as a whole yet
+_UNFINISHED = frozenset({"", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart"})
 # "1.5" and "1,5" are one number with a fraction; longer chains, such as the date 2024.01.05, are numbers side by side
 _CHAIN = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 
@@ -39,6 +45,22 @@ def suffix_of(name: str) -> str:
 def is_image_name(name: str) -> bool:
     """Whether a name in a folder's listing is that of an image file in the folder itself, and not a hidden one."""
     return "/" not in name and not name.startswith(".") and suffix_of(name) in IMAGE_SUFFIXES
+
+
+def is_other_image_name(name: str) -> bool:
+    """Whether a name is that of an image of a kind that is not read."""
+    return _OTHER_IMAGES.fullmatch(suffix_of(name)) is not None
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a name in a folder's listing may be that of an image: also one of another kind, unfinished or without a suffix.
+
+    Whoever copies a folder copies these files, so that it is refused like the original.
+    """
+    unfinished = suffix_of(name) in _UNFINISHED or name.endswith("~")
+    return is_image_name(name) or (
+        "/" not in name and not name.startswith(".") and (is_other_image_name(name) or unfinished)
+    )
 
 
 def shown(name: str) -> str:

@@ -8,15 +8,15 @@ from vrshq.cluster.storage.fetch import Wanted, fetch_to_local
 from vrshq.cluster.storage.retry import PATIENCE_S
 from vrshq.cluster.storage.web import WebAccess
 from vrshq.operators.video.files import check_limit
-from vrshq.operators.video.frame_names import is_image_name
+from vrshq.operators.video.frame_names import may_be_image
 from vrshq.pipelines.label.settings import Limits
 
 
 def local_video(uri: str, scratch: str, limits: Limits, patience_s: float = PATIENCE_S) -> AbstractContextManager[str]:
     """A local path for the video at `uri` for the time of a `with`, as `fetch_to_local` gives it.
 
-    Of a remote folder only its images are fetched. Sizes are compared with `limits` before the first byte: those that the
-    store lists, and that a web server states; of a web server also the bytes that come.
+    Of a remote folder only what may be an image is fetched. Sizes are compared with `limits` before the first byte: those that
+    the store lists, and those that a web server states; of a web server also the bytes that come.
 
     Args:
         uri: a video file or a folder of frames, local or remote; untrusted.
@@ -29,8 +29,8 @@ def local_video(uri: str, scratch: str, limits: Limits, patience_s: float = PATI
     """
 
     def check(files: int, size: int) -> None:
-        check_limit(uri, files, limits.max_frames, "frames", "max_frames")
-        check_limit(uri, size, limits.max_bytes, "bytes", "max_bytes")
+        check_limit(uri, files, limits.max_frames, "frames", "limits.max_frames")
+        check_limit(uri, size, limits.max_bytes, "bytes", "limits.max_bytes")
 
     access = WebAccess(allowed=limits.allow_http, private=limits.allow_private_addresses)
-    return fetch_to_local(uri, scratch, patience_s, Wanted(name=is_image_name, check=check, access=access))
+    return fetch_to_local(uri, scratch, patience_s, Wanted(name=may_be_image, check=check, access=access))

@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrshq.pipelines.cli.options import Address, Config, Dataset, Folder, Model, Root, Set, Split, UseRay
-from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, USER_ERROR, console, say
+from vrshq.pipelines.cli.options import (
+    Address,
+    Config,
+    Dataset,
+    Folder,
+    MaxErrorRate,
+    Model,
+    RetryErrors,
+    Root,
+    Set,
+    Split,
+    UseRay,
+)
+from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, TOO_MANY_ERRORS, USER_ERROR, console, say
 from vrshq.pipelines.config.assignments import SettingsError
 
 if TYPE_CHECKING:
@@ -33,12 +45,15 @@ def evaluate(
     set_: Set = None,
     address: Address = None,
     ray: UseRay = True,
+    max_error_rate: MaxErrorRate = 0.05,
+    retry_errors: RetryErrors = False,
 ) -> None:
     """Label a benchmark, or take predictions, and compute the published protocol's numbers."""
     from vrshq.pipelines.cli.run_display import RunDisplay
     from vrshq.pipelines.cli.scores_display import print_evaluation
     from vrshq.pipelines.evaluate.datasets import check_benchmark
     from vrshq.pipelines.evaluate.run import evaluate as run_evaluate
+    from vrshq.pipelines.label.error_policy import ErrorPolicy
     from vrshq.pipelines.label.settings import load_settings
 
     folders = _folders(folder or [])
@@ -46,11 +61,13 @@ def evaluate(
         found = check_benchmark(dataset, root, split=split, folders=folders)
         console.print(found)
         raise typer.Exit(DONE if found.consistent else USER_ERROR)
-    if output is None or (model is not None and predictions is not None):
+    settings = load_settings(config, set_ or [], model=model)
+    # a configuration may name the model, too
+    neither = predictions is None and "model" not in settings.model_fields_set
+    if output is None or neither or (model is not None and predictions is not None):
         raise SettingsError(
             "vrshq evaluate: expected --output RUN and one of --model and --predictions, or --check alone"
         )
-    settings = load_settings(config, set_ or [], model=model)
     with RunDisplay() as display:
         done = run_evaluate(
             dataset,
@@ -62,9 +79,16 @@ def evaluate(
             folders=folders,
             address=address,
             use_ray=ray,
+            errors=ErrorPolicy(max_error_rate, retry_errors),
             watcher=display,
         )
     print_evaluation(done, output)
+    if done.from_nothing():
+        raise typer.Exit(TOO_MANY_ERRORS)
+    if (done.labelled and done.labelled.stopped) or done.error_rate() > max_error_rate:
+        if done.unanswered:
+            say(f"{done.unanswered.line()}; more than --max-error-rate {max_error_rate:g} allows")
+        raise typer.Exit(TOO_MANY_ERRORS)
     if done.labelled and done.labelled.incomplete:
         raise typer.Exit(INCOMPLETE)
 
@@ -106,7 +130,10 @@ def ablate(
         on_run=on_run,
     )
     if done.result is None:
-        say(f"run {done.incomplete} is incomplete; the same command again continues")
+        say(f"run {done.incomplete} has no scores: {done.note}")
+        if done.from_nothing:
+            raise typer.Exit(TOO_MANY_ERRORS)
+        say("the same command again continues")
         raise typer.Exit(INCOMPLETE)
     print_ablation(done.result, done.written)
 

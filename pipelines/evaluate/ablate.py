@@ -64,12 +64,16 @@ class Ablation:
     Attributes:
         result: the content of `ablation.json`; None where a run is incomplete.
         written: uris of the files.
-        incomplete: name of the run that is not finished; None: all are.
+        incomplete: name of the run that has no scores; None: all have some.
+        note: the reason.
+        from_nothing: whether it is complete, and no expression has an answer.
     """
 
     result: dict[str, Any] | None
     written: list[str]
     incomplete: str | None = None
+    note: str | None = None
+    from_nothing: bool = False
 
 
 def read_variants(
@@ -165,7 +169,7 @@ def ablate(
             on_run(variant.name, taken)
             done = evaluate(dataset, root, run, variant.settings, split=split, folders=folders, use_ray=use_ray)
             if done.scores is None:
-                return Ablation(None, [], variant.name)
+                return Ablation(None, [], variant.name, done.note, done.from_nothing())
             scores[variant.name] = done.scores
     result = {
         "dataset": dataset,

@@ -57,6 +57,10 @@ class Predictions(ABC):
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
         """The predictions of a video by expression_id, without the missing ones; None if the video has none."""
 
+    def failure(self, video_id: str, expression_id: str) -> str | None:  # noqa: ARG002 - only a run knows
+        """Why the prediction of an expression is missing; None: unknown."""
+        return None
+
 
 def open_predictions(uri: str, root: str | None = None) -> Predictions:
     """Opens predictions. The files at `uri` decide the kind.
@@ -86,7 +90,7 @@ def open_predictions(uri: str, root: str | None = None) -> Predictions:
 
 
 class RunPredictions(Predictions):
-    """The masks of a run directory. It keeps five columns of `tracks/` in memory and reads the masks of one video at a time."""
+    """The masks of a run directory. It keeps some columns of `tracks/` in memory and reads the masks of one video at a time."""
 
     def __init__(self, uri: str, root: str | None) -> None:
         self.uri, self.root = uri, root
@@ -95,11 +99,15 @@ class RunPredictions(Predictions):
         self.units: dict[str, list[str]] = {}
         for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
             self.units.setdefault(video_id, []).append(unit_id)
-        wanted = ["video_id", "instruction_id", "status", "num_frames", "presence"]
+        wanted = ["video_id", "instruction_id", "status", "num_frames", "presence", "error_type", "error_message"]
         self.tracks: dict[str, list[dict[str, Any]]] = {}
+        self.failures: dict[tuple[str, str], str] = {}
         for track in self.run.read("tracks", TRACKS, wanted).to_pylist():
             if track["status"] != "error":
                 self.tracks.setdefault(track["video_id"], []).append(track)
+            else:
+                key = (track["video_id"], track["instruction_id"])
+                self.failures[key] = f"{track['error_type']}: {track['error_message']}"
 
     def of(self, video: Video) -> Mapping[str, Prediction] | None:
         """The predictions of a video, as for `Predictions.of`."""
@@ -119,6 +127,10 @@ class RunPredictions(Predictions):
             rows = masks.get(track["instruction_id"], [])
             found[track["instruction_id"]] = _from_rows(rows, track, places[count])
         return found
+
+    def failure(self, video_id: str, expression_id: str) -> str | None:
+        """Error type and message of a failed instruction."""
+        return self.failures.get((video_id, expression_id))
 
     def _places(self, video: Video, count: int) -> list[int | None]:
         """The frame_index in the run of each of the video's frames; None: unknown.

@@ -23,12 +23,14 @@ from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.report import write_scores
 from vrshq.pipelines.evaluate.scoring import UNITS, ScoreWorker, in_order, score_in_process, score_on_ray
+from vrshq.pipelines.evaluate.unanswered import unanswered
+from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - each is an option of the command
     dataset: str,
     root: str,
     output: str,
@@ -39,6 +41,7 @@ def evaluate(
     folders: Folders = Folders(),  # noqa: B008 - frozen
     address: str | None = None,
     use_ray: bool = True,
+    errors: ErrorPolicy | None = None,
     watcher: Watcher | None = None,
 ) -> Evaluation:
     """Scores predictions for a benchmark. Without `predictions`, it labels the benchmark into the run directory `output` first.
@@ -53,7 +56,11 @@ def evaluate(
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
         use_ray: False labels and scores one video after the other in this process, with the same scores.
+        errors: how the labelling treats failing instructions; default `ErrorPolicy()`.
         watcher: follows the labelling.
+
+    Returns:
+        The scores. If no expression has an answer that can be scored, there are none, and no file is written.
 
     Raises:
         DatasetError: the data set cannot be read, or its split has no ground truth.
@@ -69,7 +76,16 @@ def evaluate(
     if predictions is None:
         with tempfile.TemporaryDirectory(prefix="vrshq-evaluate-") as scratch:
             table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
-            summary = label(table, output, settings, videos=root, address=address, use_ray=use_ray, watcher=watcher)
+            summary = label(
+                table,
+                output,
+                settings,
+                videos=root,
+                address=address,
+                use_ray=use_ray,
+                errors=errors,
+                watcher=watcher,
+            )
         if summary.incomplete:
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:
@@ -85,6 +101,9 @@ def evaluate(
     units = pa.table({"unit_id": worker.units()}, schema=UNITS)
     rows = score_on_ray(units, arguments, address) if use_ray else score_in_process(units, worker)
     table = in_order(benchmark, list(rows), worker.protocol)
+    missing = unanswered(table)
+    if not missing.scored:
+        return Evaluation(summary, None, [], missing.line(), missing)
     scores = statistics(table, worker.protocol) | {
         "dataset": dataset,
         "split": split,
@@ -92,4 +111,4 @@ def evaluate(
         "predictions": source,
         "foreground_value": "as read from PNG files; 255 for masks of other sources",
     }
-    return Evaluation(summary, scores, write_scores(output, table, scores))
+    return Evaluation(summary, scores, write_scores(output, table, scores), unanswered=missing)

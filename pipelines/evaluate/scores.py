@@ -121,7 +121,14 @@ def score_video(
             _without_answer(benchmark, video, expression, protocol, "scoring-failed", _reason(error))
             for expression in video.expressions
         ]
-    rows = [_score(benchmark, video, expression, found, protocol) for expression in video.expressions]
+    rows = []
+    for expression in video.expressions:
+        if found is not None and expression.expression_id in found:
+            rows.append(_score(benchmark, video, expression, found[expression.expression_id], protocol))
+        else:
+            status = "missing-video" if found is None else "missing-expression"
+            why = predictions.failure(video.video_id, expression.expression_id)
+            rows.append(_without_answer(benchmark, video, expression, protocol, status, why))
     for row in rows:
         if row["status"] == OK:
             row["frame_distance"] = keyframe_distances(video, keyframes.get((video.video_id, row["expression_id"])))
@@ -158,13 +165,9 @@ def _score(
     benchmark: Benchmark,
     video: Video,
     expression: Expression,
-    found: Mapping[str, Prediction] | None,
+    prediction: Prediction,
     protocol: Protocol,
 ) -> dict[str, Any]:
-    if found is None or expression.expression_id not in found:
-        status = "missing-video" if found is None else "missing-expression"
-        return _without_answer(benchmark, video, expression, protocol, status, None)
-    prediction = found[expression.expression_id]
     masks = [mask for mask in prediction.masks if mask is not None]
     missing = len(video.frames) - len(masks)
     if missing or not masks:

@@ -34,6 +34,12 @@ class VideoSet:
         if not self.videos or not self.benchmark.has_masks:
             raise DatasetError(f"{config.root}: {name} has no videos with masks to train on")
 
+        if self.benchmark.video_files:
+            raise DatasetError(
+                f"{config.root}: {name} has video files, training reads folders of frames; "
+                "make the set with vrshq synth --format jpeg or both"
+            )
+
     def draw(self, random: np.random.Generator) -> Clip:
         """A clip of a random video."""
         video = self.videos[random.integers(len(self.videos))]

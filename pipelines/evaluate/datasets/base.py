@@ -46,7 +46,7 @@ class Video:
         video_id: id as in the data set; it may hold slashes.
         frames: names of the frames without extension, in the order of the masks.
         expressions: the instructions of the video.
-        uri: folder of the frames, relative to the data set's root.
+        uri: folder of the frames, or the video file, relative to the data set's root.
         source: the collection that the video comes from (ReVOS: the prefix of its id); None: the data set has none.
         height: pixels; None: not in the metadata.
         width: pixels; None: not in the metadata.
@@ -87,6 +87,9 @@ class Benchmark(ABC):
 
     has_masks: bool
     """Whether the split has ground truth."""
+
+    video_files = False
+    """Whether the videos are files; else each is a folder of frames."""
 
     @abstractmethod
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:

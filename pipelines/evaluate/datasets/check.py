@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco
 
 from vrshq.cluster.storage.errors import StorageError
+from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.cluster.storage.folder import Folder
+from vrshq.operators.batch import InputError
 from vrshq.operators.masks.rle import Rle
 from vrshq.operators.video.frame_names import IMAGE_SUFFIXES
+from vrshq.operators.video.video import open_video
 from vrshq.pipelines.evaluate.datasets.alignment import better_shift, edges, outline, small_size
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Expression, Video
 from vrshq.pipelines.evaluate.datasets.codes import MAX_PIXELS
@@ -44,7 +49,14 @@ def check_files(benchmark: FileBenchmark, report: Report) -> None:
     with ThreadPoolExecutor(_READERS) as pool:
         for video in benchmark.videos:
             try:
-                size = _check_frames(benchmark.folder, video, files.get(video.uri, {}), report, pool)
+                _check_list(video, report)
+                if benchmark.video_files:
+                    size = _check_file(benchmark.folder, video, report)
+                else:
+                    size = _check_frames(benchmark.folder, video, files.get(video.uri, {}), report, pool)
+                if size and video.height and video.width and size != (video.height, video.width):
+                    says = f"says {video.width}x{video.height}, is {size[1]}x{size[0]}"
+                    report.add("video-size", f"{video.video_id}: {says}")
                 _check_expressions(video, report)
                 masks = [
                     _check_masks(benchmark, video, expression, size, report)
@@ -95,10 +107,8 @@ def _foreground_is_there(benchmark: FileBenchmark, report: Report) -> bool:
     return True
 
 
-def _check_frames(
-    folder: Folder, video: Video, files: Mapping[str, str], report: Report, pool: ThreadPoolExecutor
-) -> Size | None:
-    """Checks a video's list of frames and its files; returns the size of the first readable frame."""
+def _check_list(video: Video, report: Report) -> None:
+    """Checks a video's list of frames."""
     name = video.video_id
     if "/" in name:
         report.add("id-slash", f"video {name}")
@@ -109,6 +119,29 @@ def _check_frames(
     for frame, count in Counter(video.frames).items():
         if count > 1:
             report.add("frame-twice", f"{name}: {frame}", count - 1)
+
+
+def _check_file(folder: Folder, video: Video, report: Report) -> Size | None:
+    """Checks a video's file; returns the size of its frames."""
+    try:
+        with (
+            fetch_to_local(folder.uri_of(video.uri), tempfile.gettempdir()) as path,
+            contextlib.closing(open_video(path)) as opened,
+        ):
+            frames, size = opened.num_frames, (opened.height, opened.width)
+    except (StorageError, InputError) as error:
+        report.add("video-file", f"{video.uri}: {error}")
+        return None
+    if frames != len(video.frames):
+        report.add("video-file", f"{video.uri} has {frames} frames, the metadata lists {len(video.frames)}")
+    return size
+
+
+def _check_frames(
+    folder: Folder, video: Video, files: Mapping[str, str], report: Report, pool: ThreadPoolExecutor
+) -> Size | None:
+    """Checks the files of a video's frames; returns the size of the first readable one."""
+    name = video.video_id
     listed = set(video.frames)
     for frame in video.frames:
         if frame not in files:
@@ -124,8 +157,6 @@ def _check_frames(
             size = found
         elif found != size:
             report.add("frame-size", f"{files[frame]}: {found[1]}x{found[0]}, the first is {size[1]}x{size[0]}")
-    if size and video.height and video.width and size != (video.height, video.width):
-        report.add("video-size", f"{name}: says {video.width}x{video.height}, is {size[1]}x{size[0]}")
     return size
 
 

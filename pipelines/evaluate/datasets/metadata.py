@@ -104,6 +104,7 @@ def build_videos(
     rule: ExpressionRule,
     *,
     frames_folder: str,
+    suffix: str = "",
     source: Callable[[str, Mapping[str, Any]], str | None] = lambda _video_id, _entry: None,
 ) -> list[Video]:
     """The videos of a metadata file in its order.
@@ -113,6 +114,7 @@ def build_videos(
         report: receives malformed entries, which are left out.
         rule: builds an expression from its id and its entry.
         frames_folder: folder of all videos' frames, relative to the root; "" is the root.
+        suffix: of the videos' files; "": each video is a folder of frames.
         source: gives the collection of a video from its id and its entry.
     """
     return [
@@ -120,7 +122,7 @@ def build_videos(
             video_id,
             frame_names(video_id, entry, report),
             tuple(rule(key, found) for key, found in expression_entries(video_id, entry, report)),
-            uri=join(frames_folder, video_id),
+            uri=join(frames_folder, video_id) + suffix,
             source=source(video_id, entry),
             height=_pixels(entry.get("height")),
             width=_pixels(entry.get("width")),

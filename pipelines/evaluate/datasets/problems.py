@@ -25,6 +25,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "frames-order": ("error", "a video's frames are not in ascending order; loaders sort them, evaluators do not"),
     "frame-twice": ("error", "a video lists a frame more than once"),
     "frame-missing": ("error", "a listed frame has no image file"),
+    "video-file": ("error", "a video file is missing, cannot be decoded, or has another number of frames than listed"),
     "frame-unreadable": ("error", "a frame's image cannot be decoded"),
     "frame-size": ("error", "a frame's size differs from the video's first frame"),
     "video-size": ("warning", "the metadata's height and width are not the frames' size"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from vrshq.operators.masks.rle import Rle
@@ -20,10 +21,15 @@ from vrshq.pipelines.evaluate.datasets.problems import Report
 from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark, Key, MaskDict
 
 FOREGROUND = "mask_dict_foreground.json"
+# Folder and suffix of the files that `vrshq synth --format mp4` writes.
+VIDEOS, SUFFIX = "videos", ".mp4"
+_LOOKED_AT = 4  # videos of a set whose files are looked for
 
 
 class Revos(FileBenchmark):
-    """ReVOS, splits valid and train. The file of foreground masks lies beside the mask file that `folders.masks` names.
+    """ReVOS, splits valid and train, with folders of frames or, as `vrshq synth` may write them, MP4 files.
+
+    The file of foreground masks lies beside the mask file that `folders.masks` names.
 
     `source` is the first part of a video id with slashes, for example "TAO" of "TAO/...".
     """
@@ -34,14 +40,22 @@ class Revos(FileBenchmark):
 
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
-        self.frames_folder = folders.frames or "JPEGImages"
-        metadata = folders.metadata or f"meta_expressions_{self.split}_.json"
+        metadata = folders.metadata or self._metadata()
         entries = video_entries(self.folder, metadata, self.report)
+        self.frames_folder = folders.frames or "JPEGImages"
+        if (
+            folders.frames is None
+            and self.folder.child(self.frames_folder).is_empty()
+            and self._has_files(VIDEOS, entries)
+        ):
+            self.frames_folder = VIDEOS
+        self.video_files = self._has_files(self.frames_folder, entries)
         self.videos = build_videos(
             entries,
             self.report,
             plain_rule,
             frames_folder=self.frames_folder,
+            suffix=SUFFIX if self.video_files else "",
             source=lambda video_id, _: _prefix(video_id),
         )
         masks = folders.masks or "mask_dict.json"
@@ -53,6 +67,22 @@ class Revos(FileBenchmark):
         self._last: tuple[str, list[list[Rle]]] | None = (
             None  # cache of one video: all its expressions need the same masks
         )
+
+    def _has_files(self, folder: str, entries: Iterable[str]) -> bool:
+        """Whether one of the first videos is a file in the folder."""
+        return any(self.folder.exists(f"{folder}/{name}{SUFFIX}") for name in islice(entries, _LOOKED_AT))
+
+    def _metadata(self) -> str:
+        """The metadata of the split. Refuses a split that is not there, and names those that are."""
+        names = {split: f"meta_expressions_{split}_.json" for split in self.splits}
+        if not self.folder.exists(names[self.split]):
+            there = [split for split, name in names.items() if self.folder.exists(name)]
+            if there:
+                raise DatasetError(
+                    f"{self.folder.uri} has no split {self.split} ({names[self.split]} is missing); "
+                    f"it has {', '.join(there)}: give --split {there[0]}"
+                )
+        return names[self.split]
 
     def foreground(self, video: Video) -> list[list[Rle]] | None:
         """The foreground masks of the video (`masks_rle`); None if the data set has no foreground file.

@@ -389,15 +389,16 @@ def test_a_run_over_more_frames_than_the_metadata_lists_is_matched_by_their_name
     assert "4 frames, the metadata 2" in str(lost["a"].problem)
 
 
-def test_a_failed_instruction_is_a_missing_expression(tmp_path: Path) -> None:
-    root = tmp_path / "tree"
-    fixtures.write_png_tree(root)
-    for file in (root / "JPEGImages" / "set/one").iterdir():
+def test_a_failed_instruction_is_missing_with_the_reason_in_its_row(revos: tuple[Path, Truth], tmp_path: Path) -> None:
+    root, _ = revos
+    for file in (root / "JPEGImages" / "MOSE_b").iterdir():
         file.write_bytes(b"not an image")
-    done = evaluate("png-tree", str(root), str(tmp_path / "run"), Settings(model="untrained-tiny"), use_ray=False)
+    done = evaluate("revos", str(root), str(tmp_path / "run"), Settings(model="untrained-tiny"), use_ray=False)
     assert done.labelled is not None
     assert done.labelled.counts["errors"] == 3
-    assert {row["status"] for row in rows(tmp_path / "run").values()} == {"missing-video"}
+    missing = [row for key, row in rows(tmp_path / "run").items() if key[0] == "MOSE_b"]
+    assert {row["status"] for row in missing} == {"missing-video"}
+    assert all("MOSE_b/00000.jpg" in row["detail"] for row in missing)
 
 
 def test_texts_and_ids_of_the_data_are_never_markup(tmp_path: Path) -> None:
@@ -411,10 +412,14 @@ def test_texts_and_ids_of_the_data_are_never_markup(tmp_path: Path) -> None:
         for expression in video["expressions"].values():
             expression["exp"] = evil
     path.write_text(json.dumps(metadata))
-    (tmp_path / "empty.json").write_text("{}")
+    video, *_ = open_benchmark("revos", str(root)).videos
+    first = video.expressions[0].expression_id
+    shape = fixtures.make_clip(1).shape
+    answer = {"prediction_masks": [fixtures.rle(np.ones(shape[1:], bool)) for _ in range(shape[0])]}
+    (tmp_path / "one.json").write_text(json.dumps({video.video_id: {first: answer}}))
     outputs = []
-    for name, predictions in (("<b>one</b>", "empty.json"), ("two", "empty.json")):
-        evaluate("revos", str(root), str(tmp_path / name), predictions=str(tmp_path / predictions), use_ray=False)
+    for name in ("<b>one</b>", "two"):
+        evaluate("revos", str(root), str(tmp_path / name), predictions=str(tmp_path / "one.json"), use_ray=False)
         outputs.append(str(tmp_path / name))
     shown = page("comparison", sections(compare(*outputs)))
     shown += (tmp_path / "two" / "scores.html").read_text()

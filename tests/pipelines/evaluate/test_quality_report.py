@@ -179,10 +179,11 @@ def test_the_report_shows_each_part_as_a_table_and_three_of_them_as_figures(labe
 def test_synthetic_sets_are_not_put_beside_published_numbers(labelled: Path, tmp_path: Path) -> None:
     system = published_rows("revos")[0]["system"]
     assert system not in (labelled / "scores.md").read_text()
-    fixtures.write_revos(tmp_path / "ReVOS")
-    (tmp_path / "none.json").write_text("{}")
+    (video, expression), masks = next(iter(fixtures.write_revos(tmp_path / "ReVOS").items()))
+    answer = {"prediction_masks": [fixtures.rle(mask) for mask in masks]}
+    (tmp_path / "one.json").write_text(json.dumps({video: {expression: answer}}))
     evaluate(
-        "revos", str(tmp_path / "ReVOS"), str(tmp_path / "out"), predictions=str(tmp_path / "none.json"), use_ray=False
+        "revos", str(tmp_path / "ReVOS"), str(tmp_path / "out"), predictions=str(tmp_path / "one.json"), use_ray=False
     )
     assert system in (tmp_path / "out" / "scores.md").read_text()
 

@@ -92,5 +92,8 @@ def compact(run: Run) -> None:
     """Merge a run's parts into larger files. An interrupted command can be run again at any point."""
     from vrshq.pipelines.label.compact import compact as run_compact
 
-    for table, (parts, files) in run_compact(run).items():
+    done = run_compact(run)
+    for table, (parts, files) in done.tables.items():
         say(f"{table}: {parts} parts into {files} files")
+    for line in done.left():
+        say(line)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrshq.pipelines.cli.options import Address, Config
+from vrshq.pipelines.cli.options import Address, Config, UseRay
 from vrshq.pipelines.cli.terminal import say
 
 
@@ -29,14 +29,27 @@ def synth(
         list[str] | None, typer.Option("--set", help="One setting, e.g. frames=[8, 16]. Repeatable.")
     ] = None,
     address: Address = None,
+    ray: UseRay = True,
 ) -> None:
     """Make synthetic videos with instructions and exact masks, in ReVOS's layout."""
     from vrshq.pipelines.synth.run import synth as run_synth
     from vrshq.pipelines.synth.settings import Where, load_config
 
     settings = load_config(config, set_ or [])
-    say(f"{videos} videos of seed {seed} into {output}")
-    done = run_synth(output, videos=videos, seed=seed, split=split, form=form, config=settings, where=Where(address))
+
+    def on_begin() -> None:
+        say(f"{videos} videos of seed {seed} into {output}")
+
+    done = run_synth(
+        output,
+        videos=videos,
+        seed=seed,
+        split=split,
+        form=form,
+        config=settings,
+        where=Where(address, use_ray=ray),
+        on_begin=on_begin,
+    )
     made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
     kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
     say(f"{made}; instructions: {kinds}; checksum {done.checksum}")
@@ -55,13 +68,15 @@ def train(
     from vrshq.pipelines.train.settings import load_train_settings
 
     settings = load_train_settings(config, set_ or [])
-    for stage in settings.stages:
-        work = f"{stage.steps} steps of {stage.batch} samples of {', '.join(stage.data)}"
-        say(f"{stage.name}: {work}; trains {', '.join(stage.trained)}")
+
+    def on_begin() -> None:
+        for stage in settings.stages:
+            work = f"{stage.steps} steps of {stage.batch} samples of {', '.join(stage.data)}"
+            say(f"{stage.name}: {work}; trains {', '.join(stage.trained)}")
 
     def on_log(stage: str, step: int, row: dict[str, float]) -> None:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
         say(f"{stage} {step}: {shown}")
 
-    bundle = run_train(settings, output, address=address, on_log=on_log)
+    bundle = run_train(settings, output, address=address, on_begin=on_begin, on_log=on_log)
     say(f"{bundle}: use it with --model {bundle}")

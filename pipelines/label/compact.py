@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vrshq.cluster.storage.lease import Lease
+from vrshq.cluster.storage.merging import TARGET_BYTES
 from vrshq.cluster.storage.run_directory import RunDirectory
 
 
-def compact(run_uri: str) -> dict[str, tuple[int, int]]:
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction merged, and what it left.
+
+    Attributes:
+        tables: (number of merged parts, number of files), by table.
+        units: units of the run.
+        unfinished: units that are not finished.
+        errored: finished units with errors.
+    """
+
+    tables: dict[str, tuple[int, int]]
+    units: int
+    unfinished: int
+    errored: int
+
+    def left(self) -> list[str]:
+        """Why parts were left as they are, one line for each reason."""
+        lines = []
+        if self.unfinished:
+            lines.append(
+                f"{self.unfinished} of {self.units} units are unfinished: until the run is complete, only parts that fill "
+                f"a file of {TARGET_BYTES >> 20} MiB are merged"
+            )
+        if self.errored:
+            lines.append(f"{self.errored} units with errors keep their parts, so that --retry-errors can replace them")
+        if not lines and not any(parts for parts, _ in self.tables.values()):
+            lines.append("nothing is left to merge")
+        return lines
+
+
+def compact(run_uri: str) -> Compacted:
     """Merges the parts of finished units without errors. No other command may write into the run meanwhile.
 
     While units are missing, parts that do not fill a file of the usual size are left unmerged.
-
-    Returns:
-        (number of merged parts, number of files), by table.
 
     Raises:
         InUseError: another command works on the run.
@@ -22,5 +53,7 @@ def compact(run_uri: str) -> dict[str, tuple[int, int]]:
     run = RunDirectory(run_uri)
     unit_ids = run.read_manifest()["unit_id"].to_pylist()
     with Lease(run.folder, "compact"):
-        complete = run.finished_units().issuperset(unit_ids)
-        return run.compact(unit_ids, to_the_end=complete)
+        finished = run.finished_units().intersection(unit_ids)
+        unfinished = len(unit_ids) - len(finished)
+        tables = run.compact(unit_ids, to_the_end=not unfinished)
+        return Compacted(tables, len(unit_ids), unfinished, len(run.errored_units() & finished))

@@ -47,6 +47,7 @@ def synth(
     form: str = "both",
     config: SynthConfig | None = None,
     where: Where | None = None,
+    on_begin: Callable[[], None] = lambda: None,
     on_video: Callable[[str], None] = lambda _: None,
 ) -> Synthesised:
     """Writes videos 0 to n-1 of each split. The same arguments give the same bytes, whatever the number of workers.
@@ -63,6 +64,7 @@ def synth(
         form: file format of the videos: jpeg, mp4 or both.
         config: ranges of the content of the videos; None: the defaults.
         where: Ray or this process; None: a local Ray with all CPUs.
+        on_begin: called once the arguments and the folder are accepted, before the work.
         on_video: called with the id of each video that was made.
 
     Raises:
@@ -73,6 +75,7 @@ def synth(
     settings = run_settings(videos, seed, split, form, config)
     target = Folder(output)
     claim_folder(target, output, settings)
+    on_begin()
     if not target.exists(MADE):
         write_tables(target, make_videos(target, settings, config, where, on_video), settings)
     remove_records(target)

@@ -17,7 +17,7 @@ from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.train.mixture import Mixture
 from vrshq.pipelines.train.settings import TrainSettings
-from vrshq.pipelines.train.weights import model_before, put_weights, start_bundle
+from vrshq.pipelines.train.weights import model_before, presence_of, put_weights, start_bundle
 
 VALIDATION = 1 << 40  # samples from this number on are for validation; no training reaches it
 
@@ -61,7 +61,9 @@ def evaluate_now(
     model = model_before(replace(settings, device="cpu"), number, output)
     put_weights(model, state["average"] or state["model"])
     with tempfile.TemporaryDirectory(prefix="vrshq-train-") as scratch:
-        bundle = write_bundle(model, start_bundle(settings, output), Path(scratch) / "bundle", name=settings.name)
+        start = start_bundle(settings, output)
+        presence = presence_of(settings, start)
+        bundle = write_bundle(model, start, Path(scratch) / "bundle", name=settings.name, presence=presence)
         chosen = Settings.model_validate({**config.settings, "model": str(bundle)})
         run = evaluate(config.dataset, config.root, f"{scratch}/run", chosen, split=config.split, use_ray=False)
     return {f"evaluate_{name}": value for name, value in _numbers(run.scores or {}).items()}

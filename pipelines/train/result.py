@@ -13,7 +13,7 @@ from vrshq.operators.training.start import write_adapter, write_bundle
 from vrshq.pipelines.train.identity import dump_settings
 from vrshq.pipelines.train.log import TrainingLog
 from vrshq.pipelines.train.settings import TrainSettings
-from vrshq.pipelines.train.weights import model_before, start_bundle
+from vrshq.pipelines.train.weights import model_before, presence_of, start_bundle
 
 
 def write_result(settings: TrainSettings, output: str) -> str:
@@ -30,7 +30,7 @@ def write_result(settings: TrainSettings, output: str) -> str:
             name=settings.name,
             dtype=dtype,
             extras=("heads",),
-            presence=settings.presence,
+            presence=presence_of(settings, start),
             provenance=provenance,
         )
         (Path(scratch) / "bundle" / "training.jsonl").write_text(_whole_log(settings, folder), encoding="utf-8")

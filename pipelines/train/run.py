@@ -17,6 +17,8 @@ alone, so the losses equal those of an undisturbed run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.train.checkpoints import is_finished
 from vrshq.pipelines.train.identity import claim_folder
@@ -27,13 +29,21 @@ from vrshq.pipelines.train.settings import TrainSettings
 from vrshq.pipelines.train.stage import Report, run_stage
 
 
-def train(settings: TrainSettings, output: str, *, address: str | None = None, on_log: Report = lambda *_: None) -> str:
+def train(
+    settings: TrainSettings,
+    output: str,
+    *,
+    address: str | None = None,
+    on_begin: Callable[[], None] = lambda: None,
+    on_log: Report = lambda *_: None,
+) -> str:
     """Runs all stages that are not finished yet.
 
     Args:
         settings: settings of the run.
         output: folder of the run, local or in a bucket.
         address: Ray cluster; used if `settings.workers` is 1 or more.
+        on_begin: called once the folder is accepted, before the work.
         on_log: called with stage, step and losses; with Ray only at the end of each stage.
 
     Returns:
@@ -46,6 +56,7 @@ def train(settings: TrainSettings, output: str, *, address: str | None = None, o
     """
     folder = Folder(output)
     claim_folder(folder, settings)
+    on_begin()
     for number, stage in enumerate(settings.stages):
         if is_finished(folder, stage.name):
             continue

@@ -119,7 +119,7 @@ class TrainSettings:
         validate: validation during training.
         evaluate: evaluation during training.
         bundle_dtype: type of the final bundle's weights.
-        presence: the final bundle's default of `masks.presence`, 0 to 1.
+        presence: the final bundle's default of `masks.presence`, 0 to 1; none: that of the bundle which training starts from.
     """
 
     seed: int = 0
@@ -137,7 +137,7 @@ class TrainSettings:
     validate: ValidateConfig = ValidateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     bundle_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    presence: float = 0.0
+    presence: float | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -146,7 +146,7 @@ class TrainSettings:
         for name in ("checkpoint_every", "log_every", "threads", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not 0 <= self.presence <= 1:
+        if self.presence is not None and not 0 <= self.presence <= 1:
             raise ValueError(f"presence {self.presence}: expected 0 to 1")
         if self.workers < 0:
             raise ValueError(f"workers {self.workers}: expected 0 or more")

@@ -10,6 +10,7 @@ import torch
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import is_remote, local_path
+from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.start import build, prepare_start
 from vrshq.pipelines.train.checkpoints import load_weights
@@ -30,6 +31,11 @@ def put_weights(model: TrainingModel, weights: dict[str, torch.Tensor]) -> None:
     parameters = dict(model.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)
+
+
+def presence_of(settings: TrainSettings, start: str) -> float:
+    """The presence threshold of the bundles that training writes: the given one, else that of the bundle `start`."""
+    return open_bundle(start).presence if settings.presence is None else settings.presence
 
 
 def start_bundle(settings: TrainSettings, output: str) -> str:

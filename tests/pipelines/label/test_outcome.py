@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import clips
 from tests.support.label_runs import instruction, vrshq, write_table
+from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.outcome import commonest
 
 Command = Callable[..., CompletedProcess[str]]
@@ -89,6 +90,26 @@ def test_plan_refuses_what_label_refuses_in_the_same_words(
         assert words in planned.stderr
         assert planned.stderr == labelled.stderr
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["notes.txt"]
+
+
+def test_compact_says_why_parts_are_left(tmp_path: Path) -> None:
+    clips.h264(tmp_path / "good.mp4", frames=6)
+    rows = [instruction(f"{name}.mp4", 7, "it", video_id=f"{name}{n}") for n in range(2) for name in ("good", "none")]
+    table, run = write_table(tmp_path / "t.jsonl", rows), f"{tmp_path}/run"
+    command("label", table, run, "--set", "resources.compact=false")
+    directory = RunDirectory(run)
+    directory.forget_unit(min(directory.errored_units()))
+    waiting = vrshq("compact", run)
+    assert "tracks: 0 parts into 0 files" in waiting.stdout
+    assert (
+        "1 of 4 units are unfinished: until the run is complete, only parts that fill a file of 256 MiB"
+        in waiting.stdout
+    )
+    command("label", table, run, "--set", "resources.compact=false")
+    merged = vrshq("compact", run)
+    assert "tracks: 2 parts into 1 files" in merged.stdout
+    assert "2 units with errors keep their parts" in merged.stdout
+    assert "unfinished" not in merged.stdout
 
 
 def test_messages_that_differ_in_paths_ids_and_numbers_are_one_kind() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.label_runs import vrshq
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.masks.rle import decode
 from vrshq.operators.synth import SPLITS, SynthConfig, make_video
@@ -343,3 +344,16 @@ def test_a_wrong_setting_is_named(assignment: str, message: str) -> None:
         load_config(None, [assignment])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_says_what_it_does_only_after_it_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for folder, more, words in (("full", ["--videos", "2"], "is not empty"), ("new", ["--videos", "0"], "--videos 0")):
+        refused = vrshq("synth", str(tmp_path / folder), *more, "--no-ray")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert words in refused.stderr
+    small = ["--set", "frames=[8, 8]", "--set", "short_sides=[64]", "--set", "expressions=1"]
+    done = vrshq("synth", str(tmp_path / "new"), "--videos", "1", "--no-ray", *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"1 videos of seed 0 into {tmp_path}/new\n1 train; instructions: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.dataset_fixtures import write_revos
+from tests.support.label_runs import vrshq
 from tests.support.paths import CONFIGS, ROOT
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.load import load_language, load_segmenter
@@ -242,6 +244,23 @@ def test_a_later_stage_begins_with_what_an_earlier_one_trained(plain: Run, tmp_p
 def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"other settings .*stages"):
         train(settings_of(tmp_path, ["stages.0.steps=2"]), str(plain.folder))
+
+
+def test_the_presence_threshold_of_the_start_is_carried_on_unless_another_is_given(tmp_path: Path) -> None:
+    start = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "start")
+    about = json.loads((start / "bundle.json").read_text())
+    (start / "bundle.json").write_text(json.dumps(about | {"presence": 0.4}))
+    stage = {"name": "one", "steps": 1, "batch": 1, "trained": ["lm_head"], "data": {"synth": {"synth": SYNTH}}}
+    for more, expected in (({}, 0.4), ({"presence": 0.0}, 0.0), ({"presence": 0.7}, 0.7)):
+        chosen = settings_of(tmp_path, start={"bundle": str(start)}, stages=[stage], **more)
+        assert open_bundle(train(chosen, str(tmp_path / "run"))).presence == expected
+
+
+def test_a_refused_command_says_nothing_of_the_work(plain: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config_of(seed=9)))
+    refused = vrshq("train", "--config", str(tmp_path / "other.yaml"), "--output", str(plain.folder))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "other settings (seed)" in refused.stderr
 
 
 def test_validation_and_averaged_weights_leave_the_losses_as_they_are(plain: Run, averaged: Run) -> None:

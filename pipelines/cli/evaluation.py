@@ -19,7 +19,7 @@ from vrshq.pipelines.cli.options import (
     Split,
     UseRay,
 )
-from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, TOO_MANY_ERRORS, USER_ERROR, console, say
+from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, TOO_MANY_ERRORS, USER_ERROR, console, continues, say
 from vrshq.pipelines.config.assignments import SettingsError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def evaluate(
         raise SettingsError(
             "vrshq evaluate: expected --output RUN and one of --model and --predictions, or --check alone"
         )
-    with RunDisplay() as display:
+    display = RunDisplay()
+    with continues(display.so_far), display:
         done = run_evaluate(
             dataset,
             root,
@@ -113,22 +114,26 @@ def ablate(
     from vrshq.pipelines.evaluate.ablate import ablate as run_ablate
     from vrshq.pipelines.evaluate.ablate import read_variants
 
+    begun: list[str] = []
+
     def on_run(name: str, taken: int) -> None:
+        begun.append(name)
         reused = f", {taken} units from the base's tokens" if taken else ""
         say(f"run {name}{reused}")
 
     variants = read_variants(vary, config, set_ or [], model=model)
-    done = run_ablate(
-        dataset,
-        root,
-        output,
-        variants,
-        split=split,
-        folders=_folders(folder or []),
-        address=address,
-        use_ray=ray,
-        on_run=on_run,
-    )
+    with continues(lambda: f"{max(0, len(begun) - 1)} of {len(variants)} runs are finished"):
+        done = run_ablate(
+            dataset,
+            root,
+            output,
+            variants,
+            split=split,
+            folders=_folders(folder or []),
+            address=address,
+            use_ray=ray,
+            on_run=on_run,
+        )
     if done.result is None:
         say(f"run {done.incomplete} has no scores: {done.note}")
         if done.from_nothing:

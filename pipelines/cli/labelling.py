@@ -18,7 +18,7 @@ from vrshq.pipelines.cli.options import (
     UseRay,
     Videos,
 )
-from vrshq.pipelines.cli.terminal import INCOMPLETE, TOO_MANY_ERRORS, say
+from vrshq.pipelines.cli.terminal import INCOMPLETE, TOO_MANY_ERRORS, continues, say
 
 
 def label(
@@ -42,7 +42,8 @@ def label(
 
     settings = load_settings(config, set_ or [], model=model)
     errors = ErrorPolicy(max_error_rate, retry_errors)
-    with RunDisplay() as display:
+    display = RunDisplay()
+    with continues(display.so_far), display:
         summary = run_label(
             instructions,
             output,
@@ -92,7 +93,8 @@ def compact(run: Run) -> None:
     """Merge a run's parts into larger files. An interrupted command can be run again at any point."""
     from vrshq.pipelines.label.compact import compact as run_compact
 
-    done = run_compact(run)
+    with continues(lambda: "no part is lost"):
+        done = run_compact(run)
     for table, (parts, files) in done.tables.items():
         say(f"{table}: {parts} parts into {files} files")
     for line in done.left():

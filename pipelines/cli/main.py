@@ -9,7 +9,7 @@ import typer
 from vrshq.cluster.ray.streams import open_closed_streams
 from vrshq.errors import UserError
 from vrshq.pipelines.cli import bundles, evaluation, jobs, labelling, results, training
-from vrshq.pipelines.cli.terminal import DONE, INTERRUPTED, USER_ERROR
+from vrshq.pipelines.cli.terminal import DONE, INTERRUPTED, USER_ERROR, Interrupted
 
 # click's UsageError, which typer re-exports only as the base of its own class
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -41,9 +41,14 @@ def main() -> None:
         message = str(error)
     except _USAGE_ERROR as error:
         message = error.format_message()  # type: ignore[attr-defined]
-    except typer.Abort:
+    except (typer.Abort, Interrupted) as interruption:
+        said = f"interrupted: {interruption}" if str(interruption) else "interrupted"
+        print(said, file=sys.stderr)
         sys.exit(INTERRUPTED)
     else:
+        # typer turns Ctrl-C into this code; `submit` has said what becomes of its job
+        if code == INTERRUPTED and sys.argv[1:2] != ["submit"]:
+            print("interrupted", file=sys.stderr)
         sys.exit(code or DONE)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(USER_ERROR)

@@ -27,17 +27,24 @@ class RunDisplay(Watcher):
 
     def __init__(self) -> None:
         self._progress: RunProgress | None = None
+        self._units = self._finished = 0
 
     def planned(self, plan: Plan) -> None:
         """Prints the plan and starts the progress display."""
         print_plan(plan)
+        self._units, self._finished = plan.manifest.num_rows, len(plan.finished)
         self._progress = RunProgress(plan.todo.num_rows)
         self._progress.start()
 
     def unit_finished(self, receipt: dict[str, Any]) -> None:
         """Counts the unit."""
+        self._finished += 1
         if self._progress:
             self._progress.add(receipt)
+
+    def so_far(self) -> str:
+        """What is finished, for the line after Ctrl-C."""
+        return f"{self._finished} of {self._units} units are finished" if self._units else "no unit was begun"
 
     def finished(self, summary: RunSummary) -> None:  # noqa: ARG002 - the command prints it
         """Ends the progress display."""

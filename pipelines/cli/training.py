@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vrshq.pipelines.cli.options import Address, Config, UseRay
-from vrshq.pipelines.cli.terminal import say
+from vrshq.pipelines.cli.terminal import continues, say
 
 
 def synth(
@@ -40,16 +40,19 @@ def synth(
     def on_begin() -> None:
         say(f"{videos} videos of seed {seed} into {output}")
 
-    done = run_synth(
-        output,
-        videos=videos,
-        seed=seed,
-        split=split,
-        form=form,
-        config=settings,
-        where=Where(address, use_ray=ray),
-        on_begin=on_begin,
-    )
+    made_now: list[str] = []
+    with continues(lambda: f"{len(made_now)} videos are made by this command"):
+        done = run_synth(
+            output,
+            videos=videos,
+            seed=seed,
+            split=split,
+            form=form,
+            config=settings,
+            where=Where(address, use_ray=ray),
+            on_begin=on_begin,
+            on_video=made_now.append,
+        )
     made = ", ".join(f"{count} {name}" for name, count in done.videos.items())
     kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
     say(f"{made}; instructions: {kinds}; checksum {done.checksum}")
@@ -74,9 +77,14 @@ def train(
             work = f"{stage.steps} steps of {stage.batch} samples of {', '.join(stage.data)}"
             say(f"{stage.name}: {work}; trains {', '.join(stage.trained)}")
 
+    reached = "no step is logged yet"
+
     def on_log(stage: str, step: int, row: dict[str, float]) -> None:
+        nonlocal reached
+        reached = f"stage {stage} has reached step {step}"
         shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
         say(f"{stage} {step}: {shown}")
 
-    bundle = run_train(settings, output, address=address, on_begin=on_begin, on_log=on_log)
+    with continues(lambda: f"{reached}, the last checkpoint is kept"):
+        bundle = run_train(settings, output, address=address, on_begin=on_begin, on_log=on_log)
     say(f"{bundle}: use it with --model {bundle}")

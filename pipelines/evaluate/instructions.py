@@ -1,13 +1,25 @@
-"""A benchmark as an instruction table."""
+"""A benchmark as an instruction table, and its labelling."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.pipelines.evaluate.datasets.base import Benchmark
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.summary import RunSummary
+
+
+def label_benchmark(benchmark: Benchmark, root: str, output: str, settings: Settings | None, **how: Any) -> RunSummary:
+    """Labels the videos of a benchmark at `root` into the run directory `output`; `how` as for `label`."""
+    with tempfile.TemporaryDirectory(prefix="vrshq-evaluate-") as scratch:
+        table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
+        return label(table, output, settings, videos=root, **how)
 
 
 def write_instructions(benchmark: Benchmark, path: Path) -> str:

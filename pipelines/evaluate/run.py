@@ -9,23 +9,19 @@ alone, and their files are written at the end.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from vrshq.pipelines.evaluate.breakdowns import statistics
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.evaluation import Evaluation
-from vrshq.pipelines.evaluate.instructions import write_instructions
+from vrshq.pipelines.evaluate.instructions import label_benchmark
+from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.report import write_scores
-from vrshq.pipelines.evaluate.scoring import UNITS, ScoreWorker, in_order, score_in_process, score_on_ray
+from vrshq.pipelines.evaluate.scoring import score
 from vrshq.pipelines.evaluate.unanswered import unanswered
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
 
@@ -74,18 +70,9 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so nothing can be scored")
     summary = None
     if predictions is None:
-        with tempfile.TemporaryDirectory(prefix="vrshq-evaluate-") as scratch:
-            table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
-            summary = label(
-                table,
-                output,
-                settings,
-                videos=root,
-                address=address,
-                use_ray=use_ray,
-                errors=errors,
-                watcher=watcher,
-            )
+        summary = label_benchmark(
+            benchmark, root, output, settings, address=address, use_ray=use_ray, errors=errors, watcher=watcher
+        )
         if summary.incomplete:
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:
@@ -97,14 +84,11 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         "folders": asdict(folders),
         "predictions": source,
     }
-    worker = ScoreWorker(**arguments)  # also for Ray: an error in an input ends the command before Ray starts
-    units = pa.table({"unit_id": worker.units()}, schema=UNITS)
-    rows = score_on_ray(units, arguments, address) if use_ray else score_in_process(units, worker)
-    table = in_order(benchmark, list(rows), worker.protocol)
+    table = score(benchmark, arguments, use_ray=use_ray, address=address)
     missing = unanswered(table)
     if not missing.scored:
         return Evaluation(summary, None, [], missing.line(), missing)
-    scores = statistics(table, worker.protocol) | {
+    scores = statistics(table, PROTOCOLS[dataset]) | {
         "dataset": dataset,
         "split": split,
         "root": root,

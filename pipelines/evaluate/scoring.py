@@ -61,6 +61,21 @@ class ScoreWorker:
         return score_video(self.benchmark, video, self.predictions, self.protocol, self.keyframes)
 
 
+def score(benchmark: Benchmark, arguments: dict[str, Any], *, use_ray: bool, address: str | None) -> pa.Table:
+    """The table of `SCORES` of a benchmark's videos, in its order.
+
+    Args:
+        benchmark: the opened benchmark.
+        arguments: those of `ScoreWorker`.
+        use_ray: False scores one video after the other in this process.
+        address: Ray cluster, as for `label`.
+    """
+    worker = ScoreWorker(**arguments)  # also for Ray: an error in an input ends the command before Ray starts
+    units = pa.table({"unit_id": worker.units()}, schema=UNITS)
+    rows = score_on_ray(units, arguments, address) if use_ray else score_in_process(units, worker)
+    return in_order(benchmark, list(rows), worker.protocol)
+
+
 def score_in_process(units: pa.Table, worker: ScoreWorker) -> Iterator[dict[str, Any]]:
     """Rows of `SCORES` with their unit ids, scored in this process in the order of the units."""
     for place in range(units.num_rows):

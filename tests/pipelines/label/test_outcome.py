@@ -80,7 +80,7 @@ def test_plan_refuses_what_label_refuses_in_the_same_words(
     for arguments, words in (
         ((table, run, "--set", "keyframe.method=first"), 'settings.keyframe.method: "tks" -> "first"'),
         ((table, run, "--model", "tiny"), 'model.name: "untrained-tiny" -> "tiny"'),
-        ((other_table, run), "manifest_sha256"),
+        ((other_table, run), "holds a run over other instructions"),
         ((table, f"{tmp_path}/notes"), "is not a run directory"),
         ((table, f"{tmp_path}/foreign"), "was not written by this program"),
         ((table, f"{tmp_path}/broken"), "is not JSON"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import clips
 from tests.support.label_runs import instruction, vrshq, write_table
-from vrshq.pipelines.label import run as labelling
+from vrshq.pipelines.label.loop import in_process
 
 
 def test_label_tells_the_finished_units_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,6 @@ def test_label_tells_the_finished_units_and_continues(tmp_path: Path, monkeypatc
     rows = [instruction("v.mp4", 0, "it", video_id=f"v{number}") for number in range(3)]
     line = ["label", write_table(tmp_path / "t.jsonl", rows), "--output", f"{tmp_path}/run", "--no-ray"]
     line += ["--model", "untrained-tiny"]
-    in_process = labelling.in_process
 
     def interrupted(*arguments: Any) -> Iterator[dict[str, Any]]:
         for number, receipt in enumerate(in_process(*arguments)):
@@ -27,7 +26,7 @@ def test_label_tells_the_finished_units_and_continues(tmp_path: Path, monkeypatc
             yield receipt
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelling, "in_process", interrupted)
+        patch.setattr("vrshq.pipelines.label.run.in_process", interrupted)
         stopped = vrshq(*line)
     assert stopped.returncode == 130
     assert stopped.stderr.strip() == "interrupted: 2 of 3 units are finished; the same command continues"

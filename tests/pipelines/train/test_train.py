@@ -251,7 +251,8 @@ def test_the_presence_threshold_of_the_start_is_carried_on_unless_another_is_giv
     about = json.loads((start / "bundle.json").read_text())
     (start / "bundle.json").write_text(json.dumps(about | {"presence": 0.4}))
     stage = {"name": "one", "steps": 1, "batch": 1, "trained": ["lm_head"], "data": {"synth": {"synth": SYNTH}}}
-    for more, expected in (({}, 0.4), ({"presence": 0.0}, 0.0), ({"presence": 0.7}, 0.7)):
+    cases: list[tuple[dict[str, Any], float]] = [({}, 0.4), ({"presence": 0.0}, 0.0), ({"presence": 0.7}, 0.7)]
+    for more, expected in cases:
         chosen = settings_of(tmp_path, start={"bundle": str(start)}, stages=[stage], **more)
         assert open_bundle(train(chosen, str(tmp_path / "run"))).presence == expected
 

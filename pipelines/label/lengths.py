@@ -35,7 +35,6 @@ MOST_BYTES = 8 << 20
 MOST_BYTES_IN_ALL = 128 << 20
 _READERS = 8
 _COMMAND = "from vrshq.pipelines.label.lengths import main; main()"
-# Not called to plan a run: whether the run may call them is decided where it fetches videos.
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def frames_of(uri: str, budget: _Budget | None = None) -> int | None:
     """
     from vrshq.operators.video.headers import stated_frames
 
-    if is_web(uri):
+    if is_web(uri):  # whether web servers may be called is decided where the run fetches videos
         return None
     if not is_remote(uri):
         path = local_path(uri)

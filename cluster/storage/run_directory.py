@@ -126,7 +126,14 @@ class RunDirectory:
 
     def read_manifest(self) -> pa.Table:
         """The units in the order of writing. Raises StorageNotFoundError if there is no manifest yet."""
-        return pq.read_table(pa.BufferReader(self.folder.read_bytes(_MANIFEST)))
+        try:
+            content = self.folder.read_bytes(_MANIFEST)
+        except StorageNotFoundError as error:
+            what = "holds a run that has not begun" if self.folder.exists(_RUN) else "is not a run directory"
+            raise StorageNotFoundError(
+                f"{self.uri} {what} (it has no {_MANIFEST}); expected the --output of vrshq label"
+            ) from error
+        return pq.read_table(pa.BufferReader(content))
 
     def write_part(self, table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> int:
         """Writes one unit's rows of one table, cast to `schema`, whole or not at all.

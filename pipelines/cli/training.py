@@ -14,7 +14,8 @@ def synth(
     output: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="New or empty folder, local or in a bucket, or the folder of the same command."
+            metavar="OUT",
+            help="New or empty folder, local or in a bucket, or the folder of the same command or of fewer videos.",
         ),
     ],
     videos: Annotated[int, typer.Option("--videos", help="Number of videos.")],

@@ -21,11 +21,15 @@ from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.synth.files import JSON, MADE, MAKING, record_name, write_json
 from vrshq.pipelines.synth.settings import Where
+from vrshq.pipelines.synth.tables import read_records
 from vrshq.pipelines.synth.worker import SynthWorker
 
 
 def claim_folder(target: Folder, output: str, settings: dict[str, Any]) -> None:
     """Records the settings in a new folder, or compares them with the recorded settings of an existing one.
+
+    A folder with fewer videos becomes an unfinished one of the given number. The records of its videos are written before
+    the mark of a complete folder goes, so the change can be interrupted at any point.
 
     Raises:
         SettingsError: the folder holds other files, or videos of other settings. The message names the differences.
@@ -39,6 +43,13 @@ def claim_folder(target: Folder, output: str, settings: dict[str, Any]) -> None:
         return
     target.remove_abandoned()
     there, given = (_flat(json.loads(text)) for text in (target.read_bytes(name), JSON.encode(settings)))
+    if _grows(there, given):
+        if name == MADE:
+            for video, record in read_records(target).items():
+                write_json(target, record_name(video), record)
+        write_json(target, f"{MAKING}/settings.json", settings)
+        target.remove(MADE)
+        return
     differing = [f"{key} is {there.get(key)}, not {value}" for key, value in given.items() if there.get(key) != value]
     if differing:
         raise SettingsError(
@@ -82,6 +93,13 @@ def remove_records(target: Folder) -> None:
         shutil.rmtree(
             Path(target.uri) / MAKING, ignore_errors=True
         )  # removes the empty folders, which buckets do not have
+
+
+def _grows(there: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Whether the settings differ in the numbers of videos alone, and no split shrinks."""
+    if there == given or there | {"videos": given["videos"]} != given:
+        return False
+    return all(given["videos"].get(split, 0) >= count for split, count in there["videos"].items())
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ numbers of videos per split -> make and write each video, on Ray or one after th
     OUT/synth.json                         seed, configuration, version, checksums; written last, marks the folder as complete
     OUT/making/                            until then, the settings and the record of each finished video
 
-The same command continues an interrupted run. The folder then holds the same bytes as after an undisturbed run.
+The same command continues an interrupted run, and one with more videos continues a finished one. The folder then holds the same
+bytes as after an undisturbed run.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def synth(
     The masks of all videos stay in memory as RLE until the end, about 70 kB per video at the default sizes.
 
     Args:
-        output: folder, local or in a bucket: new, empty, or begun with the same arguments. `where` may differ. Finished
-            videos are not made again.
+        output: folder, local or in a bucket: new, empty, or begun with the same arguments; `where` may differ, and `videos`
+            be larger. Finished videos are not made again.
         videos: number of videos in all, at least 1.
         seed: seed of the videos, 0 or more.
         split: the split of all videos; None: 70 % train, and 10 % each of valid, test and test_unseen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -9,8 +10,8 @@ from vrshq.operators.synth import SPLITS, VERSION, SynthConfig
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 
 FORMATS = ("jpeg", "mp4", "both")
-# Shares of the videos when no split is named; the remainder of the division goes to train.
-SHARES = {"valid": 0.1, "test": 0.1, "test_unseen": 0.1}
+# Of every ten videos, when no split is named, these go to other splits than train: more videos take nothing from a split.
+TENTHS = {7: "valid", 8: "test", 9: "test_unseen"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,5 @@ def _counts(videos: int, split: str | None) -> dict[str, int]:
         raise SettingsError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     if split is not None:
         return {split: videos}
-    parts = {name: int(videos * share) for name, share in SHARES.items()}
-    counts = {"train": videos - sum(parts.values()), **parts}
+    counts = Counter(TENTHS.get(number % 10, "train") for number in range(videos))
     return {name: counts[name] for name in SPLITS if counts[name]}

@@ -54,6 +54,35 @@ def write_tables(target: Folder, records: dict[str, dict[str, Any]], settings: d
     write_json(target, MADE, about)
 
 
+def read_records(target: Folder) -> dict[str, dict[str, Any]]:
+    """The records by video id that `write_tables` wrote into a complete folder."""
+
+    def read(name: str) -> Any:
+        return json.loads(target.read_bytes(name))
+
+    about, masks, foreground = read(MADE), read("mask_dict.json"), read("mask_dict_foreground.json")
+    metadata = {
+        name: entry
+        for split in about["videos"]
+        for name, entry in read(f"meta_expressions_{split}_.json")["videos"].items()
+    }
+    records = {}
+    first = 0  # the annotations of a video follow those of the one before it
+    for name, plain in read("objects.json").items():
+        keys = range(first, first + len(plain["objects"]))
+        first = keys.stop
+        expressions = metadata[name]["expressions"].values()
+        records[name] = {
+            **plain,
+            "masks": [masks[str(key)] for key in keys],
+            "foreground": foreground[name]["masks_rle"],
+            "foreground_ratio": foreground[name]["foreground_ratio"],
+            "expressions": [{key: one[key] for key in one if key != "anno_id"} for one in expressions],
+            "checksums": about["checksums"][name],
+        }
+    return records
+
+
 def _metadata(number: int, record: dict[str, Any], annotations: list[int]) -> dict[str, Any]:
     """A video's entry in ReVOS's meta_expressions."""
     expressions = {

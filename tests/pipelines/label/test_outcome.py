@@ -120,3 +120,14 @@ def test_messages_that_differ_in_paths_ids_and_numbers_are_one_kind() -> None:
         "5 x InputError: /videos/0 a.mp4 has 0 frames (0 a.mp4, 0; 1 a.mp4, 0; 2 a.mp4, 0; and 2 more)"
     )
     assert second.line() == "1 x OutOfMemory: given up (b, 1)"
+
+
+@pytest.mark.parametrize("name", ["report", "compact", "export"])
+def test_a_folder_that_is_no_run_is_refused_as_such(name: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    more = ["--format", "coco-rle", "--output", str(tmp_path / "out")] if name == "export" else []
+    refused = vrshq(name, str(tmp_path), *more)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"{tmp_path} is not a run directory" in refused.stderr
+    assert "--output of vrshq label" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

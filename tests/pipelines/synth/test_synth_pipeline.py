@@ -30,7 +30,7 @@ from vrshq.pipelines.label.instructions import read_instructions
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.synth.encode import content_checksums, encode_mp4
 from vrshq.pipelines.synth.run import Synthesised, synth
-from vrshq.pipelines.synth.settings import Where, load_config
+from vrshq.pipelines.synth.settings import Where, load_config, run_settings
 
 CONFIG = SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=2)
 VIDEOS = 12
@@ -81,6 +81,45 @@ def test_more_videos_continue_what_fewer_began(made: tuple[Path, Synthesised], t
     few, many = (read(folder / "synth.json")["checksums"] for folder in (tmp_path / "few", made[0]))
     assert set(few) == {"train_000000", "train_000001"}
     assert all(many[name] == checksums for name, checksums in few.items())
+
+
+@pytest.mark.parametrize("form", ["mp4", "both"])
+def test_a_set_grows_to_the_bytes_of_one_made_at_once_and_makes_only_the_new_videos(form: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 4, "config": CONFIG, "where": HERE, "form": form}
+    made_now: list[str] = []
+    synth(str(tmp_path / "grown"), videos=2, **options)
+    few = digests(tmp_path / "grown")
+    synth(str(tmp_path / "grown"), videos=9, on_video=made_now.append, **options)
+    assert made_now == [*(f"train_{number:06d}" for number in range(2, 7)), "valid_000000", "test_000000"]
+    synth(str(tmp_path / "once"), videos=9, **options)
+    assert digests(tmp_path / "grown") == digests(tmp_path / "once")
+    assert few.items() - digests(tmp_path / "once").items() <= {(name, few[name]) for name in few if "/" not in name}
+    with pytest.raises(SettingsError, match="videos is"):
+        synth(str(tmp_path / "grown"), videos=8, **options)
+
+
+def test_an_interrupted_growth_continues(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 4, "split": "valid", "config": CONFIG, "where": HERE, "form": "mp4"}
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    synth(str(tmp_path / "grown"), videos=1, **options)
+    with pytest.raises(KeyboardInterrupt):
+        synth(str(tmp_path / "grown"), videos=3, on_video=stop, **options)
+    made_now: list[str] = []
+    synth(str(tmp_path / "grown"), videos=4, on_video=made_now.append, **options)
+    assert made_now == ["valid_000002", "valid_000003"]
+    synth(str(tmp_path / "once"), videos=4, **options)
+    assert digests(tmp_path / "grown") == digests(tmp_path / "once")
+
+
+@pytest.mark.parametrize("videos", [1, 7, 10, 19, 95])
+def test_no_split_shrinks_when_a_set_grows(videos: int) -> None:
+    few, more = (run_settings(count, 0, None, "jpeg", CONFIG)["videos"] for count in (videos, videos + 1))
+    assert sum(few.values()) == videos
+    assert sum(more.values()) == videos + 1
+    assert all(more[split] >= count for split, count in few.items())
 
 
 def test_the_splits_share_the_videos(made: tuple[Path, Synthesised]) -> None:
@@ -294,7 +333,7 @@ def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_un
     [
         ({"seed": 5}, "seed is 4, not 5"),
         ({"form": "mp4"}, "format is both, not mp4"),
-        ({"videos": 13}, "videos is {'train': 9, 'valid': 1, 'test': 1, 'test_unseen': 1}, not {'train': 10, "),
+        ({"videos": 11}, "videos is {'train': 9, 'valid': 1, 'test': 1, 'test_unseen': 1}, not {'train': 8, "),
         ({"config": SynthConfig(frames=(8, 10), short_sides=(64, 96), expressions=3)}, "expressions is 2, not 3"),
     ],
 )

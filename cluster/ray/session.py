@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vrshq.cluster.ray.errors import RayFolderError
-from vrshq.cluster.ray.streams import open_closed_streams, silent_stderr
+from vrshq.cluster.ray.streams import held_stderr, open_closed_streams, silent_stderr
 
 # Ray reads these when it is imported or when a worker starts, so they are set before. The user's own values win.
 _ENVIRONMENT = {
@@ -87,16 +87,30 @@ def ray_session(
     with contextlib.ExitStack() as stack:
         if not verbose:
             stack.enter_context(_quiet())
+        _connect(address, options, verbose=verbose)
+        stack.callback(ray.shutdown)
+        yield
+
+
+def _connect(address: str, options: dict[str, Any], *, verbose: bool) -> None:
+    """`ray.init`, with its failures as errors of one line."""
+    import ray
+
+    # Refused, the C++ part of this process would repeat why on stderr, a line a second.
+    with held_stderr() if address != "local" and not verbose else contextlib.nullcontext(str) as said:
         try:
             ray.init(address=address, **options)
         except ConnectionError as error:
+            if "InvalidAuthToken" in said():
+                raise ConnectionError(
+                    f"the Ray cluster at {address} refuses the token, which is missing or another one; "
+                    "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file that holds the cluster's"
+                ) from error
             raise ConnectionError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
         except OSError as error:
             raise RayFolderError(
                 f"Ray cannot start in {options.get('_temp_dir')}: {error.strerror or error}"
             ) from error
-        stack.callback(ray.shutdown)
-        yield
 
 
 def configure_data_context(*, progress: bool = False, no_progress_timeout_s: float = 6 * 3600) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+
+_MOST_HELD = 2**16  # bytes that are given back
 
 
 def open_closed_streams() -> None:
@@ -37,13 +40,19 @@ def _is_open(number: int) -> bool:
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
     """Discards everything that this process, C++ included, writes to stderr."""
+    with held_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[Callable[[], str]]:
+    """Keeps everything that this process, C++ included, writes to stderr, and gives a function that returns it."""
     sys.stderr.flush()
     kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with tempfile.TemporaryFile() as held:
+        try:
+            os.dup2(held.fileno(), 2)
+            yield lambda: os.pread(held.fileno(), _MOST_HELD, 0).decode(errors="replace")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

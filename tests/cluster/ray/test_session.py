@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,26 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConnectionError, match=f"^no Ray cluster answers at {nowhere}") as caught, ray_session():
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [("InvalidAuthToken: ...", "refuses the token"), ("other", "no Ray cluster")]
+)
+def test_a_refused_token_is_one_line_without_what_ray_repeats_meanwhile(
+    words: str, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`ray.init` stands in for one at a cluster of another token, where it takes 20 seconds and writes so from C++."""
+
+    def refused(**_: object) -> None:
+        os.write(2, f"Unauthenticated: RPC error: {words}\n".encode())
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr("ray.init", refused)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"^[^\n]*{told}[^\n]*$"), ray_session(address):
+            pass
+    assert capfd.readouterr().err == ""
 
 
 def test_a_job_servers_address_is_refused_with_the_way_to_go() -> None:

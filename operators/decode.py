@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from vrshq.operators.batch import Batch, Unit, map_units
 from vrshq.operators.video.files import DecodeConfig
+from vrshq.operators.video.part import Part
 from vrshq.operators.video.video import open_video
 
 
 class Decode:
     """Opens the video of each unit.
 
-    In: `video_uri` (str, a local path).
+    In: `video_uri` (str, a local path); `start`, `end` (int or None, the part of the video as in `Part`; both may be missing).
 
-    Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames`, `height`, `width` (int; in
-    pixels, upright), `pixel_aspect` (float, width of a pixel over its height), `video_note` (str, what a user should know
-    about the frames, such as damage; None where there is nothing). All are None where the video failed.
+    Out, None where the video failed: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int,
+    frames of the part), `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers
+    of the part's frames in the video), `height`, `width` (int; in pixels, upright), `pixel_aspect` (float, width of a pixel
+    over its height), `video_note` (str, what a user should know about the frames, such as damage; None where there is
+    nothing).
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
     open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up
@@ -36,14 +39,27 @@ class Decode:
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
-        empty = dict.fromkeys(("video", "num_frames", "height", "width", "pixel_aspect", "video_note"))
+        columns = (
+            "video",
+            "num_frames",
+            "total_frames",
+            "frame_range",
+            "height",
+            "width",
+            "pixel_aspect",
+            "video_note",
+        )
+        empty = dict.fromkeys(columns)
         return map_units(self.name, batch, self._open, empty)
 
     def _open(self, unit: Unit) -> Unit:
-        video = open_video(unit["video_uri"], self.config)
+        part = Part(unit.get("start"), unit.get("end"), self.config.every)
+        video = open_video(unit["video_uri"], self.config, part)
         return {
             "video": video,
             "num_frames": video.num_frames,
+            "total_frames": video.total_frames,
+            "frame_range": [video.frame_range.start, video.frame_range.stop, video.frame_range.step],
             "height": video.height,
             "width": video.width,
             "pixel_aspect": video.pixel_aspect,

@@ -55,6 +55,8 @@ class DecodeConfig:
     """Map HDR (HLG, PQ) and wide colours (BT.2020) to SDR with BT.709, as the module `tone_map` does; False: as if SDR."""
     size_change: Literal["refuse", "scale"] = "refuse"
     """Treatment of a video whose frame size changes: an error, or all frames scaled to the size of the first one."""
+    every: int = 1
+    """Of the frames asked for, the stage `Decode` takes every n-th one. `open_video` itself leaves none out."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from vrshq.operators.video.choose_reader import open_reader
 from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_video, local_path
 from vrshq.operators.video.folder import inspect_folder
 from vrshq.operators.video.image_reader import ImageReader
+from vrshq.operators.video.part import WHOLE, Part
 from vrshq.operators.video.pyav_reader import PyavReader
 from vrshq.operators.video.reader import FrameCache, Reader, ReaderError
 
@@ -39,7 +40,7 @@ def probe(path: str, config: DecodeConfig | None = None) -> VideoInfo:
     return inspect_animation(absolute, kind, config) if kind else inspect_video(absolute, config)[0]
 
 
-def open_video(path: str, config: DecodeConfig | None = None) -> Video:
+def open_video(path: str, config: DecodeConfig | None = None, part: Part = WHOLE) -> Video:
     """Opens a local video file, an animated image (GIF, APNG, WebP), or a folder of numbered frames.
 
     The frames of a folder may be JPEG, PNG, WebP, BMP and TIFF.
@@ -49,7 +50,7 @@ def open_video(path: str, config: DecodeConfig | None = None) -> Video:
     `damaged` "keep" such a video has the frames that are left; `Video.note` tells how many are lost and where. Costs one read
     of the file and the check of decord; where PyAV has to read it, one decode, whose frames go to the cache.
     """
-    return Video(path, config or DecodeConfig())
+    return Video(path, config or DecodeConfig(), part)
 
 
 class Video:
@@ -65,13 +66,15 @@ class Video:
     """
 
     source: str
-    num_frames: int
+    total_frames: int
+    frame_range: range  # the numbers, in the whole video, of the frames that this one has
+    num_frames: int  # length of `frame_range`
     height: int  # in pixels, as displayed
     width: int
     pixel_aspect: float  # width of a pixel over its height; 1.0 where pixels are square
     reader_reason: str  # why this reader
 
-    def __init__(self, path: str, config: DecodeConfig) -> None:
+    def __init__(self, path: str, config: DecodeConfig, part: Part = WHOLE) -> None:
         self.source = path
         self._config = config
         self._path = local_path(path, config)
@@ -89,7 +92,13 @@ class Video:
             self._info, self._packets = inspect_video(self._path, config)
             self._reader, self.reader_reason = open_reader(self._path, self._info, self._packets, config, self._cache)
         self._counts = [self._reader.count]
-        self.num_frames = self._reader.num_frames
+        self.total_frames = self._reader.num_frames
+        try:
+            self.frame_range = part.frames(path, self.total_frames)
+        except InputError:
+            self._reader.close()
+            raise
+        self.num_frames = len(self.frame_range)
         self.height, self.width = self._info.height, self._info.width
         self.pixel_aspect = self._info.pixel_aspect
         self._closed = False
@@ -173,14 +182,15 @@ class Video:
                 raise IndexError(f"frame {index} of {self.source}, which has frames 0 to {self.num_frames - 1}")
 
     def _frame(self, index: int) -> np.ndarray:
-        kept = self._cache.get(index)
+        number = self.frame_range[index]
+        kept = self._cache.get(number)
         if kept is not None:
             return kept
         try:
-            frame = self._reader.read(index)
+            frame = self._reader.read(number)
         except ReaderError as error:
-            frame = self._read_with_pyav(index, error)
-        self._cache.offer(index, frame)
+            frame = self._read_with_pyav(number, error)
+        self._cache.offer(number, frame)
         return frame
 
     def _read_with_pyav(self, index: int, error: ReaderError) -> np.ndarray:
@@ -190,9 +200,9 @@ class Video:
         self._reader = PyavReader(self._path, self._info, self._packets, self._config, self._cache)
         self.reader_reason = f"decord fails: {error}"
         self._counts.append(self._reader.count)
-        if self._reader.num_frames != self.num_frames:
+        if self._reader.num_frames != self.total_frames:
             raise InputError(
-                f"{self.source} has {self.num_frames} packets but {self._reader.num_frames} frames; re-encode it"
+                f"{self.source} has {self.total_frames} packets but {self._reader.num_frames} frames; re-encode it"
             ) from error
         kept = self._cache.get(index)
         return self._reader.read(index) if kept is None else kept

@@ -261,13 +261,16 @@ class RestWorker:
 
     def _filled(self, unit: dict[str, Any]) -> dict[str, Any]:
         tokens = self._rows("tokens", TOKENS, TOKENS.names, unit["unit_id"])
-        tracks = self._rows("tracks", TRACKS, ["instruction_id", *_PRESAMPLED], unit["unit_id"])
+        tracks = self._rows("tracks", TRACKS, ["instruction_id", "start", "every", *_PRESAMPLED], unit["unit_id"])
         ids = unit["instruction_ids"]
+        first, every = tracks[ids[0]]["start"] or 0, tracks[ids[0]]["every"] or 1
         return {
             **unit,
             "errors": [None] * len(ids),
             "seconds": {},
-            **{name: [tokens[one][name] for one in ids] for name in ("sampled_frames", "seg", "tak")},
+            # from the numbers of the video to the indices of the part that is opened
+            "sampled_frames": [[(frame - first) // every for frame in tokens[one]["sampled_frames"]] for one in ids],
+            **{name: [tokens[one][name] for one in ids] for name in ("seg", "tak")},
             **{name: [tracks[one][name] for one in ids] for name in _PRESAMPLED},
             "d": tokens[ids[0]]["d"],
         }

@@ -22,6 +22,7 @@ from vrshq.operators.masks.rle import Rle, encode
 from vrshq.operators.video.frame_names import in_order, is_image_name
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
+from vrshq.pipelines.label.parts import FRAME_COLUMNS, labelled_frames
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 
 
@@ -36,6 +37,7 @@ class Prediction:
     Attributes:
         masks: one mask for each of the video's frames; None: the mask is missing.
         value: value of a foreground pixel in the files that a public evaluation would read: 255, or 1 if files hold 0 and 1.
+        asked: whether each frame was asked for. The others are not scored. None: all were.
         presence: the method's confidence, 0..1, that the video shows the target; None: the method gives none.
         scores: confidence for each frame, for example a logit; the highest one wins a pixel of two objects. None: unknown.
         problem: a fault of the prediction, in one line. The usable masks are kept.
@@ -43,6 +45,7 @@ class Prediction:
 
     masks: Sequence[Rle | None]
     value: int = 255
+    asked: Sequence[bool] | None = None
     presence: float | None = None
     scores: Sequence[float] | None = None
     problem: str | None = None
@@ -99,7 +102,7 @@ class RunPredictions(Predictions):
         self.units: dict[str, list[str]] = {}
         for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
             self.units.setdefault(video_id, []).append(unit_id)
-        wanted = ["video_id", "instruction_id", "status", "num_frames", "presence", "error_type", "error_message"]
+        wanted = ["video_id", "instruction_id", "status", *FRAME_COLUMNS, "presence", "error_type", "error_message"]
         self.tracks: dict[str, list[dict[str, Any]]] = {}
         self.failures: dict[tuple[str, str], str] = {}
         for track in self.run.read("tracks", TRACKS, wanted).to_pylist():
@@ -317,8 +320,11 @@ def _from_rows(rows: list[dict[str, Any]], track: dict[str, Any], places: list[i
     problem = None
     if all(place is None for place in places):
         problem = f"the run has {track['num_frames']} frames, the metadata {len(places)}, and no names to match them by"
+    frames = labelled_frames(track)
+    whole = len(frames) == track["num_frames"]
     return Prediction(
         masks,
+        asked=None if whole else [place is not None and place in frames for place in places],
         presence=track["presence"],
         scores=[-np.inf if row is None else row["object_score"] for row in chosen],
         problem=problem,

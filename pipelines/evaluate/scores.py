@@ -130,8 +130,10 @@ def score_video(
             why = predictions.failure(video.video_id, expression.expression_id)
             rows.append(_without_answer(benchmark, video, expression, protocol, status, why))
     for row in rows:
-        if row["status"] == OK:
-            row["frame_distance"] = keyframe_distances(video, keyframes.get((video.video_id, row["expression_id"])))
+        if row["status"] == OK and found is not None:
+            distances = keyframe_distances(video, keyframes.get((video.video_id, row["expression_id"])))
+            asked = asked_frames(video, found[row["expression_id"]])
+            row["frame_distance"] = distances and [distances[place] for place in asked]
     return rows
 
 
@@ -168,14 +170,17 @@ def _score(
     prediction: Prediction,
     protocol: Protocol,
 ) -> dict[str, Any]:
-    masks = [mask for mask in prediction.masks if mask is not None]
-    missing = len(video.frames) - len(masks)
+    asked = asked_frames(video, prediction)
+    masks = [mask for place in asked if (mask := prediction.masks[place]) is not None]
+    missing = len(asked) - len(masks)
     if missing or not masks:
         row = _without_answer(benchmark, video, expression, protocol, "missing-frames", prediction.problem)
         return row | {"missing_frames": missing}
     try:
-        truth = benchmark.masks(video, expression)
-        foreground = benchmark.foreground(video)
+        truth, foreground = benchmark.masks(video, expression), benchmark.foreground(video)
+        if prediction.asked is not None and len(truth) == len(video.frames):
+            truth = [truth[place] for place in asked]
+            foreground = foreground and [foreground[place] for place in asked]
     except Exception as error:  # noqa: BLE001 - whatever the file does that its masks come from, the others are scored
         detail = str(error) if isinstance(error, DatasetError) else _reason(error)
         return unscored(video, expression, protocol, "no-truth", detail)
@@ -186,8 +191,14 @@ def _score(
         measures = measure(truth, masks, foreground, value=prediction.value)
     except Exception as error:  # noqa: BLE001 - as above, for the predicted masks
         return _without_answer(benchmark, video, expression, protocol, "scoring-failed", _reason(error))
-    row = unscored(video, expression, protocol, OK, prediction.problem)
+    row = unscored(video, expression, protocol, OK, prediction.problem) | {"frames": len(asked)}
     return row | _measured(measures, prediction, protocol)
+
+
+def asked_frames(video: Video, prediction: Prediction) -> list[int]:
+    """The places, among the video's frames, of those that the prediction is for."""
+    places = range(len(video.frames))
+    return [place for place in places if prediction.asked is None or prediction.asked[place]]
 
 
 def _measured(measures: FrameMeasures, prediction: Prediction, protocol: Protocol) -> dict[str, Any]:

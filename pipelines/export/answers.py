@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
+from vrshq.pipelines.label.parts import FRAME_COLUMNS, labelled_frames
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 
 # Units whose masks are read at once: each read lists the table's folder.
 UNITS_AT_ONCE = 16
 _TRACK_COLUMNS = (
-    *("video_id", "instruction_id", "status", "num_frames", "height", "width", "presence"),
+    *("video_id", "instruction_id", "status", *FRAME_COLUMNS, "height", "width", "presence"),
     *("error_type", "error_message"),
 )
 
@@ -48,13 +49,16 @@ class FrameMask:
 
 @dataclass(frozen=True)
 class Answer:
-    """One instruction's masks, one for each frame of its video; all empty for status "error"."""
+    """One instruction's masks, one for each frame of `RunVideo.frames`; all empty for status "error".
+
+    None: the instruction was not asked on this frame, which another instruction of the video was asked on.
+    """
 
     instruction_id: str
     text: str
     status: str
     presence: float | None
-    masks: Sequence[FrameMask]
+    masks: Sequence[FrameMask | None]
 
 
 @dataclass
@@ -104,13 +108,16 @@ class RunVideo:
     """A video of a run.
 
     Attributes:
+        total_frames: frames of the whole video.
+        frames: numbers of the frames that some instruction was asked on, ascending; all frames unless the run labels parts.
         names: the frames' names without suffix, safe as names of new files.
         files: the names of the source's own files with their suffixes; None where the video is not a folder of frames.
     """
 
     video_id: str
     uri: str
-    num_frames: int
+    total_frames: int
+    frames: Sequence[int]
     height: int
     width: int
     names: list[str]
@@ -150,8 +157,13 @@ def read_answers(run: RunDirectory, summary: ExportSummary) -> Answers:
         if files is None and not is_video_file(uri):
             summary.notes.append(f"{video_id}: {uri} does not list {size[0]} frames now, so they are named by number")
         summary.videos += 1
-        names = [part_of(name.rpartition(".")[0]) for name in files or ()] or number_names(size[0])
-        yield RunVideo(video_id, uri, *size, names, files), _answers(found, size, tracks, summary)
+        total, height, width = size
+        frames = tracks.frames[video_id]
+        files = files and [files[frame] for frame in frames]
+        numbered = number_names(total)
+        names = [part_of(name.rpartition(".")[0]) for name in files or ()] or [numbered[frame] for frame in frames]
+        video = RunVideo(video_id, uri, total, frames, height, width, names, files)
+        yield video, _answers(found, video, tracks, summary)
 
 
 @dataclass(frozen=True)
@@ -176,7 +188,10 @@ def _instructions(run: RunDirectory) -> Iterator[_Instruction]:
 
 
 class _Tracks:
-    """`tracks/` by instruction, and each video's (frames, height, width) where some instruction knows them."""
+    """`tracks/` by instruction, and each video's (frames, height, width) where some instruction knows them.
+
+    `frames` has the numbers of the frames that some instruction of a video was asked on.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self.table = run.read("tracks", TRACKS, _TRACK_COLUMNS)
@@ -187,6 +202,13 @@ class _Tracks:
             video_id: (frames, height, width)
             for video_id, frames, height, width in zip(*columns, strict=True)
             if frames and height and width
+        }
+        parts: dict[str, set[range]] = {}
+        for track in self.table.select(["video_id", *FRAME_COLUMNS]).to_pylist():
+            parts.setdefault(track["video_id"], set()).add(labelled_frames(track))
+        self.frames: dict[str, Sequence[int]] = {
+            video_id: next(iter(found)) if len(found) == 1 else sorted(set().union(*found))
+            for video_id, found in parts.items()
         }
 
     def row(self, item: _Instruction) -> dict[str, Any] | None:
@@ -200,10 +222,10 @@ def empty_mask(height: int, width: int) -> FrameMask:
 
 
 def _answers(
-    found: Iterator[_Instruction], size: tuple[int, int, int], tracks: _Tracks, summary: ExportSummary
+    found: Iterator[_Instruction], video: RunVideo, tracks: _Tracks, summary: ExportSummary
 ) -> Iterator[Answer]:
-    frames, height, width = size
-    empty = empty_mask(height, width)
+    empty = empty_mask(video.height, video.width)
+    places = {frame: place for place, frame in enumerate(video.frames)}
     for item in found:
         track = tracks.row(item)
         if track is None:
@@ -211,14 +233,15 @@ def _answers(
             continue
         if track["status"] == "error":
             _note(summary.failed, item, track)
-        masks = [empty] * frames
+        asked = labelled_frames(track) if track["num_frames"] else video.frames
+        masks: list[FrameMask | None] = [empty if frame in asked else None for frame in video.frames]
         for row in item.rows.to_pylist():
             x, y, box_width, box_height = row["bbox"]
-            masks[row["frame_index"]] = FrameMask(
+            masks[places[row["frame_index"]]] = FrameMask(
                 row["rle"], row["area"], (x, y, box_width, box_height), row["object_score"]
             )
         summary.written[track["status"]] += 1
-        summary.frames += frames
+        summary.frames += len(asked)
         yield Answer(item.instruction_id, item.text, track["status"], track["presence"], masks)
 
 

@@ -6,7 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vrshq.pipelines.export.answers import EXTRACT, PATTERN, Answer, Answers, ExportSummary, FrameMask, RunVideo
+from vrshq.pipelines.export.answers import (
+    EXTRACT,
+    PATTERN,
+    Answer,
+    Answers,
+    ExportSummary,
+    FrameMask,
+    RunVideo,
+    empty_mask,
+)
 from vrshq.pipelines.export.sinks import JsonFile
 
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
@@ -28,17 +37,17 @@ def write_coco(answers: Answers, output: Path, summary: ExportSummary) -> None:
         first_image = annotation_id = 1
         for video, found in answers:
             of_videos += video.files is None
-            for index, name in enumerate(video.file_names):
+            for index, (frame, name) in enumerate(zip(video.frames, video.file_names, strict=True)):
                 image = {"id": first_image + index, "file_name": name}
                 size = {"height": video.height, "width": video.width}
-                file.add("images", image | size | {"video_id": video.video_id, "frame_index": index})
+                file.add("images", image | size | {"video_id": video.video_id, "frame_index": frame})
             for answer in found:
                 for index, mask in enumerate(answer.masks):
-                    if mask.area:
+                    if mask and mask.area:
                         annotation = {"id": annotation_id, "image_id": first_image + index, "category_id": 1}
                         file.add("annotations", annotation | _coco_mask(video, answer, mask))
                         annotation_id += 1
-            first_image += video.num_frames
+            first_image += len(video.frames)
     _note_pattern(of_videos, summary)
 
 
@@ -55,15 +64,15 @@ def write_ytvis(answers: Answers, output: Path, summary: ExportSummary) -> None:
         annotation_id = 0
         for number, (video, found) in enumerate(answers, start=1):
             of_videos += video.files is None
-            size = {"height": video.height, "width": video.width, "length": video.num_frames}
+            size = {"height": video.height, "width": video.width, "length": len(video.frames)}
             file.add("videos", {"id": number, "file_names": video.file_names} | size | {"video_id": video.video_id})
             for answer in found:
                 annotation_id += 1
-                masks = [_rle(video, mask) if mask.area else None for mask in answer.masks]
+                masks = [_rle(video, mask) if mask and mask.area else None for mask in answer.masks]
                 text = {"instruction_id": answer.instruction_id, "caption": answer.text}
                 common = {"video_id": number, "category_id": 1, "segmentations": masks}
-                boxes = [list(mask.bbox) if mask.area else None for mask in answer.masks]
-                areas = [mask.area or None for mask in answer.masks]
+                boxes = [list(mask.bbox) if mask and mask.area else None for mask in answer.masks]
+                areas = [mask.area or None if mask else None for mask in answer.masks]
                 own = {"id": annotation_id, "bboxes": boxes, "areas": areas, "iscrowd": 0}
                 file.add("annotations", own | common | size | text)
                 presence = answer.presence if answer.presence is not None and not math.isnan(answer.presence) else 0.0
@@ -88,13 +97,15 @@ def write_revos(answers: Answers, output: Path, summary: ExportSummary) -> None:
         for number, (video, found) in enumerate(answers):
             predictions: dict[str, Any] = {}
             expressions: dict[str, Any] = {}
+            empty = empty_mask(video.height, video.width)
             for place, answer in enumerate(found):
-                masks = [_rle(video, mask) for mask in answer.masks]
+                masks = [_rle(video, mask or empty) for mask in answer.masks]
                 predictions[answer.instruction_id] = {"prediction_masks": masks}
                 ids: dict[str, list[int]] = {"obj_id": [], "anno_id": []}
-                if any(mask.area for mask in answer.masks):
+                if any(mask and mask.area for mask in answer.masks):
                     ids = {"obj_id": [place], "anno_id": [annotation]}
-                    entries = [code if mask.area else None for code, mask in zip(masks, answer.masks, strict=True)]
+                    pairs = zip(masks, answer.masks, strict=True)
+                    entries = [code if mask and mask.area else None for code, mask in pairs]
                     mask_dict.add("", entries, key=str(annotation))
                     annotation += 1
                 expressions[answer.instruction_id] = {"exp": answer.text} | ids

@@ -42,8 +42,8 @@ def write_cvat(answers: Answers, output: Path, summary: ExportSummary) -> None:
             _write_meta(xml, video)
             track = 0
             for group, answer in enumerate(found, start=1):
-                for frame, mask in enumerate(answer.masks):
-                    if mask.area:
+                for frame, mask in zip(video.frames, answer.masks, strict=True):
+                    if mask and mask.area:
                         xml.start("track", id=track, label=LABEL, source="auto", group_id=group)
                         xml.start(
                             "mask", frame=frame, keyframe=1, outside=0, occluded=0, **_shape(video, mask), z_order=0
@@ -87,10 +87,10 @@ def _write_meta(xml: _Xml, video: RunVideo) -> None:
     xml.start("task")
     values: Mapping[str, object] = {
         "name": video.video_id,
-        "size": video.num_frames,
+        "size": video.total_frames,
         "mode": "interpolation",
         "start_frame": 0,
-        "stop_frame": video.num_frames - 1,
+        "stop_frame": video.total_frames - 1,
         "frame_filter": "",
     }
     for name, value in values.items():

@@ -54,7 +54,7 @@ def write_davis(answers: Answers, output: Path, summary: ExportSummary) -> None:
             }
             draw = partial(_picture, video, [*objects.items()])
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for name, data in zip(video.names, pool.map(draw, range(video.num_frames)), strict=True):
+                for name, data in zip(video.names, pool.map(draw, range(len(video.frames))), strict=True):
                     sink.write(f"anno_{annotator}/{folder}/{name}.png", data)
 
 
@@ -63,9 +63,9 @@ def _picture(video: RunVideo, objects: Sequence[tuple[int, Answer]], frame: int)
 
 
 def merge(video: RunVideo, objects: Sequence[tuple[int, Answer]], frame: int) -> np.ndarray:
-    """The object ids (H, W) uint8 of one frame: index + 1 of the winner, 0 where no object is."""
+    """The object ids (H, W) uint8 of `video.frames[frame]`: index + 1 of the winner, 0 where no object is."""
     ids = np.zeros((video.height, video.width), np.uint8)
-    painted = [(answer.masks[frame], index) for index, answer in objects if answer.masks[frame].area]
+    painted = [(mask, index) for index, answer in objects if (mask := answer.masks[frame]) and mask.area]
     # the winner is painted last: the highest score, the lowest index among equals
     for mask, index in sorted(painted, key=lambda item: (_score(item[0].score), -item[1])):
         ids[decode(mask.rle, video.height, video.width) > 0] = index + 1

@@ -36,11 +36,11 @@ def write_fiftyone(answers: Answers, output: Path, summary: ExportSummary) -> No
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             listed = list(found)
             with JsonFile(output / name, {}, {"frames": "{}"}) as labels:
-                for frame in range(video.num_frames):
+                for index, frame in enumerate(video.frames):
                     objects = [
-                        _object(video, answer, place, answer.masks[frame])
+                        _object(video, answer, place, mask)
                         for place, answer in enumerate(listed)
-                        if answer.masks[frame].area
+                        if (mask := answer.masks[index]) and mask.area
                     ]
                     if objects:
                         labels.add(

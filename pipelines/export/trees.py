@@ -40,7 +40,8 @@ def _write(answers: Answers, sink: Sink, top: str, summary: ExportSummary) -> No
                 part = part_of(answer.instruction_id)
                 if part != answer.instruction_id:
                     summary.renamed[f"{video.video_id}, instruction {answer.instruction_id}"] = part
-                for name, data in zip(video.names, pool.map(picture, answer.masks), strict=True):
+                asked = [(name, mask) for name, mask in zip(video.names, answer.masks, strict=True) if mask]
+                for (name, _), data in zip(asked, pool.map(picture, [mask for _, mask in asked]), strict=True):
                     sink.write(f"{top}{folder}/{part}/{name}.png", data)
 
 

@@ -8,6 +8,7 @@ whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -15,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.run_directory import RunDirectory, RunDirectoryError
+from vrshq.pipelines.label.carried import PART_COLUMNS
 from vrshq.pipelines.label.schema import MANIFEST, TRACKS
 
 # Items of each kind that a refusal lists.
 _LISTED = 10
 _KEYS = ["video_id", "instruction_id"]
+_CONTENT = ["text", "carried", "part"]
 
 
 class OtherInstructions(RunDirectoryError):  # noqa: N818 - reads as the sentence that it is
@@ -100,10 +103,12 @@ def check_types(run: RunDirectory, carried: pa.Schema) -> None:
 
 
 def _rows(manifest: pa.Table) -> pa.Table:
-    """One row per instruction: its keys, its text and its carried columns."""
+    """One row per instruction: its keys, its text, its part of the video and its carried columns."""
     units = pc.list_parent_indices(manifest["instruction_ids"])
     columns = [pc.list_flatten(manifest[name]) for name in ("instruction_ids", "texts", "carried")]
-    return pa.table([manifest["video_id"].take(units), *columns], names=[*_KEYS, "text", "carried"])
+    bounds = [manifest[name].cast(pa.string()).fill_null("") for name in PART_COLUMNS]
+    part = pc.binary_join_element_wise(*bounds, " to ").take(units)
+    return pa.table([manifest["video_id"].take(units), *columns, part], names=[*_KEYS, *_CONTENT])
 
 
 def _moved(stored: pa.Table, manifest: pa.Table) -> pa.Table:
@@ -117,7 +122,8 @@ def _refuse_changes(run: RunDirectory, both: pa.Table) -> None:
     """Raises OtherInstructions where an instruction of the run has another text or other carried columns, or is gone."""
     gone = both.filter(pc.is_null(both["text_now"]))
     kept = both.filter(pc.and_(pc.is_valid(both["text_was"]), pc.is_valid(both["text_now"])))
-    same = pc.and_(pc.equal(kept["text_was"], kept["text_now"]), pc.equal(kept["carried_was"], kept["carried_now"]))
+    equal = [pc.equal(kept[f"{what}_was"], kept[f"{what}_now"]) for what in _CONTENT]
+    same = functools.reduce(pc.and_, equal)
     changed = kept.filter(pc.invert(same))
     if not (gone.num_rows or changed.num_rows):
         return
@@ -137,7 +143,7 @@ def _change(row: dict[str, str]) -> str:
     name = f"{_short(row['video_id'])} {_short(row['instruction_id'])}"
     if row["text_now"] is None:
         return name
-    what = "text" if row["text_was"] != row["text_now"] else "carried"
+    what = next(what for what in ("text", "part", "carried") if row[f"{what}_was"] != row[f"{what}_now"])
     return f"{name} ({what} {_short(row[f'{what}_was'])} -> {_short(row[f'{what}_now'])})"
 
 

@@ -1,7 +1,7 @@
 """The instruction table: read and checked.
 
-The columns that vrshq knows are `video_uri`, `instruction_id`, `text` and, if given, `video_id`. All others are *carried*:
-they travel through the run as one JSON string per instruction and come out again as columns of `tracks/`.
+The columns that vrshq knows are `video_uri`, `instruction_id`, `text` and, if given, `video_id`, `start` and `end`. All others
+are *carried*: they travel through the run as one JSON string per instruction and come out again as columns of `tracks/`.
 
 A table with a mistake is refused before work starts, in one line that names the item. The content of a *text* is never
 a mistake: an empty or missing text, a very long one, HTML or a path is data.
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageError
-from vrshq.pipelines.label.carried import carried_schema, is_string
+from vrshq.pipelines.label.carried import PART_COLUMNS, carried_schema, is_string
 from vrshq.pipelines.label.errors import InstructionTableError
 from vrshq.pipelines.label.table_files import TableFiles, read_files
 from vrshq.pipelines.label.table_formats import EXACT_FLOATS, expected_type
@@ -32,7 +32,8 @@ def read_instructions(uri: str) -> pa.Table:
 
     Returns:
         Rows in the order of the files and their rows: `video_id`, `video_uri`, `instruction_id`, `text` (all string, none
-        null), then the table's other columns as they are. A missing `video_id` is the `video_uri` as given, a missing text
+        null); `start` and `end` (int32, numbers of frames, null: not limited) where the table has them; then the table's
+        other columns as they are. A missing `video_id` is the `video_uri` as given, a missing text
         is "". JSON's NaN and Infinity, Parquet's NaN and the NaN that pandas writes into CSV are missing values of these
         columns, like null. Integer ids become strings, and so do whole numbers that are stored as floats. CSV has no types,
         so its other columns are strings ("007" stays "007"); a JSON column with values of several types becomes their JSON.
@@ -80,6 +81,16 @@ def _checked(files: TableFiles) -> pa.Table:
         video_ids = pc.if_else(pc.equal(given.fill_null(""), ""), uris, given)
     known = pa.table({"video_id": video_ids, "video_uri": uris, "instruction_id": ids, "text": texts})
     _check_unique(known, files)
+    for name in PART_COLUMNS:
+        if name in names:
+            known = known.append_column(name, _frame_column(files, name))
+    if set(PART_COLUMNS) <= set(names):
+        wrong = pc.index(pc.less(known["start"], known["end"]), False).as_py()
+        if wrong >= 0:
+            start, end = known["start"][wrong], known["end"][wrong]
+            raise InstructionTableError(
+                f"{files.row(wrong)}: start {start} is not below end {end}, the frame after the last"
+            )
     for field in carried_schema(table):
         known = known.append_column(field.name, table[field.name])
     return known
@@ -96,6 +107,23 @@ def _string_column(files: TableFiles, name: str) -> pa.ChunkedArray:
     if not (is_string(kind) or pa.types.is_null(kind) or numbers):
         raise InstructionTableError(f"column {name!r} is of type {kind}; expected {expected_type(name)}")
     return column.cast(pa.string())
+
+
+def _frame_column(files: TableFiles, name: str) -> pa.ChunkedArray:
+    """A column of frame numbers as int32, with nulls where a value is missing."""
+    column = files.table[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_floating(kind):
+        column = _whole_numbers(column.cast(pa.float64()), name, files)
+    elif is_string(kind):  # CSV has no types
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    elif not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise InstructionTableError(f"column {name!r} is of type {kind}; expected {expected_type(name)}")
+    wrong = pc.index(pc.match_substring_regex(column.cast(pa.string()), "^[0-9]{1,9}$"), False).as_py()
+    if wrong >= 0:
+        raise InstructionTableError(f"{files.row(wrong)}: {name} is {column[wrong]}; expected {expected_type(name)}")
+    return column.cast(pa.int32())
 
 
 def _whole_numbers(column: pa.ChunkedArray, name: str, files: TableFiles) -> pa.ChunkedArray:

@@ -49,7 +49,7 @@ def _masks(unit: Unit, answered: list[int]) -> pa.Table:
     columns = [
         pa.repeat(unit["video_id"], rows),
         ids,
-        list(range(frames or 0)) * len(answered),
+        list(frame_numbers(unit)) * len(answered),
         pa.repeat(pa.scalar(unit.get("height") or 0, pa.int32()), rows),
         pa.repeat(pa.scalar(unit.get("width") or 0, pa.int32()), rows),
         flat("rles"),
@@ -65,7 +65,8 @@ def _tokens(unit: Unit, answered: list[int]) -> pa.Table:
         [
             [unit["video_id"]] * len(answered),
             [unit["instruction_ids"][position] for position in answered],
-            *[[unit[column][position] for position in answered] for column in ("sampled_frames", "seg", "tak")],
+            [_in_video(unit, "sampled_frames", position) for position in answered],
+            *[[unit[column][position] for position in answered] for column in ("seg", "tak")],
             [unit["d"]] * len(answered) if answered else [],
         ],
         TOKENS,
@@ -104,12 +105,13 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
                 "instruction_id": unit["instruction_ids"][position],
                 "text": text,
                 "status": status,
-                "num_frames": unit.get("num_frames"),
+                "num_frames": unit.get("total_frames") or unit.get("num_frames"),
+                **dict(zip(("start", "end", "every"), unit.get("frame_range") or (None, None, None), strict=True)),
                 "height": unit.get("height"),
                 "width": unit.get("width"),
                 "pixel_aspect": unit.get("pixel_aspect"),
-                "keyframe_index": _at(unit, "keyframe_index", position),
-                "sampled_frames": _at(unit, "sampled_frames", position),
+                "keyframe_index": _in_video(unit, "keyframe_index", position),
+                "sampled_frames": _in_video(unit, "sampled_frames", position),
                 "clip_probs": _at(unit, "clip_probs", position),
                 "similarities": _at(unit, "similarities", position),
                 "object_scores": _at(unit, "object_scores", position),
@@ -133,6 +135,20 @@ def _notes(unit: Unit, position: int) -> str | None:
     """The note on the video and the one on the text; a note from an earlier run's `tracks/` holds both already."""
     video, text = unit.get("video_note") or "", _at(unit, "notes", position) or ""
     return text or None if text.startswith(video) else "; ".join(filter(None, (video, text)))
+
+
+def frame_numbers(unit: Unit) -> range:
+    """The numbers, in the whole video, of the unit's frames; empty where its video was not opened."""
+    chosen = unit.get("frame_range")
+    return range(*chosen) if chosen else range(unit.get("num_frames") or 0)
+
+
+def _in_video(unit: Unit, column: str, position: int) -> Any:
+    """A column of frame indices of the unit's part, as numbers of the whole video."""
+    numbers, value = frame_numbers(unit), _at(unit, column, position)
+    if isinstance(value, list):
+        return [numbers[index] for index in value]
+    return None if value is None else numbers[value]
 
 
 def _at(unit: Unit, column: str, position: int) -> Any:

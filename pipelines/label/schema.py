@@ -16,6 +16,8 @@ MANIFEST = pa.schema(
         pa.field("instruction_ids", pa.list_(pa.string()), nullable=False),
         pa.field("texts", pa.list_(pa.string()), nullable=False),
         pa.field("carried", pa.list_(pa.string()), nullable=False),
+        pa.field("start", pa.int32()),
+        pa.field("end", pa.int32()),
     ]
 )
 
@@ -41,6 +43,9 @@ TRACKS = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         pa.field("num_frames", pa.int32()),
+        pa.field("start", pa.int32()),
+        pa.field("end", pa.int32()),
+        pa.field("every", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
         pa.field("pixel_aspect", pa.float32()),

@@ -128,7 +128,20 @@ class Limits(_Section):
 
 
 class Decoding(_Section):
-    """The treatment of unusual videos. The column `notes` of `tracks/` says what was done."""
+    """The frames that are labelled, and the treatment of unusual videos.
+
+    The column `notes` of `tracks/` says what was done to an unusual video.
+    """
+
+    every: int = Field(
+        default=_DECODE.every,
+        ge=1,
+        description=(
+            "Every n-th frame is labelled, beginning with the first frame of the video or of the part that the instruction "
+            "table's columns start and end ask for. The networks see these frames alone; masks keep the video's own frame "
+            "numbers."
+        ),
+    )
 
     damaged: Literal["refuse", "keep"] = Field(
         default=_DECODE.damaged,
@@ -232,7 +245,7 @@ class Settings(_Section):
     fusion: Fusion = Field(default=Fusion(), description="TDA, the fusion of [SEG] and [TAK] tokens.")
     keyframe: Keyframe = Field(default=Keyframe(), description="The choice of the keyframe.")
     masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
-    decode: Decoding = Field(default=Decoding(), description="The treatment of unusual videos.")
+    decode: Decoding = Field(default=Decoding(), description="The frames that are labelled, and unusual videos.")
     limits: Limits = Field(default=Limits(), description="Limits on a video's header values.")
     resources: Resources = Field(default=Resources(), description="Place and speed of the work.")
 

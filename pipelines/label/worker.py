@@ -59,6 +59,8 @@ WIRE = pa.schema(
         ("errors", pa.list_(_failure)),
         ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
         ("num_frames", pa.int32()),
+        ("total_frames", pa.int32()),
+        ("frame_range", pa.list_(pa.int32())),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("pixel_aspect", pa.float32()),

@@ -23,7 +23,7 @@ from vrshq.pipelines.report.videos import draw_video
 
 TRACK_COLUMNS = (
     *("video_id", "video_uri", "instruction_id", "text", "status", "num_frames", "height", "width"),
-    *("pixel_aspect", "keyframe_index", "presence", "notes", "error_type", "error_message"),
+    *("start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes", "error_type", "error_message"),
 )
 
 

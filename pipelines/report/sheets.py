@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from vrshq.pipelines.label.parts import part_in_words
 
 Track = dict[str, Any]  # a row of `tracks/`
 Color = tuple[int, int, int]
@@ -40,10 +43,12 @@ class Answer:
     score: float
 
 
-def sheet_frames(num_frames: int, count: int, keyframe: int | None) -> list[int]:
-    """At most `count` frame indices, ascending and evenly spread; the keyframe replaces its nearest neighbour."""
-    frames = np.unique(np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)).tolist()
-    if keyframe is not None and 0 <= keyframe < num_frames and keyframe not in frames:
+def sheet_frames(labelled: Sequence[int], count: int, keyframe: int | None) -> list[int]:
+    """At most `count` of the labelled frames, ascending and evenly spread; the keyframe replaces its nearest neighbour."""
+    total = len(labelled)
+    places = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    frames = [labelled[place] for place in places]
+    if keyframe is not None and keyframe in labelled and keyframe not in frames:
         nearest = min(range(len(frames)), key=lambda place: abs(frames[place] - keyframe))
         frames[nearest] = keyframe
     return sorted(frames)
@@ -122,6 +127,8 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
         facts.append(f"keyframe {track['keyframe_index']} of {track['num_frames']} frames")
+    if part := part_in_words(track):
+        facts.append(part)
     status = track["status"]
     pill = round(_font(status, LINE).getlength(status)) + 20
     detail = _wrapped(" · ".join(facts), LINE, width - pill - 12, 1)

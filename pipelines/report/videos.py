@@ -17,6 +17,7 @@ from vrshq.operators.masks.rle import decode as decode_rle
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
+from vrshq.pipelines.label.parts import labelled_frames
 from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Decoding, Limits
 from vrshq.pipelines.label.videos import local_video
@@ -55,7 +56,7 @@ def draw_video(
         for track in tracks
     ]
     wanted = [
-        sheet_frames(track["num_frames"], count, track["keyframe_index"]) if has_answer else []
+        sheet_frames(labelled_frames(track), count, track["keyframe_index"]) if has_answer else []
         for track, has_answer in zip(tracks, drawn, strict=True)
     ]
     pictures: dict[int, np.ndarray] = {}

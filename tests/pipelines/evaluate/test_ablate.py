@@ -31,12 +31,14 @@ from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
-from vrshq.pipelines.label.settings import Settings, load_settings
+from vrshq.pipelines.label.settings import load_settings
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 
 CONFIG = SynthConfig(frames=(5, 6), short_sides=(64,), expressions=1)
-CHANGED = ["keyframe.method=first", "fusion.alpha=0.5", "masks.hole_area=0"]
+# Every second frame, so that the frames of the tokens are not the first ones of the video.
+CHOSEN = ["decode.every=2"]
+CHANGED = [*CHOSEN, "keyframe.method=first", "fusion.alpha=0.5", "masks.hole_area=0"]
 SPLIT = "test"
 
 
@@ -55,7 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(root: Path) -> Path:
     output = root.parent / BASE
-    evaluate("revos", str(root), str(output), Settings(), split=SPLIT, use_ray=False)
+    evaluate("revos", str(root), str(output), load_settings(None, CHOSEN), split=SPLIT, use_ray=False)
     return output
 
 
@@ -87,7 +89,7 @@ def test_a_run_from_the_tokens_of_another_has_the_tables_and_scores_of_a_fresh_o
     root: Path, base: Path, fresh: Path, tmp_path: Path, use_ray: bool
 ) -> None:
     run = tmp_path / "run"
-    variants = [Variant(BASE, Settings()), Variant("run", load_settings(None, CHANGED))]
+    variants = [Variant(BASE, load_settings(None, CHOSEN)), Variant("run", load_settings(None, CHANGED))]
     shutil.copytree(base, tmp_path / BASE)
     taken: dict[str, int] = {}
     ablate("revos", str(root), str(tmp_path), variants, split=SPLIT, use_ray=use_ray, on_run=taken.__setitem__)
@@ -194,5 +196,11 @@ def test_a_split_without_truth_is_refused_before_anything_runs(root: Path, tmp_p
     (tmp_path / "set").mkdir()
     shutil.copy(root / f"meta_expressions_{SPLIT}_.json", tmp_path / "set")
     with pytest.raises(DatasetError, match="no ground truth"):
-        ablate("revos", str(tmp_path / "set"), str(tmp_path / "out"), [Variant(BASE, Settings())], split=SPLIT)
+        ablate(
+            "revos",
+            str(tmp_path / "set"),
+            str(tmp_path / "out"),
+            [Variant(BASE, load_settings(None, CHOSEN))],
+            split=SPLIT,
+        )
     assert not (tmp_path / "out").exists()

@@ -268,7 +268,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 @given(frames=st.integers(1, 5000), count=st.integers(1, 30), data=st.data())
 def test_sheets_show_spread_frames_and_always_the_keyframe(frames: int, count: int, data: st.DataObject) -> None:
     keyframe = data.draw(st.none() | st.integers(0, frames - 1))
-    chosen = drawing.sheet_frames(frames, count, keyframe)
+    chosen = drawing.sheet_frames(range(frames), count, keyframe)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(frames, count)
     assert keyframe is None or keyframe in chosen

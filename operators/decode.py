@@ -21,11 +21,11 @@ class Decode:
 
     In: `video_uri` (str, a local path); `start`, `end` (int or None, the part of the video as in `Part`; both may be missing).
 
-    Out, None where the video failed: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int,
-    frames of the part), `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers
-    of the part's frames in the video), `height`, `width` (int; in pixels, upright), `pixel_aspect` (float, width of a pixel
-    over its height), `video_note` (str, what a user should know about the frames, such as damage; None where there is
-    nothing).
+    Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int, frames of the part),
+    `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers of the part's frames
+    in the video), `height`, `width` (int; in pixels, upright), `pixel_aspect` (float, width of a pixel over its height),
+    `video_note` (str, what a user should know about the frames, such as damage; None where there is nothing). All are None
+    where the video failed.
 
     Cost: CPU only. Opening reads the file once and decodes some 50 frames (all of them where PyAV has to read it). Each
     open video holds up to `frame_cache_bytes` besides its decoder. Where that is decord it holds a run of frames, too: up

@@ -13,9 +13,9 @@ def labelled_frames(track: Mapping[str, Any]) -> range:
     """The numbers of the labelled frames in the video; empty where the video was not opened.
 
     Args:
-        track: a row of `tracks/` with `FRAME_COLUMNS`. Runs of schema version 1 have no parts, and nulls here.
+        track: a row of `tracks/`. Runs of schema version 1 have no parts: `start` is null or missing.
     """
-    if track["start"] is None:
+    if track.get("start") is None:
         return range(track["num_frames"] or 0)
     return range(track["start"], track["end"], track["every"])
 

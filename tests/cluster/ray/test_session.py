@@ -92,7 +92,7 @@ ADDER = """
 from vrshq.cluster.ray.session import ray_session
 with ray_session(num_cpus=1, object_store_memory=100_000_000):
     import ray
-    print(ray.get(ray.remote(sum).remote([1, 2])))
+    print(ray.get(ray.remote(lambda numbers: sum(numbers)).remote([1, 2])))
 """
 
 

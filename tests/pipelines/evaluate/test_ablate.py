@@ -136,6 +136,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
     output = tmp_path / "out"
     shutil.copytree(base, output / BASE)
     line = ["ablate", "revos", "--root", str(root), "--split", SPLIT, "--output", str(output), "--no-ray"]
+    line += [word for text in CHOSEN for word in ("--set", text)]
     vary = ["keyframe.method=tks,first", "fusion.alpha=0.1"]
     line += [word for text in vary for word in ("--vary", text)]
     command = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", *line]

@@ -111,7 +111,7 @@ def test_a_run_from_the_tokens_of_another_has_the_tables_and_scores_of_a_fresh_o
 def test_a_changed_setting_of_the_tokens_prevents_their_reuse(root: Path, base: Path, tmp_path: Path) -> None:
     table = instructions(root, tmp_path)
     for changed in ("sampling.max_image_token=3", "sampling.seed=1", "dtype=bfloat16", "max_instructions_per_unit=1"):
-        settings = load_settings(None, [changed])
+        settings = load_settings(None, [*CHOSEN, changed])
         assert take_over(table, str(base), str(tmp_path / "run"), settings, videos=str(root), use_ray=False) == 0
         assert not (tmp_path / "run").exists()
 
@@ -157,7 +157,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
     assert result["runs"][1]["scores"]["keyframe_J"] != result["runs"][0]["scores"]["keyframe_J"]
     written = {name: (output / name).read_bytes() for name in ("ablation.json", "ablation.md", "ablation.html")}
     taken: dict[str, int] = {}
-    variants = read_variants(vary, None, [])
+    variants = read_variants(vary, None, CHOSEN)
     ablate("revos", str(root), str(output), variants, split=SPLIT, use_ray=False, on_run=taken.__setitem__)
     assert taken == {"base": 0, "keyframe.method=first": 0}
     assert {name: (output / name).read_bytes() for name in written} == written

@@ -79,7 +79,7 @@ def test_refusals_show_what_was_typed(table: str, tmp_path: Path) -> None:
         ["label", table, run, "--config", f"{tmp_path}/{TYPED}.yaml"],
         ["report", f"{tmp_path}/{TYPED}"],
         ["export", f"{tmp_path}/run", "--format", TYPED, "--output", f"{tmp_path}/o"],
-        ["evaluate", TYPED, "--root", str(tmp_path), "--output", f"{tmp_path}/o"],
+        ["evaluate", TYPED, "--root", str(tmp_path), "--output", f"{tmp_path}/o", "--model", "tiny"],
         ["compare", f"{tmp_path}/{TYPED}", str(tmp_path)],
     ):
         result = vrshq(*arguments)

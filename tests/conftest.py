@@ -47,8 +47,8 @@ def shared_ray(ray_environment: None) -> Iterator[None]:  # noqa: ARG001 - its f
         yield
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Groups the tests for `--dist loadgroup`: all tests marked `ray` together, all others by file.
 
     The tests of `shared_ray` come last, because a Ray of this process would serve every later test too.
@@ -60,6 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(name))
+    return (yield)  # xdist's own hook, which reads the groups, comes first among all that are no wrappers
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from vrshq.operators.batch import Batch, Unit, map_units
 from vrshq.operators.video.files import DecodeConfig
-from vrshq.operators.video.part import Part
+from vrshq.operators.video.span import Span
 from vrshq.operators.video.video import open_video
 
 
 class Decode:
     """Opens the video of each unit.
 
-    In: `video_uri` (str, a local path); `start`, `end` (int or None, the part of the video as in `Part`; both may be missing).
+    In: `video_uri` (str, a local path); `start`, `end` (int or None, the span of the video as in `Span`; both may be missing).
 
-    Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int, frames of the part),
-    `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers of the part's frames
+    Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int, frames of the span),
+    `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers of the span's frames
     in the video), `height`, `width` (int; in pixels, upright), `pixel_aspect` (float, width of a pixel over its height),
     `video_note` (str, what a user should know about the frames, such as damage; None where there is nothing). All are None
     where the video failed.
@@ -53,8 +53,8 @@ class Decode:
         return map_units(self.name, batch, self._open, empty)
 
     def _open(self, unit: Unit) -> Unit:
-        part = Part(unit.get("start"), unit.get("end"), self.config.every)
-        video = open_video(unit["video_uri"], self.config, part)
+        span = Span(unit.get("start"), unit.get("end"), self.config.every)
+        video = open_video(unit["video_uri"], self.config, span)
         return {
             "video": video,
             "num_frames": video.num_frames,

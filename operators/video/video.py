@@ -22,9 +22,9 @@ from vrshq.operators.video.choose_reader import open_reader
 from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, inspect_video, local_path
 from vrshq.operators.video.folder import inspect_folder
 from vrshq.operators.video.image_reader import ImageReader
-from vrshq.operators.video.part import WHOLE, Part
 from vrshq.operators.video.pyav_reader import PyavReader
 from vrshq.operators.video.reader import FrameCache, Reader, ReaderError
+from vrshq.operators.video.span import WHOLE, Span
 
 
 def probe(path: str, config: DecodeConfig | None = None) -> VideoInfo:
@@ -40,7 +40,7 @@ def probe(path: str, config: DecodeConfig | None = None) -> VideoInfo:
     return inspect_animation(absolute, kind, config) if kind else inspect_video(absolute, config)[0]
 
 
-def open_video(path: str, config: DecodeConfig | None = None, part: Part = WHOLE) -> Video:
+def open_video(path: str, config: DecodeConfig | None = None, span: Span = WHOLE) -> Video:
     """Opens a local video file, an animated image (GIF, APNG, WebP), or a folder of numbered frames.
 
     The frames of a folder may be JPEG, PNG, WebP, BMP and TIFF.
@@ -50,7 +50,7 @@ def open_video(path: str, config: DecodeConfig | None = None, part: Part = WHOLE
     `damaged` "keep" such a video has the frames that are left; `Video.note` tells how many are lost and where. Costs one read
     of the file and the check of decord; where PyAV has to read it, one decode, whose frames go to the cache.
     """
-    return Video(path, config or DecodeConfig(), part)
+    return Video(path, config or DecodeConfig(), span)
 
 
 class Video:
@@ -74,7 +74,7 @@ class Video:
     pixel_aspect: float  # width of a pixel over its height; 1.0 where pixels are square
     reader_reason: str  # why this reader
 
-    def __init__(self, path: str, config: DecodeConfig, part: Part = WHOLE) -> None:
+    def __init__(self, path: str, config: DecodeConfig, span: Span = WHOLE) -> None:
         self.source = path
         self._config = config
         self._path = local_path(path, config)
@@ -94,7 +94,7 @@ class Video:
         self._counts = [self._reader.count]
         self.total_frames = self._reader.num_frames
         try:
-            self.frame_range = part.frames(path, self.total_frames)
+            self.frame_range = span.frames(path, self.total_frames)
         except InputError:
             self._reader.close()
             raise

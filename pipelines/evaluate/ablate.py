@@ -268,7 +268,7 @@ class RestWorker:
             **unit,
             "errors": [None] * len(ids),
             "seconds": {},
-            # from the numbers of the video to the indices of the part that is opened
+            # from the numbers of the video to the indices of the span that is opened
             "sampled_frames": [[(frame - first) // every for frame in tokens[one]["sampled_frames"]] for one in ids],
             **{name: [tokens[one][name] for one in ids] for name in ("seg", "tak")},
             **{name: [tracks[one][name] for one in ids] for name in _PRESAMPLED},

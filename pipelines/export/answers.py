@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
-from vrshq.pipelines.label.parts import FRAME_COLUMNS, labelled_frames
 from vrshq.pipelines.label.schema import MASKS, TRACKS
+from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
 
 # Units whose masks are read at once: each read lists the table's folder.
 UNITS_AT_ONCE = 16
@@ -109,7 +109,7 @@ class RunVideo:
 
     Attributes:
         total_frames: frames of the whole video.
-        frames: numbers of the frames that some instruction was asked on, ascending; all frames unless the run labels parts.
+        frames: numbers of the frames that some instruction was asked on, ascending; all frames unless the run labels spans.
         names: the frames' names without suffix, safe as names of new files.
         files: the names of the source's own files with their suffixes; None where the video is not a folder of frames.
     """

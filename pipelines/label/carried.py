@@ -11,8 +11,8 @@ import pyarrow as pa
 from vrshq.pipelines.label.errors import InstructionTableError
 from vrshq.pipelines.label.schema import TRACKS
 
-PART_COLUMNS = ("start", "end")
-KNOWN_COLUMNS = ("video_id", "video_uri", "instruction_id", "text", *PART_COLUMNS)
+SPAN_COLUMNS = ("start", "end")
+KNOWN_COLUMNS = ("video_id", "video_uri", "instruction_id", "text", *SPAN_COLUMNS)
 
 # One JSON text per value. Unit ids are hashes of such texts, so this must never change.
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

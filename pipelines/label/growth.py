@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.run_directory import RunDirectory, RunDirectoryError
-from vrshq.pipelines.label.carried import PART_COLUMNS
+from vrshq.pipelines.label.carried import SPAN_COLUMNS
 from vrshq.pipelines.label.schema import MANIFEST, TRACKS
 
 # Items of each kind that a refusal lists.
 _LISTED = 10
 _KEYS = ["video_id", "instruction_id"]
-_CONTENT = ["text", "carried", "part"]
+_CONTENT = ["text", "carried", "span"]
 
 
 class OtherInstructions(RunDirectoryError):  # noqa: N818 - reads as the sentence that it is
@@ -103,12 +103,12 @@ def check_types(run: RunDirectory, carried: pa.Schema) -> None:
 
 
 def _rows(manifest: pa.Table) -> pa.Table:
-    """One row per instruction: its keys, its text, its part of the video and its carried columns."""
+    """One row per instruction: its keys, its text, its span of the video and its carried columns."""
     units = pc.list_parent_indices(manifest["instruction_ids"])
     columns = [pc.list_flatten(manifest[name]) for name in ("instruction_ids", "texts", "carried")]
-    bounds = [manifest[name].cast(pa.string()).fill_null("") for name in PART_COLUMNS]
-    part = pc.binary_join_element_wise(*bounds, " to ").take(units)
-    return pa.table([manifest["video_id"].take(units), *columns, part], names=[*_KEYS, *_CONTENT])
+    bounds = [manifest[name].cast(pa.string()).fill_null("") for name in SPAN_COLUMNS]
+    span = pc.binary_join_element_wise(*bounds, " to ").take(units)
+    return pa.table([manifest["video_id"].take(units), *columns, span], names=[*_KEYS, *_CONTENT])
 
 
 def _moved(stored: pa.Table, manifest: pa.Table) -> pa.Table:
@@ -143,7 +143,7 @@ def _change(row: dict[str, str]) -> str:
     name = f"{_short(row['video_id'])} {_short(row['instruction_id'])}"
     if row["text_now"] is None:
         return name
-    what = next(what for what in ("text", "part", "carried") if row[f"{what}_was"] != row[f"{what}_now"])
+    what = next(what for what in ("text", "span", "carried") if row[f"{what}_was"] != row[f"{what}_now"])
     return f"{name} ({what} {_short(row[f'{what}_was'])} -> {_short(row[f'{what}_now'])})"
 
 

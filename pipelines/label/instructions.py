@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageError
-from vrshq.pipelines.label.carried import PART_COLUMNS, carried_schema, is_string
+from vrshq.pipelines.label.carried import SPAN_COLUMNS, carried_schema, is_string
 from vrshq.pipelines.label.errors import InstructionTableError
 from vrshq.pipelines.label.table_files import TableFiles, read_files
 from vrshq.pipelines.label.table_formats import EXACT_FLOATS, expected_type
@@ -81,10 +81,10 @@ def _checked(files: TableFiles) -> pa.Table:
         video_ids = pc.if_else(pc.equal(given.fill_null(""), ""), uris, given)
     known = pa.table({"video_id": video_ids, "video_uri": uris, "instruction_id": ids, "text": texts})
     _check_unique(known, files)
-    for name in PART_COLUMNS:
+    for name in SPAN_COLUMNS:
         if name in names:
             known = known.append_column(name, _frame_column(files, name))
-    if set(PART_COLUMNS) <= set(names):
+    if set(SPAN_COLUMNS) <= set(names):
         wrong = pc.index(pc.less(known["start"], known["end"]), False).as_py()
         if wrong >= 0:
             start, end = known["start"][wrong], known["end"][wrong]

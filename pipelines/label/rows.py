@@ -144,7 +144,7 @@ def frame_numbers(unit: Unit) -> range:
 
 
 def _in_video(unit: Unit, column: str, position: int) -> Any:
-    """A column of frame indices of the unit's part, as numbers of the whole video."""
+    """A column of frame indices of the unit's span, as numbers of the whole video."""
     numbers, value = frame_numbers(unit), _at(unit, column, position)
     if isinstance(value, list):
         return [numbers[index] for index in value]

@@ -137,7 +137,7 @@ class Decoding(_Section):
         default=_DECODE.every,
         ge=1,
         description=(
-            "Every n-th frame is labelled, beginning with the first frame of the video or of the part that the instruction "
+            "Every n-th frame is labelled, beginning with the first frame of the video or of the span that the instruction "
             "table's columns start and end ask for. The networks see these frames alone; masks keep the video's own frame "
             "numbers."
         ),

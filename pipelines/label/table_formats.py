@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from vrshq.pipelines.label.carried import KNOWN_COLUMNS, PART_COLUMNS, carried_type, json_string
+from vrshq.pipelines.label.carried import KNOWN_COLUMNS, SPAN_COLUMNS, carried_type, json_string
 from vrshq.pipelines.label.errors import InstructionTableError
 
 # What Python and pandas write into a CSV file for a missing value, where it is not an empty cell.
@@ -217,7 +217,7 @@ def _known_value(value: Any, name: str, place: str) -> str | None:
 
 def expected_type(name: str) -> str:
     """The types of a column that vrshq knows, in words."""
-    if name in PART_COLUMNS:
+    if name in SPAN_COLUMNS:
         return "the number of a frame, from 0"
     return "a string" if name == "video_uri" else "a string or an integer"
 

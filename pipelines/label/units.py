@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.uris import join_uri
-from vrshq.pipelines.label.carried import COMPACT, PART_COLUMNS, carried_json
+from vrshq.pipelines.label.carried import COMPACT, SPAN_COLUMNS, carried_json
 from vrshq.pipelines.label.errors import InstructionTableError
 from vrshq.pipelines.label.schema import MANIFEST
 
@@ -19,7 +19,7 @@ SLICE_ROWS = 50_000
 
 
 def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_instructions_per_unit: int) -> pa.Table:
-    """The units of a table from `read_instructions`. A unit is one video, or one part of it, with up to N instructions.
+    """The units of a table from `read_instructions`. A unit is one video, or one span of it, with up to N instructions.
 
     Args:
         table: rows in any order; the manifest does not depend on it.
@@ -28,21 +28,21 @@ def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_i
         max_instructions_per_unit: N, at least 1.
 
     Returns:
-        `vrshq.pipelines.label.schema.MANIFEST`, ordered by video_id, part (whole videos last) and instruction_id, ids in
+        `vrshq.pipelines.label.schema.MANIFEST`, ordered by video_id, span (whole videos last) and instruction_id, ids in
         plain string order (by UTF-8 bytes, so "10" comes before "2"). `unit_id` is 16 hex digits of the SHA-256 of the
-        video_id, the (instruction_id, text) pairs and the part, if it is one; neither uris nor carried columns enter it.
+        video_id, the (instruction_id, text) pairs and the span, if there is one; neither uris nor carried columns enter it.
 
     Raises:
         InstructionTableError: two units with the same id.
     """
     if max_instructions_per_unit < 1:
         raise ValueError(f"max_instructions_per_unit must be at least 1, not {max_instructions_per_unit}")
-    for name in PART_COLUMNS:
+    for name in SPAN_COLUMNS:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.int32()))
-    keys = [(name, "ascending") for name in ("video_id", *PART_COLUMNS, "instruction_id")]
+    keys = [(name, "ascending") for name in ("video_id", *SPAN_COLUMNS, "instruction_id")]
     order = pc.sort_indices(table, sort_keys=keys)
-    starts = _unit_starts(_part_keys(table).take(order), max_instructions_per_unit)
+    starts = _unit_starts(_span_keys(table).take(order), max_instructions_per_unit)
     root = videos_root or base or "."  # join_uri leaves paths relative where the root is empty
     batches = [
         _units(table.take(order[first:last]), unit_starts - first, root)
@@ -54,14 +54,14 @@ def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_i
     return manifest
 
 
-def _part_keys(table: pa.Table) -> pa.ChunkedArray:
-    """A text for each row that is the same for the rows of one part of one video."""
-    bounds = [table[name].cast(pa.string()).fill_null("") for name in PART_COLUMNS]
+def _span_keys(table: pa.Table) -> pa.ChunkedArray:
+    """A text for each row that is the same for the rows of one span of one video."""
+    bounds = [table[name].cast(pa.string()).fill_null("") for name in SPAN_COLUMNS]
     return pc.binary_join_element_wise(table["video_id"], *bounds, "\x00")
 
 
 def _unit_starts(keys: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The row at which each unit begins, (U,) int64, for sorted `_part_keys`."""
+    """The row at which each unit begins, (U,) int64, for sorted `_span_keys`."""
     codes = pc.dictionary_encode(keys.combine_chunks()).indices.to_numpy()
     rows = np.arange(len(codes))
     video_starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
@@ -84,25 +84,25 @@ def _units(rows: pa.Table, starts: np.ndarray, root: str) -> pa.RecordBatch:
     """The manifest of sorted rows, whose units begin at `starts`."""
     ends = [*starts[1:].tolist(), rows.num_rows]
     offsets = pa.array([0, *ends], pa.int32())
-    parts = rows.select(PART_COLUMNS).take(pa.array(starts))
-    bounds = list(zip(*parts.to_pydict().values(), strict=True))
+    spans = rows.select(SPAN_COLUMNS).take(pa.array(starts))
+    bounds = list(zip(*spans.to_pydict().values(), strict=True))
     videos = rows.select(["video_id", "video_uri"]).take(pa.array(starts)).to_pydict()
     ids, texts = rows["instruction_id"].to_pylist(), rows["text"].to_pylist()
     units = zip(videos["video_id"], bounds, starts.tolist(), ends, strict=True)
     columns = [
-        pa.array([_unit_id(video, part, ids[first:last], texts[first:last]) for video, part, first, last in units]),
+        pa.array([_unit_id(video, span, ids[first:last], texts[first:last]) for video, span, first, last in units]),
         pa.array(videos["video_id"]),
         pa.array([join_uri(root, uri) for uri in videos["video_uri"]]),
         *(
             pa.ListArray.from_arrays(offsets, pa.array(values, pa.string()))
             for values in (ids, texts, carried_json(rows))
         ),
-        *(parts[name].combine_chunks() for name in PART_COLUMNS),
+        *(spans[name].combine_chunks() for name in SPAN_COLUMNS),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=MANIFEST)
 
 
-def _unit_id(video_id: str, part: tuple[int | None, ...], instruction_ids: list[str], texts: list[str]) -> str:
-    limited = [] if part == (None, None) else [part]
+def _unit_id(video_id: str, span: tuple[int | None, ...], instruction_ids: list[str], texts: list[str]) -> str:
+    limited = [] if span == (None, None) else [span]
     content = COMPACT.encode([video_id, list(zip(instruction_ids, texts, strict=True)), *limited])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

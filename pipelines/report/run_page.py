@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.parts import part_in_words
+from vrshq.pipelines.label.spans import span_in_words
 from vrshq.pipelines.report.page import render, visible
 from vrshq.pipelines.report.sheets import STATUS_COLORS, Track
 
@@ -119,8 +119,8 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
         facts.append(f"keyframe {track['keyframe_index']}")
-    if part := part_in_words(track):
-        facts.append(part)
+    if span := span_in_words(track):
+        facts.append(span)
     if track["notes"]:
         facts.append(track["notes"])
     return {

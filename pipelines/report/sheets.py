@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vrshq.pipelines.label.parts import part_in_words
+from vrshq.pipelines.label.spans import span_in_words
 
 Track = dict[str, Any]  # a row of `tracks/`
 Color = tuple[int, int, int]
@@ -127,8 +127,8 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
         facts.append(f"keyframe {track['keyframe_index']} of {track['num_frames']} frames")
-    if part := part_in_words(track):
-        facts.append(part)
+    if span := span_in_words(track):
+        facts.append(span)
     status = track["status"]
     pill = round(_font(status, LINE).getlength(status)) + 20
     detail = _wrapped(" · ".join(facts), LINE, width - pill - 12, 1)

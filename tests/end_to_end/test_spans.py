@@ -1,4 +1,4 @@
-"""Promise: a part of a video has the masks of a video that consists of its frames, under the video's own frame numbers."""
+"""Promise: a span of a video has the masks of a video that consists of its frames, under the video's own frame numbers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def part_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return run_over(folder, tmp_path_factory.mktemp("run") / "run", rows, EVERY)
 
 
-def test_a_part_has_the_masks_of_a_video_of_its_frames_under_the_videos_own_numbers(
+def test_a_span_has_the_masks_of_a_video_of_its_frames_under_the_videos_own_numbers(
     folder: Path, part_run: str, tmp_path: Path
 ) -> None:
     rows = [instruction("part", number, text) for number, text in enumerate(("the bright block", "every block"))]
@@ -79,7 +79,7 @@ def test_a_part_has_the_masks_of_a_video_of_its_frames_under_the_videos_own_numb
     assert [row["seg"] for row in tokens] == [row["seg"] for row in own["tokens"]]
 
 
-def test_instructions_of_one_part_share_a_unit_and_other_parts_have_their_own(part_run: str) -> None:
+def test_instructions_of_one_span_share_a_unit_and_other_spans_have_their_own(part_run: str) -> None:
     manifest = RunDirectory(part_run).read_manifest().to_pylist()
     assert [(row["video_id"], row["instruction_ids"], row["start"], row["end"]) for row in manifest] == [
         ("file.mp4", ["0"], None, 5),
@@ -104,7 +104,7 @@ def test_instructions_of_one_part_share_a_unit_and_other_parts_have_their_own(pa
         ({"start": 4, "end": 4}, "row 1: start 4 is not below end 4, the frame after the last"),
     ],
 )
-def test_a_part_that_cannot_be_meant_refuses_the_table_in_one_line(
+def test_a_span_that_cannot_be_meant_refuses_the_table_in_one_line(
     part: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     table = write_table(tmp_path / "table.jsonl", [instruction("a.mp4", 0, "it", **part)])
@@ -114,24 +114,24 @@ def test_a_part_that_cannot_be_meant_refuses_the_table_in_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_part_behind_the_end_is_an_error_row_and_an_end_behind_it_is_the_end(folder: Path, tmp_path: Path) -> None:
+def test_a_span_behind_the_end_is_an_error_row_and_an_end_behind_it_is_the_end(folder: Path, tmp_path: Path) -> None:
     rows = [instruction("whole", 0, "it", start=FRAMES), instruction("whole", 1, "it", start=10, end=99)]
     found = content(run_over(folder, tmp_path / "run", rows))
     late, clipped = found["tracks"]
     assert late["error_type"] == "InputError"
-    assert late["error_message"].endswith("has frames 0 to 11, none of them in the part asked for (start 12)")
+    assert late["error_message"].endswith("has frames 0 to 11, none of them in the span asked for (start 12)")
     assert (clipped["start"], clipped["end"]) == (10, 12)
     assert [row["frame_index"] for row in found["masks"]] == [10, 11]
 
 
-def test_a_csv_table_has_parts_too(folder: Path, tmp_path: Path) -> None:
+def test_a_csv_table_has_spans_too(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("video_uri,instruction_id,text,start,end\nwhole,0,it, 2 ,4\nwhole,1,it,,1\n")
     label(str(tmp_path / "t.csv"), str(tmp_path / "run"), WHOLE, videos=str(folder), use_ray=False)
     rows = content(str(tmp_path / "run"))["masks"]
     assert [(row["instruction_id"], row["frame_index"]) for row in rows] == [("0", 2), ("0", 3), ("1", 0)]
 
 
-def test_a_changed_part_is_listed_when_a_run_should_grow(part_run: str, folder: Path, tmp_path: Path) -> None:
+def test_a_changed_span_is_listed_when_a_run_should_grow(part_run: str, folder: Path, tmp_path: Path) -> None:
     rows = [
         instruction("whole", 0, "the bright block", start=3, end=10),
         instruction("whole", 1, "every block", start=3, end=11),
@@ -139,7 +139,7 @@ def test_a_changed_part_is_listed_when_a_run_should_grow(part_run: str, folder: 
         instruction("file.mp4", 0, "the bright block", end=5),
     ]
     table = write_table(tmp_path / "table.jsonl", rows)
-    with pytest.raises(OtherInstructions, match=r"1 changed: 'whole' '0' .part '3 to 11' -> '3 to 10'."):
+    with pytest.raises(OtherInstructions, match=r"1 changed: 'whole' '0' .span '3 to 11' -> '3 to 10'."):
         label(table, part_run, EVERY, videos=str(folder), use_ray=False, grow=True)
 
 

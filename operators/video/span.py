@@ -1,4 +1,4 @@
-"""A part of a video: the frames that are labelled, by the video's own numbers."""
+"""A span of a video: the frames that are labelled, by the video's own numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vrshq.operators.batch import InputError
 
 
 @dataclass(frozen=True)
-class Part:
+class Span:
     """Frames `start`, `start + every`, ... below `end`.
 
     Attributes:
@@ -22,12 +22,12 @@ class Part:
     every: int = 1
 
     def frames(self, source: str, total: int) -> range:
-        """The numbers of the part's frames in a video of `total` frames; InputError where there are none."""
+        """The numbers of the span's frames in a video of `total` frames; InputError where there are none."""
         start, end = self.start or 0, total if self.end is None else min(self.end, total)
         if start >= end:
             asked = f"start {start}" + ("" if self.end is None else f", end {self.end}")
-            raise InputError(f"{source} has frames 0 to {total - 1}, none of them in the part asked for ({asked})")
+            raise InputError(f"{source} has frames 0 to {total - 1}, none of them in the span asked for ({asked})")
         return range(start, end, self.every)
 
 
-WHOLE = Part()
+WHOLE = Span()

@@ -13,14 +13,14 @@ def labelled_frames(track: Mapping[str, Any]) -> range:
     """The numbers of the labelled frames in the video; empty where the video was not opened.
 
     Args:
-        track: a row of `tracks/`. Runs of schema version 1 have no parts: `start` is null or missing.
+        track: a row of `tracks/`. Runs of schema version 1 have no spans: `start` is null or missing.
     """
     if track.get("start") is None:
         return range(track["num_frames"] or 0)
     return range(track["start"], track["end"], track["every"])
 
 
-def part_in_words(track: Mapping[str, Any]) -> str | None:
+def span_in_words(track: Mapping[str, Any]) -> str | None:
     """The labelled frames in words; None where they are all frames of the video."""
     frames = labelled_frames(track)
     if len(frames) == (track["num_frames"] or 0):

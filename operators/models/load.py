@@ -58,12 +58,7 @@ def shared_network(name: str, part: Part, device: str, dtype: str) -> Any:
     Raises:
         CheckpointError: no such bundle, or its weights do not fit.
     """
-    load: dict[Part, Callable[..., Any]] = {
-        "language": load_language,
-        "segmenter": load_segmenter,
-        "clip": load_clip,
-    }
-    return load[part](open_bundle(name), device, getattr(torch, dtype))
+    return LOADERS[part](open_bundle(name), device, getattr(torch, dtype))
 
 
 def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:

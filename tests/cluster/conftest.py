@@ -24,9 +24,7 @@ def importable_workers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An S3 server with one bucket, and the environment that leads to it. Yields the folder that it serves."""
-    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, server.reached():
         yield server.served
 
 

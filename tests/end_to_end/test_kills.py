@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.support.fault_kit import Command, Nodes, accounted, checksums, nodes, wait_until, write_corpus
 from tests.support.faulty_proxy import FaultyProxy
@@ -77,12 +76,8 @@ def proxy(server: S3Server) -> Iterator[FaultyProxy]:
 @pytest.fixture(scope="module")
 def cluster(server: S3Server, proxy: FaultyProxy) -> Iterator[Nodes]:
     """A head and a worker node that know the way to the S3 server: through the proxy."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment(proxy.port).items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # which may lead to another test's server
-        with nodes(workers=1) as running:
-            yield running
+    with server.reached(proxy.port), nodes(workers=1) as running:
+        yield running
 
 
 def finished(run: str) -> int:

@@ -42,9 +42,9 @@ class Late:
         if name == "vrshq.operators.keyframe":
             import vrshq.operators.decode as decode
             opened = decode.open_video
-            def deadly(path, config=None):
+            def deadly(path, *rest, **named):
                 poison(path)
-                return opened(path, config)
+                return opened(path, *rest, **named)
             decode.open_video = deadly
             import vrshq.pipelines.label.worker as worker
             write = worker.UnitWorker._write

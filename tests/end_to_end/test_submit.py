@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.support.fault_kit import Command, accounted, write_corpus
 from tests.support.s3_server import S3_BUCKET, S3Server, free_port
@@ -28,10 +27,7 @@ VIDEOS = 3
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     served = tmp_path_factory.mktemp("s3")
     write_corpus(served / S3_BUCKET / "videos", VIDEOS)
-    with S3Server(served) as running, pytest.MonkeyPatch.context() as patch:
-        for name, value in running.environment().items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # which may lead to another test's server
+    with S3Server(served) as running, running.reached():
         yield running
 
 

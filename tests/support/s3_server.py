@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import s3fs
 
 S3_BUCKET = "corpus"
 
@@ -51,6 +54,19 @@ class S3Server:
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
+
+    @contextmanager
+    def reached(self, port: int | None = None) -> Iterator[None]:
+        """Sends the S3 clients of this process and of its children to this server, or to the proxy on `port`.
+
+        s3fs caches clients by their arguments, which do not hold the address. So the cache is emptied on both ways.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment(port).items():
+                patch.setenv(name, value)
+            s3fs.S3FileSystem.clear_instance_cache()
+            yield
+        s3fs.S3FileSystem.clear_instance_cache()
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""

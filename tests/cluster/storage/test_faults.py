@@ -58,15 +58,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+def proxy(server: S3Server) -> Iterator[FaultyProxy]:
     """A proxy that passes everything on, and the environment that leads through it."""
-    with FaultyProxy(server.port) as proxy:
-        for name, value in server.environment(proxy.port).items():
-            monkeypatch.setenv(name, value)
-        # The instances of s3fs are kept by their arguments, which do not name the address.
-        s3fs.S3FileSystem.clear_instance_cache()
+    with FaultyProxy(server.port) as proxy, server.reached(proxy.port):
         yield proxy
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
@@ -277,20 +272,18 @@ def test_a_server_that_restarts_costs_nothing_but_time(uri: str, server: S3Serve
     assert Folder(uri).read_bytes("after") == CONTENT
 
 
-def test_refused_connections_are_tried_again(uri: str, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in server.environment().items():  # not through the proxy: it accepts what the server would refuse
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.kill()
-    restarter = threading.Thread(target=server.start)
-    try:
-        for act in (Folder(uri, 0.0).list, lambda: Folder(uri, 0.0).read_bytes("there")):
-            with pytest.raises(StorageError, match=r"no server answers .*; tried for \d+ s$"):
-                act()
-    finally:
-        restarter.start()
-    assert Folder(uri, 120.0).read_bytes("there") == CONTENT
-    restarter.join()
+def test_refused_connections_are_tried_again(uri: str, server: S3Server) -> None:
+    with server.reached():  # not through the proxy: it accepts what the server would refuse
+        server.kill()
+        restarter = threading.Thread(target=server.start)
+        try:
+            for act in (Folder(uri, 0.0).list, lambda: Folder(uri, 0.0).read_bytes("there")):
+                with pytest.raises(StorageError, match=r"no server answers .*; tried for \d+ s$"):
+                    act()
+        finally:
+            restarter.start()
+        assert Folder(uri, 120.0).read_bytes("there") == CONTENT
+        restarter.join()
 
 
 @pytest.mark.parametrize("act", ["read", "open_read", "fetch", "fetch in ranges"])

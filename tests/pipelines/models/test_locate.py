@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.s3_server import S3_BUCKET, S3Server
@@ -29,12 +28,8 @@ FILES = {"model.safetensors": os.urandom(3_000_000), "clip/vocab.json": b"{}", "
 def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A counting proxy in front of a server; the environment uses it, and the cache is empty."""
     monkeypatch.setenv("VRSHQ_CACHE", str(tmp_path / "cache"))
-    with S3Server(tmp_path / "s3") as server, FaultyProxy(server.port) as proxy:
-        for name, value in server.environment(proxy.port).items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # s3fs caches instances by their arguments, which do not hold the address
+    with S3Server(tmp_path / "s3") as server, FaultyProxy(server.port) as proxy, server.reached(proxy.port):
         yield proxy
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def put(files: dict[str, bytes], checksums: dict[str, str] | None = None) -> None:

@@ -7,32 +7,21 @@ option without help.
 
 from __future__ import annotations
 
-import ast
-import functools
 import inspect
-import itertools
-import re
 import sys
 import textwrap
-import types
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import pyarrow as pa
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads a hook by its path alone
 
 from docs.columns import TABLES, Columns
+from vrshq.pipelines.config.describe import UndocumentedError, describe, one_line, type_text, value_text
 
 ROOT = Path(__file__).parents[1]
-
-
-class UndocumentedError(Exception):
-    """Something has no explanation in the code; the message names it and says where one belongs."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -73,7 +62,7 @@ def settings_page() -> str:
         Everything but `resources` and `model` is part of the run's identity: a run directory refuses a command in which it
         differs. The model is identified by the fingerprint of its weights.
         """
-    return page(head, model_sections(Settings, ""))
+    return page(head, setting_sections(Settings))
 
 
 def training_page() -> str:
@@ -89,7 +78,7 @@ def training_page() -> str:
 
         The settings of the last section are also those of `vrshq synth --set`.
         """
-    sections = [*dataclass_sections(TrainSettings, ""), *dataclass_sections(SynthConfig, "", "Synthetic videos")]
+    sections = [*setting_sections(TrainSettings), *setting_sections(SynthConfig, "Synthetic videos")]
     return page(head, sections)
 
 
@@ -140,178 +129,25 @@ def markdown_table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-def one_line(text: str | None) -> str:
-    """Text with its line breaks and indentation folded."""
-    return " ".join((text or "").split())
+# settings
 
 
-# settings: pydantic models
-
-
-def model_sections(model: type[BaseModel], path: str) -> list[str]:
-    """A section for the plain settings of a model, then those of the models inside it.
+def setting_sections(kind: type[Any], top: str = "The run") -> list[str]:
+    """A section for each group of settings of a pydantic model or a dataclass; `top` is the title of the outermost.
 
     Raises:
-        UndocumentedError: a setting has no `description`.
+        UndocumentedError: a setting has no explanation.
     """
-    rows = [["setting", "type", "default", "meaning"]]
-    inner: list[str] = []
-    for name, field in model.model_fields.items():
-        parts = [item for item in leaves(field.annotation) if inspect.isclass(item) and issubclass(item, BaseModel)]
-        repeated = "" if field.annotation in parts else "N."
-        for part in parts:
-            inner += model_sections(part, f"{path}{name}.{repeated}")
-        if not parts or repeated:
-            if not field.description:
-                raise UndocumentedError(f"{model.__name__}.{name}: give its Field a description")
-            rows.append([f"`{path}{name}`", model_type(field), default_text(field), one_line(field.description)])
-    title = f"`{path.removesuffix('.')}`" if path else "The run"
-    here = [section(title, (one_line(inspect.cleandoc(model.__doc__ or "")), rows))] if len(rows) > 1 else []
-    return here + inner
-
-
-def leaves(kind: Any) -> Iterator[Any]:
-    """The types inside an annotation."""
-    if get_origin(kind) is None:
-        yield kind
-    for item in get_args(kind) if get_origin(kind) is not Literal else ():
-        yield from leaves(item)
-
-
-def model_type(field: FieldInfo) -> str:
-    """A field's type with its bounds."""
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    bounds = [
-        f"{words[name]} {getattr(item, name)}" for item in field.metadata for name in words if hasattr(item, name)
-    ]
-    return ", ".join([type_text(field.annotation), *bounds])
-
-
-def default_text(field: FieldInfo) -> str:
-    """A field's default as YAML would have it."""
-    return "required" if field.is_required() else value_text(field.get_default(call_default_factory=True))
-
-
-def type_text(kind: Any) -> str:
-    """An annotation in words."""
-    names = {int: "integer", float: "number", bool: "true or false", str: "text", type(None): "none", Any: "anything"}
-    origin, inside = get_origin(kind), get_args(kind)
-    if kind in names:
-        return names[kind]
-    if origin is Literal:
-        return " or ".join(f"`{item}`" for item in inside)
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_text(item) for item in inside)
-    if origin is tuple:
-        parts = [type_text(item) for item in inside if item is not Ellipsis]
-        return f"list of {parts[0]}" if Ellipsis in inside else f"[{', '.join(parts)}]"
-    if origin is list:
-        return type_text(inside[0])
-    if origin is dict:
-        return f"{type_text(inside[1])} by name"
-    return "group"
-
-
-def value_text(value: Any) -> str:
-    """A default in YAML's words."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(value_text(item) for item in value) + "]"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if value in ("", {}):
-        return "empty"
-    return f"{value}" if isinstance(value, int) else f"`{value}`"
-
-
-# training settings: dataclasses
-
-
-def dataclass_sections(kind: type[Any], path: str, title: str | None = None) -> list[str]:
-    """A section for the plain fields of a dataclass, then those of the dataclasses inside it.
-
-    Raises:
-        UndocumentedError: a field is not explained.
-    """
-    rows = [["setting", "type", "default", "meaning"]]
-    inner: list[str] = []
-    hints = get_type_hints(kind)
-    for item in fields(kind):
-        hint = hints[item.name]
-        parts = [part for part in leaves(hint) if inspect.isclass(part) and is_dataclass(part) and part is not kind]
-        for part in parts:
-            if part.__name__ != "SynthConfig":  # it has a section of its own
-                inner += dataclass_sections(part, f"{path}{item.name}.{_step(hint)}")
-        if not parts or hint not in parts:
-            rows.append([f"`{path}{item.name}`", type_text(hint), _dataclass_default(item), meaning(kind, item.name)])
-        elif parts and parts[0].__name__ == "SynthConfig":
-            rows.append(
-                [f"`{path}{item.name}`", "group", "", "Settings of the synthetic videos, see the last section."]
-            )
-    name = title or (f"`{path.removesuffix('.')}`" if path else "The run")
-    return [section(name, (one_line(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]), rows)), *inner]
-
-
-def _step(hint: Any) -> str:
-    """The part of a setting's name between a collection's name and that of a member's field."""
-    outer = get_origin(hint)
-    return "N." if outer is tuple else "NAME." if outer is dict else ""
-
-
-def _dataclass_default(item: Field[Any]) -> str:
-    if item.default is not MISSING:
-        return "see below" if is_dataclass(item.default) else value_text(item.default)
-    if item.default_factory is not MISSING:
-        made = item.default_factory()
-        return "see below" if is_dataclass(made) else value_text(made)
-    return "required"
-
-
-def meaning(kind: type[Any], name: str) -> str:
-    """The explanation of a dataclass's field, own or inherited: below its line, or under `Attributes:`.
-
-    Raises:
-        UndocumentedError: nothing.
-    """
-    for base in kind.__mro__:
-        if is_dataclass(base):
-            found = _field_docstrings(base).get(name) or _attributes(base).get(name)
-            if found:
-                return sentence(found)
-    raise UndocumentedError(f"{kind.__name__}.{name}: explain it under `Attributes:` in the class's docstring")
-
-
-def sentence(text: str) -> str:
-    """Text that begins with a capital and ends with a full stop."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-@functools.cache
-def _field_docstrings(kind: type[Any]) -> dict[str, str]:
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for one, after in itertools.pairwise(body.body):
-        if not (isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)):
-            continue
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            found[one.target.id] = one_line(str(after.value.value))
-    return found
-
-
-@functools.cache
-def _attributes(kind: type[Any]) -> dict[str, str]:
-    """The entries of the docstring's `Attributes:` section; an entry may name several fields."""
-    _, _, below = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:\n")
-    text = re.split(r"\n(?=\S)", below, maxsplit=1)[0]
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \S)", text):
-        names, _, about = entry.partition(":")
-        found |= {name.strip(): one_line(about) for name in names.split(",")}
-    return found
+    made = []
+    for group in describe(kind):
+        head = ["setting", "type", "default", "meaning"]
+        examples = any(setting.example for setting in group.settings)
+        rows = [[*head, "example"] if examples else head]
+        for setting in group.settings:
+            row = [f"`{setting.path}`", setting.type, setting.default, setting.meaning]
+            rows.append([*row, f"`{setting.example}`" if setting.example else ""] if examples else row)
+        made.append(section(f"`{group.path}`" if group.path else top, (group.about, rows)))
+    return made
 
 
 # tables

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vrshq.operators.batch import new_batch, run_operators
     from vrshq.pipelines.evaluate.run import evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
+    from vrshq.pipelines.label.opened import Run, open_run
     from vrshq.pipelines.label.run import label
     from vrshq.pipelines.label.settings import Settings, load_settings
     from vrshq.pipelines.label.watcher import Watcher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = version("vrshq")
 __all__ = [
     "ErrorPolicy",
+    "Run",
     "RunDirectory",
     "Settings",
     "Watcher",
@@ -32,6 +34,7 @@ __all__ = [
     "label",
     "load_settings",
     "new_batch",
+    "open_run",
     "run_operators",
     "synth",
     "train",
@@ -39,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "ErrorPolicy": "vrshq.pipelines.label.error_policy",
+    "Run": "vrshq.pipelines.label.opened",
     "RunDirectory": "vrshq.cluster.storage.run_directory",
     "Settings": "vrshq.pipelines.label.settings",
     "Watcher": "vrshq.pipelines.label.watcher",
@@ -46,6 +50,7 @@ _HOMES = {
     "label": "vrshq.pipelines.label.run",
     "load_settings": "vrshq.pipelines.label.settings",
     "new_batch": "vrshq.operators.batch",
+    "open_run": "vrshq.pipelines.label.opened",
     "run_operators": "vrshq.operators.batch",
     "synth": "vrshq.pipelines.synth.run",
     "train": "vrshq.pipelines.train.run",

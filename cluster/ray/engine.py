@@ -33,6 +33,7 @@ from vrshq.cluster.ray.errors import WorkerError, reason
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_machines, may_grow
 from vrshq.cluster.ray.session import configure_data_context
+from vrshq.cluster.ray.watchers import Starting
 from vrshq.cluster.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def stream_receipts(
     finished: Callable[[], Set[str]] = frozenset,
     timing: Timing = Timing(),  # noqa: B008 - frozen
     verbose: bool = False,
+    on_start: Callable[[Starting], None] = lambda _: None,
 ) -> Iterator[dict[str, Any] | Lost]:
     """Sends every row of the manifest through all pools. Yields the receipts and the lost units.
 
@@ -88,6 +90,7 @@ def stream_receipts(
         timing: intervals of the run. After `timing.start_s` a pool without any actor ends the run; a pool with too few
             ends it where an autoscaler did not bring the machines, and elsewhere goes on with those that it has.
         verbose: lets Ray Data show its own progress bars.
+        on_start: told how far the actors have started, every `timing.look_s` until all are ready. Another thread calls it.
 
     Yields:
         each row of the last pool as a dict of plain Python values; rows should be small, as all of them come to this
@@ -122,7 +125,7 @@ def stream_receipts(
         single = [pool.single() for pool in pools]
         passes = [(together, pools)] if together.num_rows else [(one, single) for one in _alone(units, pools)]
         for of_pass, its_pools in passes:
-            for row in _pass(of_pass, its_pools, key, tries, given_up, timing, verbose):
+            for row in _pass(of_pass, its_pools, key, tries, given_up, timing, verbose, on_start):
                 received.add(row[key])
                 yield row
         logger.debug("a pass brought %d of %d units, and gave up %d", len(received), units.num_rows, len(given_up))
@@ -147,6 +150,7 @@ def _pass(
     given_up: dict[str, str],
     timing: Timing,
     verbose: bool,
+    on_start: Callable[[Starting], None],
 ) -> Iterator[dict[str, Any]]:
     """Sends the units through the pools once. Adds each unit whose try failed to `given_up`, with the reason."""
     import ray.exceptions
@@ -158,7 +162,7 @@ def _pass(
     dataset = _one_row_blocks(_dataset(units.append_column("attempt", pa.array(numbers, pa.int32()))))
     for pool in fitted:
         dataset = _mapped(dataset, pool, run, key, timing)
-    callbacks = [watchers.unit_watcher(run, fitted, timing), watchers.start_watcher(run, fitted, timing)]
+    callbacks = [watchers.unit_watcher(run, fitted, timing), watchers.start_watcher(run, fitted, timing, on_start)]
     dataset.context.custom_execution_callback_classes.extend(callbacks)
     try:
         # batch_size=None yields each block unchanged; a prefetch would hold back the newest one.

@@ -67,7 +67,7 @@ class Guarded:
                     os._exit(1)
                 notes.put(lost_key, str(why))
             raise why from error
-        notes.put(starts_key, "0")
+        notes.put(starts_key, notes.LOADED)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Runs the worker on one batch. Raises WorkerError if the worker raises; may end the process."""

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from vrshq.cluster.ray.errors import DIED, FOR_MEMORY
 
+# The value of an actor's `starts` once its worker has loaded.
+LOADED = "0"
+
 
 @dataclass(frozen=True)
 class Mark:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vrshq.cluster.ray import notes
@@ -66,24 +67,46 @@ def unit_watcher(run: str, pools: Sequence[ActorPool], timing: Timing) -> type:
     return UnitWatcher
 
 
-def start_watcher(run: str, pools: Sequence[ActorPool], timing: Timing) -> type:
+@dataclass(frozen=True)
+class Starting:
+    """How far the actors of a pass have started.
+
+    Attributes:
+        actors: how many there will be.
+        loading: how many have their process and load.
+        ready: how many have loaded.
+    """
+
+    actors: int
+    loading: int
+    ready: int
+
+
+def start_watcher(
+    run: str, pools: Sequence[ActorPool], timing: Timing, on_start: Callable[[Starting], None] = lambda _: None
+) -> type:
     """A Ray Data callback class that checks whether the actors of each pool begin to load within `timing.start_s`.
 
     A pool without any actor then ends the run with NotEnoughResources; so does a pool with too few where an autoscaler
-    should have brought machines. Elsewhere the run goes on with a warning.
+    should have brought machines. Elsewhere the run goes on with a warning. Until all actors are ready, `on_start` is told at
+    each look how far they are.
     """
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
     class StartWatcher(ExecutionCallback):  # type: ignore[misc] # its base class has no type hints
         def __init__(self) -> None:
             self._begin = self._looked = time.monotonic()
-            self._all_started = False
+            self._all_started = self._all_ready = False
 
         def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray Data's signature
             now = time.monotonic()
-            if self._all_started or now - self._looked < timing.look_s:
+            if (self._all_started and self._all_ready) or now - self._looked < timing.look_s:
                 return
             self._looked = now
+            if not self._all_ready:
+                self._report()
+            if self._all_started:
+                return
             started = [(pool, len(notes.starts(run, pool.name))) for pool in pools]
             short = [(pool, number) for pool, number in started if number < pool.actors]
             self._all_started = not short
@@ -99,6 +122,12 @@ def start_watcher(run: str, pools: Sequence[ActorPool], timing: Timing) -> type:
                 if number == 0 or may_grow():
                     raise NotEnoughResources(line)
                 logger.warning("%s; working on with those", line)
+
+        def _report(self) -> None:
+            begun = [notes.get(key) for pool in pools for key in notes.starts(run, pool.name)]
+            wanted, ready = sum(pool.actors for pool in pools), begun.count(notes.LOADED)
+            self._all_ready = ready >= wanted
+            on_start(Starting(wanted, len(begun) - ready, ready))
 
     return StartWatcher
 

@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage import merging
+from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.retry import PATIENCE_S
@@ -104,7 +105,7 @@ class RunDirectory:
         if not isinstance(old, dict):
             raise RunDirectoryError(f"{self.uri}/{_RUN} was not written by this program; give another --output")
         if identity_hash(old) != identity_hash(identity):
-            differing = "\n".join(f"  {line}" for line in _differences(old, json.loads(_canonical(identity)), ""))
+            differing = "\n".join(f"  {line}" for line in differences(old, json.loads(_canonical(identity))))
             raise ConfigurationDiffers(
                 f"{self.uri} holds a run with other settings (its own -> this command's):\n{differing}\n"
                 "Use another --output for these settings, or the same settings as before to continue that run."
@@ -231,6 +232,17 @@ class RunDirectory:
                     raise
         raise AssertionError("unreachable")
 
+    def stored_schema(self, table_name: str, default: pa.Schema) -> pa.Schema:
+        """The schema of a table as it is stored, with columns beyond `default`; `default` for a table without a file.
+
+        Costs one listing and the reading of one file: all files of a table have the same schema.
+        """
+        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
+        names = [*(one.name for one in merged), *parts.values()]
+        if not names:
+            return default
+        return pq.read_schema(pa.BufferReader(self.folder.read_bytes(names[0])))
+
     def _read(self, table_name: str, schema: pa.Schema, wanted: set[str] | None) -> pa.Table:
         parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
         names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
@@ -304,26 +316,6 @@ def _table(name: str) -> str:
 
 def _canonical(identity: Mapping[str, Any]) -> str:
     return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    """One line a key path where the two differ: `model.name: "tiny" -> "large"`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            inner = f"{path}.{key}" if path else key
-            if key not in old:
-                yield f"{inner}: (not set) -> {_short(new[key])}"
-            elif key not in new:
-                yield f"{inner}: {_short(old[key])} -> (not set)"
-            else:
-                yield from _differences(old[key], new[key], inner)
-    elif _short(old, None) != _short(new, None):
-        yield f"{path}: {_short(old)} -> {_short(new)}"
-
-
-def _short(value: Any, limit: int | None = 200) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return text if limit is None or len(text) <= limit else text[:limit] + "..."
 
 
 def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -11,29 +11,42 @@ from vrshq.pipelines.cli.options import Adapter, Dtype, NewFolder, Weights
 from vrshq.pipelines.cli.terminal import console, say
 
 
-def models() -> None:
+def models(
+    full: Annotated[bool, typer.Option("--full", help="Print every value whole, a model a block.")] = False,
+) -> None:
     """List the models inside the package."""
     from vrshq.operators.models.bundle import bundled_names, open_bundle
 
-    table = Table("name", "frames at", "language model", "fingerprint", "weights")
+    heads = ("name", "frames at", "language model", "fingerprint", "weights")
+    table = Table(*heads)
     for name in bundled_names():
         bundle = open_bundle(name)
         sizes = bundle.model
         weights = f"untrained (seed {bundle.seed})" if bundle.seed is not None else "trained"
         language = f"{sizes.language.num_layers} layers, {sizes.language.hidden_size} wide"
-        table.add_row(name, f"{sizes.sam2.image_size} px", language, bundle.fingerprint, weights)
-    console.print(table)
+        row = (name, f"{sizes.sam2.image_size} px", language, bundle.fingerprint, weights)
+        if full:
+            for head, value in zip(heads, row, strict=True):
+                say(f"{head}: {value}")
+            say("")
+        table.add_row(*row)
+    if not full:
+        console.print(table)
     console.print("Also: the folder, bucket uri or hub id of a bundle, or of a checkpoint in the published layout.")
 
 
 def convert(
     source: Weights,
     output: NewFolder,
-    clip: Annotated[str | None, typer.Option(help="The pre-sampling CLIP; default: the source's folder clip.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(metavar="URI", help="The pre-sampling CLIP; default: the source's folder clip.")
+    ] = None,
     adapter: Adapter = None,
     dtype: Dtype = None,
-    name: Annotated[str | None, typer.Option(help="The bundle's name; default: that of the folder.")] = None,
-    date: Annotated[str | None, typer.Option(help="Date to note, YYYY-MM-DD; default: none.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The bundle's name; default: that of the folder.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="Date to note, YYYY-MM-DD; default: none.")] = None,
 ) -> None:
     """Write weights as one bundle of safetensors with sizes, checksums and provenance."""
     from vrshq.pipelines.models.convert import convert as run_convert

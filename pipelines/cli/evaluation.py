@@ -30,11 +30,13 @@ def evaluate(
     dataset: Dataset,
     root: Root,
     output: Annotated[
-        str | None, typer.Option("--output", help="Folder for the scores, and the run directory of --model.")
+        str | None,
+        typer.Option("--output", metavar="RUN", help="Folder for the scores, and the run directory of --model."),
     ] = None,
     model: Model = None,
     predictions: Annotated[
-        str | None, typer.Option(help="Score these masks: a run, a folder of PNG files, or a results.json.")
+        str | None,
+        typer.Option(metavar="URI", help="Score these masks: a run, a folder of PNG files, or a results.json."),
     ] = None,
     split: Split = None,
     folder: Folder = None,
@@ -97,9 +99,14 @@ def evaluate(
 def ablate(
     dataset: Dataset,
     root: Root,
-    output: Annotated[str, typer.Option("--output", help="Folder for the runs and the comparison.")],
+    output: Annotated[str, typer.Option("--output", metavar="URI", help="Folder for the runs and the comparison.")],
     vary: Annotated[
-        list[str], typer.Option("--vary", help="Values of one setting, e.g. keyframe.method=first,middle. Repeatable.")
+        list[str],
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="Values of one setting, e.g. keyframe.method=first,middle. Repeatable; `vrshq settings` lists them.",
+        ),
     ],
     model: Model = None,
     split: Split = None,
@@ -144,10 +151,12 @@ def ablate(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="Folder with the scores of one evaluation.")],
-    second: Annotated[str, typer.Argument(help="Folder with the scores of another evaluation of the same data set.")],
+    first: Annotated[str, typer.Argument(metavar="URI", help="Folder with the scores of one evaluation.")],
+    second: Annotated[
+        str, typer.Argument(metavar="URI", help="Folder with the scores of another evaluation of the same data set.")
+    ],
     output: Annotated[
-        str | None, typer.Option(help="Folder for comparison.json, .md and .html; default: none.")
+        str | None, typer.Option(metavar="URI", help="Folder for comparison.json, .md and .html; default: none.")
     ] = None,
 ) -> None:
     """Compare two evaluations: paired differences with intervals, and the expressions that changed most."""

@@ -11,9 +11,12 @@ from vrshq.pipelines.config.assignments import SettingsError
 
 def submit(
     context: typer.Context,
-    address: Annotated[str, typer.Option("--address", help="The cluster's job server, e.g. http://head:8265.")],
+    address: Annotated[
+        str, typer.Option("--address", metavar="URL", help="The cluster's job server, e.g. http://head:8265.")
+    ],
     working_dir: Annotated[
-        str | None, typer.Option(help="Folder to ship to the cluster; default: none, vrshq is installed there.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Folder to ship to the cluster; default: none, vrshq is installed there."),
     ] = None,
     follow: Annotated[bool, typer.Option(help="Follow the job's log, and exit with the job's exit code.")] = True,
 ) -> None:

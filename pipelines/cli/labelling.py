@@ -73,17 +73,20 @@ def plan(
     config: Config = None,
     set_: Set = None,
     address: Address = None,
+    ray: UseRay = True,
+    max_error_rate: MaxErrorRate = 1.0,  # noqa: ARG001 - so that a line of `label` can be planned as it is
+    retry_errors: RetryErrors = False,
     grow: Grow = False,
 ) -> None:
     """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
     from vrshq.cluster.ray.errors import NotEnoughResources
     from vrshq.pipelines.cli.run_display import print_plan
-    from vrshq.pipelines.label.plan import make_plan, plan_for
+    from vrshq.pipelines.label.plan import in_this_process, make_plan, plan_for
     from vrshq.pipelines.label.settings import load_settings
 
     settings = load_settings(config, set_ or [], model=model)
-    made = make_plan(instructions, output, settings, videos=videos, shown=True, grow=grow)
-    made = plan_for(made, address)
+    made = make_plan(instructions, output, settings, videos=videos, shown=True, grow=grow, retry_errors=retry_errors)
+    made = plan_for(made, address) if ray else in_this_process(made)
     print_plan(made)
     if made.missing and not made.grows:
         raise NotEnoughResources("; ".join(made.missing))

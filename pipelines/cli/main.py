@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from vrshq.cluster.ray.streams import open_closed_streams
 from vrshq.errors import UserError
-from vrshq.pipelines.cli import bundles, evaluation, jobs, labelling, results, training
+from vrshq.pipelines.cli import bundles, evaluation, jobs, labelling, results, settings, training
+from vrshq.pipelines.cli.common import command
 from vrshq.pipelines.cli.terminal import DONE, INTERRUPTED, USER_ERROR, Interrupted
 
 # click's UsageError, which typer re-exports only as the base of its own class
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
-app.command()(labelling.label)
-app.command()(labelling.plan)
-app.command()(labelling.compact)
-app.command()(bundles.models)
-app.command()(bundles.convert)
-app.command()(bundles.publish)
-app.command()(results.report)
-app.command()(results.export)
-app.command()(evaluation.evaluate)
-app.command()(evaluation.ablate)
-app.command()(evaluation.compare)
-app.command()(training.synth)
-app.command()(training.train)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(jobs.submit)
+_COMMANDS = (
+    *(labelling.label, labelling.plan, labelling.compact, results.report, results.export),
+    *(evaluation.evaluate, evaluation.ablate, evaluation.compare, training.synth, training.train),
+    *(settings.settings, bundles.models, bundles.convert, bundles.publish),
+)
+for function in _COMMANDS:
+    app.command()(command(function))
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(command(jobs.submit))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vrshq {version('vrshq')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Video reasoning segmentation at corpus scale: videos and instructions in, mask tables out."""
 
 
 def main() -> None:

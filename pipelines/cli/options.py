@@ -1,4 +1,8 @@
-"""The arguments and options that several commands share."""
+"""The arguments and options that several commands share.
+
+Placeholders in help: URI is a local path or an address in a bucket, FOLDER is a local one that is new or empty, FILE is a
+local file, NAME and TEXT are words.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +13,72 @@ import typer
 Instructions = Annotated[
     str,
     typer.Argument(
+        metavar="TABLE",
         help="Table with the columns video_uri, instruction_id, text: Parquet, JSONL, JSON, CSV or TSV, a folder of parts, "
-        "or a quoted pattern."
+        "or a quoted pattern.",
     ),
 ]
-Output = Annotated[str, typer.Option("--output", help="Run directory, local or in a bucket.")]
-Run = Annotated[str, typer.Argument(help="Run directory.")]
+Output = Annotated[str, typer.Option("--output", metavar="RUN", help="Run directory, local or in a bucket.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, local or in a bucket.")]
 Videos = Annotated[
-    str | None, typer.Option("--videos", help="Root of relative video_uris; default: the table's folder.")
+    str | None,
+    typer.Option("--videos", metavar="URI", help="Root of relative video_uris; default: the table's folder."),
+]
+MovedVideos = Annotated[
+    str | None,
+    typer.Option("--videos", metavar="URI", help="Folder where the videos lie now; default: where the run found them."),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="A name of `vrshq models`, a folder, a bucket uri, or a hub id.")
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="A name of `vrshq models`, a folder, a bucket uri, or a hub id."),
 ]
-Weights = Annotated[str, typer.Argument(help="Published weights or a bundle: a folder, a bucket uri or a hub id.")]
-NewFolder = Annotated[str, typer.Argument(help="New local folder.")]
-Adapter = Annotated[str | None, typer.Option(help="LoRA adapter to merge; default: the source's own.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: the stored type.")]
+Weights = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Published weights or a bundle: a folder, a bucket uri or a hub id.")
+]
+NewFolder = Annotated[str, typer.Argument(metavar="FOLDER", help="New local folder.")]
+Adapter = Annotated[str | None, typer.Option(metavar="URI", help="LoRA adapter to merge; default: the source's own.")]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="float32, float16 or bfloat16; default: the stored type.")
+]
 Dataset = Annotated[
-    str, typer.Argument(help="The benchmark's name, such as revos; an unknown name lists the known ones.")
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="revos, mevis, ref-youtube-vos (or refytvos), ref-davis17 (davis), ref-davis17-official, reasonvos, lvvis or "
+        "png-tree.",
+    ),
 ]
-Root = Annotated[str, typer.Option("--root", help="The data set's folder.")]
-Split = Annotated[str | None, typer.Option(help="Default: the split that the benchmark evaluates.")]
+Root = Annotated[str, typer.Option("--root", metavar="URI", help="The data set's folder, local or in a bucket.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Default: the split that the benchmark evaluates.")]
 Folder = Annotated[
     list[str] | None,
-    typer.Option(help="A name inside the root: frames=NAME, metadata=NAME or masks=NAME. Repeatable."),
+    typer.Option(metavar="KIND=NAME", help="A name inside the root: frames=, metadata= or masks=NAME. Repeatable."),
 ]
-Config = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. keyframe.method=first. Repeatable.")]
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="URI", help="YAML file of settings; `vrshq settings` explains them.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. keyframe.method=first. Repeatable."),
+]
 Grow = Annotated[
     bool,
     typer.Option("--grow", help="Add the rows that the table has and the run does not; its own must be unchanged."),
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else this machine.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray cluster, or auto; default: RAY_ADDRESS, else this machine."
+    ),
+]
 MaxErrorRate = Annotated[
     float,
     typer.Option(
-        "--max-error-rate", min=0.0, max=1.0, help="Exit code 3 when a larger share of the run's instructions fails."
+        "--max-error-rate",
+        metavar="SHARE",
+        min=0.0,
+        max=1.0,
+        help="Exit code 3 when a larger share of the run's instructions fails, 0 to 1.",
     ),
 ]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run units with error rows again.")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from vrshq.pipelines.cli.terminal import console
+from vrshq.pipelines.cli.terminal import console, say
 
 PLAIN_EVERY_SECONDS = 30.0
 
@@ -24,7 +24,7 @@ class RunProgress:
         self._live: Progress | None = None
         if console.is_terminal:
             self._live = Progress(
-                TextColumn("[bold]label"),
+                TextColumn("[bold]{task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
                 MofNCompleteColumn(),
@@ -50,6 +50,13 @@ class RunProgress:
         """Seconds since the run began, at least a millisecond."""
         return max(1e-3, time.monotonic() - self.begin)
 
+    def waits(self, reason: str) -> None:
+        """Shows what the run waits for, in place of its name; "" when it goes on."""
+        if self._live:
+            self._live.update(self._task, description=reason or "label")
+        elif reason:
+            say(reason)
+
     def add(self, receipt: dict[str, Any]) -> None:
         """Counts one unit's receipt and refreshes the display."""
         self.counts["units"] += 1
@@ -60,10 +67,7 @@ class RunProgress:
         elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
             self._last_line = time.monotonic()
             left = (self.total_units - self.counts["units"]) * self.elapsed / self.counts["units"]
-            console.print(
-                f"{self.counts['units']}/{self.total_units} units, {self._rate()}, about {left:.0f} s left",
-                highlight=False,
-            )
+            say(f"{self.counts['units']}/{self.total_units} units, {self._rate()}, about {left:.0f} s left")
 
     def _rate(self) -> str:
         return f"{self.counts['frames'] / self.elapsed:.1f} frames/s, {self.counts['errors']} errors"

@@ -6,35 +6,48 @@ from typing import Annotated
 
 import typer
 
-from vrshq.pipelines.cli.options import Run, Set
+from vrshq.pipelines.cli.options import MovedVideos, Run, Set
 from vrshq.pipelines.cli.terminal import INCOMPLETE, say
 
 
 def report(
     run: Run,
-    output: Annotated[str | None, typer.Option(help="Folder to write to; default: the run directory.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Largest number of contact sheets.")] = 200,
+    output: Annotated[
+        str | None, typer.Option(metavar="URI", help="Folder to write to; default: the run directory.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="Largest number of contact sheets.")] = 200,
+    videos: MovedVideos = None,
     set_: Set = None,
 ) -> None:
     """Draw a contact sheet per instruction, and one page with all of them."""
     from vrshq.pipelines.label.settings import load_settings
     from vrshq.pipelines.report.run import write_report
 
-    for path in write_report(run, output, limit=limit, limits=load_settings(None, set_ or []).limits):
+    limits = load_settings(None, set_ or []).limits
+    for path in write_report(run, output, limit=limit, limits=limits, videos=videos):
         say(path)
 
 
 def export(
     run: Run,
-    format_: Annotated[str, typer.Option("--format", help="An unknown format lists the known ones.")],
-    output: Annotated[str, typer.Option("--output", help="New local folder.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="png-tree (or png), mevis-zip (mevis), refytvos-zip (ref-youtube-vos), davis-official (davis), coco-rle "
+            "(coco), ytvis-json (ytvis), revos-json (revos), cvat or fiftyone.",
+        ),
+    ],
+    output: Annotated[str, typer.Option("--output", metavar="FOLDER", help="New local folder.")],
+    videos: MovedVideos = None,
 ) -> None:
     """Write a run's masks in the formats of other tools and of the benchmarks' servers."""
     from vrshq.pipelines.export.run import export as run_export
 
-    summary = run_export(run, format_, output)
+    summary = run_export(run, format_, output, videos=videos)
     for line in summary.lines():
         say(line)
-    say(f"{format_} in {output}; details in its export.json")
+    say(f"{summary.format} in {output}; details in its export.json")
     if summary.unfinished:
         raise typer.Exit(INCOMPLETE)

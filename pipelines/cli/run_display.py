@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
 import pyarrow.compute as pc
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,8 @@ from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
 
+logger = logging.getLogger("vrshq.run")
+
 
 class RunDisplay(Watcher):
     """Prints the plan, then shows progress until the labelling ends. A context manager, so that an error ends it too."""
@@ -27,18 +31,42 @@ class RunDisplay(Watcher):
 
     def __init__(self) -> None:
         self._progress: RunProgress | None = None
+        self._status: Status | None = None  # before the number of units is known
+        self._waits = ""
         self._units = self._finished = 0
+
+    def waits(self, reason: str) -> None:
+        """Shows what the run waits for: in the progress display, else beside a spinner, and as lines without a terminal."""
+        if reason == self._waits:
+            return
+        self._waits = reason
+        if self._progress:
+            self._progress.waits(reason)
+        elif not console.is_terminal and reason:
+            say(reason)
+        elif self._status:
+            self._status.update(reason)
+        elif reason:
+            self._status = console.status(reason)
+            self._status.start()
 
     def planned(self, plan: Plan) -> None:
         """Prints the plan and starts the progress display."""
+        self._stop()
+        self._waits = ""
         print_plan(plan)
         self._units, self._finished = plan.manifest.num_rows, len(plan.finished)
         self._progress = RunProgress(plan.todo.num_rows)
         self._progress.start()
 
     def unit_finished(self, receipt: dict[str, Any]) -> None:
-        """Counts the unit."""
+        """Counts and logs the unit."""
         self._finished += 1
+        logger.info(
+            "unit %(unit_id)s: %(ok)d ok, %(empty)d empty, %(errors)d errors, %(frames)d frames, attempt %(attempt)d, "
+            "%(busy).1f s in actors",
+            receipt,
+        )
         if self._progress:
             self._progress.add(receipt)
 
@@ -57,9 +85,10 @@ class RunDisplay(Watcher):
         self._stop()
 
     def _stop(self) -> None:
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
+        for shown in (self._progress, self._status):
+            if shown:
+                shown.stop()
+        self._progress = self._status = None
 
 
 def print_plan(plan: Plan) -> None:

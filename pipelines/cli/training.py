@@ -8,26 +8,37 @@ import typer
 
 from vrshq.pipelines.cli.options import Address, Config, UseRay
 from vrshq.pipelines.cli.terminal import continues, say
+from vrshq.pipelines.config.assignments import SettingsError
 
 
 def synth(
     output: Annotated[
         str,
         typer.Argument(
-            metavar="OUT",
+            metavar="URI",
             help="New or empty folder, local or in a bucket, or the folder of the same command or of fewer videos.",
         ),
     ],
-    videos: Annotated[int, typer.Option("--videos", help="Number of videos.")],
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    videos: Annotated[int, typer.Option("--videos", metavar="COUNT", help="Number of videos.")],
+    seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="The same seed gives the same bytes.")] = 0,
     split: Annotated[
         str | None,
-        typer.Option(help="One split for all videos: train, valid, test or test_unseen; default: 70, 10, 10, 10 %."),
+        typer.Option(
+            metavar="NAME",
+            help="One split for all videos: train, valid, test or test_unseen; default: 70, 10, 10, 10 %.",
+        ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="jpeg (folders of frames), mp4, or both.")] = "both",
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="jpeg (folders of frames), mp4, or both.")
+    ] = "both",
     config: Config = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. frames=[8, 16]. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, e.g. frames=[8, 16]. Repeatable; `vrshq settings synth` explains them.",
+        ),
     ] = None,
     address: Address = None,
     ray: UseRay = True,
@@ -60,18 +71,43 @@ def synth(
 
 
 def train(
-    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a packaged one: tiny.")],
-    output: Annotated[str, typer.Option("--output", help="Folder of the run, local or in a bucket.")],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="URI", help="YAML file, or the name of a packaged one: example, tiny or vrs-hq-7b."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="URI", help="Folder of the run, local or in a bucket.")
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. stages.0.steps=100. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, e.g. stages.0.steps=100. Repeatable; `vrshq settings train` explains them.",
+        ),
     ] = None,
     address: Address = None,
+    ray: Annotated[
+        bool, typer.Option("--ray/--no-ray", help="Work as the settings say, or in this process alone (workers=0).")
+    ] = True,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a small configuration that trains in minutes, and do nothing else.")
+    ] = False,
 ) -> None:
     """Train a model in stages. The same command again continues an interrupted run."""
     from vrshq.pipelines.train.run import train as run_train
-    from vrshq.pipelines.train.settings import load_train_settings
+    from vrshq.pipelines.train.settings import CONFIGS, load_train_settings
 
-    settings = load_train_settings(config, set_ or [])
+    if example:
+        say((CONFIGS / "example.yaml").read_text(encoding="utf-8").rstrip())
+        return
+    if config is None or output is None:
+        raise SettingsError(
+            "vrshq train: expected --config FILE and --output FOLDER; vrshq train --example prints one to begin with"
+        )
+    settings = load_train_settings(config, [*(set_ or []), *([] if ray else ["workers=0"])])
 
     def on_begin() -> None:
         for stage in settings.stages:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import parent_and_name
 from vrshq.errors import UserError
+from vrshq.pipelines.config.describe import suggestion
 
 T = TypeVar("T")
 
@@ -73,16 +76,30 @@ def assign(values: dict[str, Any], assignments: Iterable[str], example: str) -> 
             ) from error
 
 
-def validated(kind: type[T], values: Any) -> T:
+def validated(kind: type[T], values: Any, listing: str) -> T:
     """`values` as an instance of a pydantic model or of a dataclass.
 
+    Args:
+        kind: the model or dataclass.
+        values: nested mappings and lists.
+        listing: the command that lists the settings of `kind`.
+
     Raises:
-        SettingsError: the first of pydantic's errors, in one line.
+        SettingsError: one line: an unknown name with a known one that resembles it, or the first of pydantic's errors.
     """
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise SettingsError(_first_error(error)) from error
+    unknown = _unknown_name(kind, values, "")
+    if unknown is None:
+        try:
+            return TypeAdapter(kind).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] != "extra_forbidden":
+                raise SettingsError(_line(first)) from error
+            unknown = _path(first)
+    near = suggestion(kind, unknown)
+    raise SettingsError(
+        f"setting {unknown}: no such setting; {f'did you mean {near}? ' if near else ''}{listing} lists all"
+    )
 
 
 def _index(target: Any, part: str, assignment: str) -> Any:
@@ -97,14 +114,41 @@ def _index(target: Any, part: str, assignment: str) -> Any:
     )
 
 
-def _first_error(error: ValidationError) -> str:
-    """One line for the first error: the setting's path, the reason, and the value given where it is short enough to help."""
-    first = error.errors()[0]
-    reason = "no such setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    path = ".".join(str(part) for part in first["loc"])
+def _unknown_name(kind: Any, values: Any, path: str) -> str | None:
+    """The path of the first name that dataclasses inside `kind` do not have; pydantic ignores it there."""
+    if isinstance(values, list | tuple):
+        inner = next((item for item in get_args(kind) if item is not Ellipsis), None)
+        found = (_unknown_name(inner, value, f"{path}{index}.") for index, value in enumerate(values))
+        return next(filter(None, found), None)
+    if not isinstance(values, dict):
+        return None
+    options = (kind, *get_args(kind)) if get_origin(kind) not in (dict, tuple) else (kind,)
+    if tables := [item for item in options if get_origin(item) is dict]:
+        inner = get_args(tables[0])[1]
+        found = (_unknown_name(inner, value, f"{path}{key}.") for key, value in values.items())
+        return next(filter(None, found), None)
+    classes = [item for item in options if is_dataclass(item)]
+    if not classes:
+        return None
+    hints = get_type_hints(classes[0])
+    known = {item.name for item in fields(classes[0])}
+    for key, value in values.items():
+        if key not in known:
+            return f"{path}{key}"
+        if unknown := _unknown_name(hints[key], value, f"{path}{key}."):
+            return unknown
+    return None
+
+
+def _path(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"])
+
+
+def _line(error: ErrorDetails) -> str:
+    """One line: the setting's path, the reason, and the value given where it is short enough to help."""
+    path, reason = _path(error), error["msg"].removeprefix("Value error, ")
     line = f"setting {path}: {reason}" if path else f"setting {reason}"
     # a mapping, or the arguments of a dataclass, would repeat a whole section
-    has_value = first["type"] not in ("missing", "extra_forbidden")
-    if has_value and isinstance(first["input"], str | int | float | list | tuple | None):
-        line += f" (given: {repr(first['input'])[:_SHOWN]})"
+    if error["type"] != "missing" and isinstance(error["input"], str | int | float | list | tuple | None):
+        line += f" (given: {repr(error['input'])[:_SHOWN]})"
     return " ".join(line.split())

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
+from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
 
@@ -141,18 +142,19 @@ EXTRACT = "ffmpeg -i VIDEO -fps_mode passthrough -start_number 0 -q:v 2 VIDEO_ID
 Answers = Iterator[tuple[RunVideo, Iterator[Answer]]]
 
 
-def read_answers(run: RunDirectory, summary: ExportSummary) -> Answers:
+def read_answers(run: RunDirectory, summary: ExportSummary, places: VideoPlaces) -> Answers:
     """The videos of a run in the manifest's order, each with its instructions; take the latter before the next video.
 
     Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. What cannot be written is noted in `summary`.
     """
     tracks = _Tracks(run)
-    for (video_id, uri), found in groupby(_instructions(run), key=lambda item: (item.video_id, item.uri)):
+    for (video_id, stored), found in groupby(_instructions(run), key=lambda item: (item.video_id, item.uri)):
         size = tracks.sizes.get(video_id)
         if size is None:
             for item in found:
                 _leave_out(item, tracks.row(item), summary)
             continue
+        uri = places.now(stored)
         files = source_files(uri, size[0])
         if files is None and not is_video_file(uri):
             summary.notes.append(f"{video_id}: {uri} does not list {size[0]} frames now, so they are named by number")

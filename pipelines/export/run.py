@@ -18,6 +18,7 @@ from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.fiftyone import write_fiftyone
 from vrshq.pipelines.export.sinks import to_json
 from vrshq.pipelines.export.trees import write_mevis, write_png_tree, write_ref_youtube_vos
+from vrshq.pipelines.label.moved import VideoPlaces
 
 FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "png-tree": write_png_tree,
@@ -30,15 +31,28 @@ FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "cvat": write_cvat,
     "fiftyone": write_fiftyone,
 }
+# Names that people use for these formats.
+ALIASES = {
+    "png": "png-tree",
+    "mevis": "mevis-zip",
+    "ref-youtube-vos": "refytvos-zip",
+    "refytvos": "refytvos-zip",
+    "davis": "davis-official",
+    "coco": "coco-rle",
+    "ytvis": "ytvis-json",
+    "youtube-vis": "ytvis-json",
+    "revos": "revos-json",
+}
 
 
-def export(run_uri: str, format_name: str, output: str) -> ExportSummary:
+def export(run_uri: str, format_name: str, output: str, *, videos: str | None = None) -> ExportSummary:
     """Writes a run's masks in another format.
 
     Args:
         run_uri: the run directory, local or in a bucket, finished or not.
-        format_name: one of `FORMATS`; each writer's docstring says what its files are.
+        format_name: one of `FORMATS` or `ALIASES`; each writer's docstring says what its files are.
         output: a new or empty local folder.
+        videos: folder where the videos lie now (`VideoPlaces`); default: where the run found them.
 
     Returns:
         what was written and what could not be; the same is in `export.json`, which is written last. The same run gives the
@@ -53,7 +67,9 @@ def export(run_uri: str, format_name: str, output: str) -> ExportSummary:
 
     Raises:
         ExportError: an unknown format, or an output that is not a new local folder. StorageError: there is no such run.
+        MovedVideosError: `videos` holds none of the videos.
     """
+    format_name = ALIASES.get(format_name, format_name)
     if format_name not in FORMATS:
         raise ExportError(f"no format {format_name!r}; expected one of {', '.join(FORMATS)}")
     if is_remote(output):
@@ -62,10 +78,11 @@ def export(run_uri: str, format_name: str, output: str) -> ExportSummary:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"--output {output} is not empty; give a new folder")
     run = RunDirectory(run_uri)
-    run.read_manifest()  # no run, no folder
+    uris = run.read_manifest()["video_uri"].to_pylist()  # no run, no folder
+    places = VideoPlaces(videos, uris)
     folder.mkdir(parents=True, exist_ok=True)
     summary = ExportSummary(run.uri, format_name)
-    answers = read_answers(run, summary)
+    answers = read_answers(run, summary, places)
     FORMATS[format_name](answers, folder, summary)
     (folder / "export.json").write_text(to_json(summary.as_dict()) + "\n", encoding="utf-8")
     return summary

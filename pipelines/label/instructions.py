@@ -9,7 +9,9 @@ a mistake: an empty or missing text, a very long one, HTML or a path is data.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,18 +19,23 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.errors import StorageError
 from vrshq.pipelines.label.carried import SPAN_COLUMNS, carried_schema, is_string
 from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.table_files import TableFiles, read_files
-from vrshq.pipelines.label.table_formats import EXACT_FLOATS, expected_type
+from vrshq.pipelines.label.table_files import TableFiles, read_files, table_folder
+from vrshq.pipelines.label.table_formats import EXACT_FLOATS, expected_type, one_line
 
 REQUIRED_COLUMNS = ("video_uri", "instruction_id", "text")
 
 
-def read_instructions(uri: str) -> pa.Table:
-    """The instruction table at `uri`, checked, in the same form for all formats.
+# An instruction table: its uri, or the table itself as Arrow or as one mapping for each row.
+Instructions: TypeAlias = str | pa.Table | Sequence[Mapping[str, Any]]
+
+
+def read_instructions(source: Instructions) -> pa.Table:
+    """The instruction table, checked, in the same form for all formats.
 
     Args:
-        uri: a `.parquet`, `.jsonl` (`.ndjson`), `.json`, `.csv` or `.tsv` file, also with `.gz` or `.zst`; a folder of such
-            files, as Spark, Ray Data and Daft write it; or a pattern with `*`, `?` or `[...]`. Local or remote.
+        source: the table itself, or its uri: a `.parquet`, `.jsonl` (`.ndjson`), `.json`, `.csv` or `.tsv` file, also with
+            `.gz` or `.zst`; a folder of such files, as Spark, Ray Data and Daft write it; or a pattern with `*`, `?` or
+            `[...]`. Local or remote.
 
     Returns:
         Rows in the order of the files and their rows: `video_id`, `video_uri`, `instruction_id`, `text` (all string, none
@@ -44,6 +51,12 @@ def read_instructions(uri: str) -> pa.Table:
             empty; a (video_id, instruction_id) occurs twice; a video_id has two uris; or the table has no row. Rows count
             from 1, without the header.
     """
+    if not isinstance(source, str):
+        try:
+            return _checked(_in_memory(source))
+        except InstructionTableError as error:
+            raise InstructionTableError(f"the instructions: {error}") from None
+    uri = source
     try:
         return _checked(read_files(uri))
     except InstructionTableError as error:
@@ -52,6 +65,23 @@ def read_instructions(uri: str) -> pa.Table:
         raise InstructionTableError(str(error)) from error
     except ValueError as error:  # a name that no store may have
         raise InstructionTableError(f"{uri}: {error}") from error
+
+
+def folder_of(source: Instructions) -> str:
+    """The folder below which relative video uris of a table lie: the table's own; this process's for a table in memory."""
+    return table_folder(source) if isinstance(source, str) else str(Path.cwd())
+
+
+def _in_memory(source: pa.Table | Sequence[Mapping[str, Any]]) -> TableFiles:
+    """A table that the caller made, as if it was a file."""
+    if isinstance(source, pa.Table):
+        return TableFiles(source, [("", source.num_rows)])
+    names = dict.fromkeys(name for row in source for name in row)
+    try:
+        table = pa.table({name: [row.get(name) for row in source] for name in names})
+    except (pa.ArrowException, TypeError) as error:
+        raise InstructionTableError(f"a column has values of several types ({one_line(error)})") from error
+    return TableFiles(table, [("", len(source))])
 
 
 def _checked(files: TableFiles) -> pa.Table:

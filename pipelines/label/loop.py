@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +13,10 @@ from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.ray.watchers import Starting
 from vrshq.operators.batch import Failure
-from vrshq.pipelines.label.placement import choose_pools, network_device
-from vrshq.pipelines.label.plan import Plan, actor_pools, on_machines, worker_arguments
+from vrshq.pipelines.label.placement import network_device
+from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, worker_arguments
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST
 from vrshq.pipelines.label.summary import RunSummary
@@ -33,8 +34,9 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         plan: of any machines; it is made again for those of the cluster.
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         summary: where the placement is noted.
-        watcher: receives the final plan.
+        watcher: receives the final plan, and what the run waits for.
     """
+    watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
     with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
         plan = on_machines(plan, cluster_machines(), grows=may_grow())
         watcher.planned(plan)
@@ -44,7 +46,12 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         source = todo if plan.finished else plan.run.manifest_uri
         attempts = plan.settings.resources.attempts
         metrics = RunMetrics(waiting=todo.num_rows)
-        for one in stream_receipts(source, actor_pools(plan), attempts=attempts, finished=plan.run.finished_units):
+        pools, finished = actor_pools(plan), plan.run.finished_units
+
+        def on_start(now: Starting) -> None:
+            watcher.waits(starting_line(now))
+
+        for one in stream_receipts(source, pools, attempts=attempts, finished=finished, on_start=on_start):
             done = _record_lost(plan, one) if isinstance(one, Lost) else one
             metrics.unit(
                 statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
@@ -57,11 +64,21 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
             yield done
 
 
+def starting_line(now: Starting) -> str:
+    """How far the actors have started, in words; "" once all are ready."""
+    if now.ready >= now.actors:
+        return ""
+    loading = f"{now.loading} loading weights, " if now.loading else ""
+    return f"starting {now.actors} {'actor' if now.actors == 1 else 'actors'}: {loading}{now.ready} ready"
+
+
 def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[dict[str, Any]]:
     """The for-loop: each pool's worker over one unit after the other, in this process; yields the receipts."""
-    plan = replace(plan, pools=choose_pools(plan.settings, plan.machines, units=1), missing=[])
+    plan = in_this_process(plan)
     watcher.planned(plan)
+    watcher.waits("loading weights")
     workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
+    watcher.waits("")
     _note_placement(summary, plan)
     summary.workers = 1
     for one in one_by_one(workers, plan.todo):

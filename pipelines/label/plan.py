@@ -23,13 +23,12 @@ from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
 from vrshq.pipelines.label.growth import check_types, continued_manifest
-from vrshq.pipelines.label.instructions import read_instructions
+from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
 from vrshq.pipelines.label.placement import choose_pools, network_device
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Pool, Settings
 from vrshq.pipelines.label.stats import read_commands
-from vrshq.pipelines.label.table_files import table_folder
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.label.worker import UnitWorker, encode_schema
 from vrshq.pipelines.models.locate import open_model
@@ -91,23 +90,25 @@ class Plan:
 
 
 def make_plan(
-    instructions: str,
+    instructions: Instructions,
     output: str,
     settings: Settings,
     *,
     videos: str | None = None,
     shown: bool = False,
     grow: bool = False,
+    retry_errors: bool = False,
 ) -> Plan:
     """Reads and checks everything that can be checked before work starts, for this machine.
 
     Args:
-        instructions: uri of the instruction table.
+        instructions: the instruction table, or its uri.
         output: uri of the run directory.
         settings: of the run.
         videos: root of relative `video_uri`s; default: the table's folder.
         shown: whether somebody will read the plan; the headers of some videos are then read for its estimate.
         grow: whether the table may have rows that the run directory does not have yet.
+        retry_errors: whether finished units with error rows count as unfinished.
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
@@ -123,7 +124,7 @@ def make_plan(
     build = functools.partial(
         build_manifest,
         videos_root=videos,
-        base=table_folder(instructions),
+        base=folder_of(instructions),
         max_instructions_per_unit=settings.max_instructions_per_unit,
     )
     manifest = build(table)
@@ -153,7 +154,7 @@ def make_plan(
         manifest=manifest,
         carried=carried_schema(table),
         identity=identity,
-        finished=finished_units(run, manifest),
+        finished=finished_units(run, manifest) - (run.errored_units() if retry_errors else set()),
         model_name=bundle.name,
         commands=read_commands(run),
         shown=shown,
@@ -172,6 +173,11 @@ def plan_for(plan: Plan, address: str | None = None) -> Plan:
         return plan
     with ray_session(address):
         return on_machines(plan, cluster_machines(), grows=may_grow())
+
+
+def in_this_process(plan: Plan) -> Plan:
+    """The plan for the for-loop: one worker for each pool, in this process."""
+    return replace(plan, pools=choose_pools(plan.settings, plan.machines, units=1), missing=[])
 
 
 def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = False) -> Plan:

@@ -14,6 +14,7 @@ from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.growth import write_manifest
+from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
 from vrshq.pipelines.label.plan import Plan, finished_units, make_plan
@@ -25,7 +26,7 @@ from vrshq.pipelines.label.worker import PATIENCE_S
 
 
 def label(
-    instructions: str,
+    instructions: Instructions,
     output: str,
     settings: Settings | None = None,
     *,
@@ -39,10 +40,10 @@ def label(
     """Labels every instruction of a table. The same call again continues an interrupted run.
 
     Args:
-        instructions: uri of the table with `video_uri`, `instruction_id`, `text`; see `read_instructions` for its formats.
+        instructions: the table: its uri, a pyarrow.Table, or one dict for each row; see `read_instructions`.
         output: uri of the run directory.
         settings: default `Settings()`.
-        videos: root of relative `video_uri`s; default: the table's folder.
+        videos: root of relative `video_uri`s; default: the table's folder, and for a table in memory the current one.
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         use_ray: False runs the same operators in this process, one unit after the other.
         errors: retries of earlier errors, and the share of errors that stops the run; default `ErrorPolicy()`.

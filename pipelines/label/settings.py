@@ -84,6 +84,7 @@ class Masks(_Section):
         default=None,
         ge=0,
         le=1,
+        examples=["0.5"],
         description=(
             "Presence, 0 to 1, up to which an instruction gets empty masks on all frames; default: the value of the "
             "model's bundle, and 0 for a bundle without one, such as the published weights."
@@ -196,7 +197,11 @@ class Resources(_Section):
         default="auto", description="Device of the networks; auto takes GPUs where the cluster has any."
     )
     pools: tuple[Pool, ...] | None = Field(
-        default=None, description="Actor pools, first to last; default: chosen from the machines and measured costs."
+        default=None,
+        examples=[
+            "[{operators: [presample, tokens], gpus: 1}, {operators: [fuse, keyframe, propagate], gpus: 1, actors: 2}]"
+        ],
+        description="Actor pools, first to last; default: chosen from the machines and measured costs.",
     )
     threads: int = Field(default=1, ge=1, description="Threads of torch and of the decoder in each actor.")
     frame_cache_mib: int = Field(default=512, ge=0, description="Decoded frames kept in memory per open video, in MiB.")
@@ -323,4 +328,4 @@ def load_settings(config: str | None, assignments: list[str], **overrides: Any) 
     values: dict[str, Any] = read_yaml(config) if config else {}
     assign(values, assignments, "keyframe.method=first")
     values |= {name: value for name, value in overrides.items() if value is not None}
-    return validated(Settings, values)
+    return validated(Settings, values, "vrshq settings")

@@ -17,6 +17,9 @@ class Watcher:
 
     shows_plan = False
 
+    def waits(self, reason: str) -> None:
+        """The run waits for `reason`, such as "starting Ray", before units can begin. Another thread may call this."""
+
     def planned(self, plan: Plan) -> None:
         """The plan is final; work starts next."""
 

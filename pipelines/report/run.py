@@ -6,8 +6,6 @@ report.html.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import groupby
 
 import pyarrow as pa
@@ -15,8 +13,10 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.report.names import remove_other_sheets, sheet_name
 from vrshq.pipelines.report.run_page import Sheet, run_page
 from vrshq.pipelines.report.sheets import Track, png
 from vrshq.pipelines.report.videos import draw_video
@@ -34,11 +34,13 @@ def write_report(
     frames_per_sheet: int = 12,
     limit: int = 200,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    videos: str | None = None,
 ) -> list[str]:
     """Draws the answers of a run: `report.html`, and `report/NAME.png` for each instruction that it shows.
 
-    A video or a mask that cannot be read leaves a message on its sheet; the report is written nevertheless. Names of
-    sheets are hashes of the ids, so the same run gives the same names.
+    Sheets of an earlier report in the same folder that this one does not show are removed.
+
+    A video or a mask that cannot be read leaves a message on its sheet. The same run gives the same names.
 
     Cost: reads `manifest/` and `tracks/` whole, and `masks/` of the shown units; decodes each shown video once.
 
@@ -48,12 +50,13 @@ def write_report(
         frames_per_sheet: frames on a sheet, evenly spread, always with the keyframe.
         limit: maximum number of sheets, spread evenly over the run's instructions in the order of their ids.
         limits: of the videos, and whom their uris may call.
+        videos: folder where the videos lie now (`VideoPlaces`); default: where the run found them.
 
     Returns:
         the uris of the written files, the page first.
 
     Raises:
-        StorageError: there is no run at `run_uri`, or the output cannot be written.
+        StorageError: there is no run at `run_uri`, or the output cannot be written. MovedVideosError: none is in `videos`.
         ValueError: `frames_per_sheet` is below 1 or `limit` below 0.
     """
     if frames_per_sheet < 1 or limit < 0:
@@ -65,21 +68,19 @@ def write_report(
         [("video_id", "ascending"), ("instruction_id", "ascending")]
     )
     shown = tracks.take(_spread(tracks.num_rows, limit)).to_pylist()
+    places = VideoPlaces(videos, (track["video_uri"] for track in shown))
+    shown = [track | {"video_uri": places.now(track["video_uri"])} for track in shown]
     units = _units_of(manifest, shown)
 
     sheets: list[Sheet] = []
     for _, video in groupby(shown, key=lambda track: track["video_id"]):
         for track, sheet, repeated in draw_video(run, list(video), units, frames_per_sheet, limits):
-            name = f"report/{sheet_name(track['video_id'], track['instruction_id'])}"
+            name = sheet_name(track["video_id"], track["instruction_id"])
             folder.write_bytes(name, png(sheet))
             sheets.append(Sheet(track, name, sheet.size, repeated))
     folder.write_bytes("report.html", run_page(run, tracks, manifest, sheets).encode())
+    remove_other_sheets(folder, {sheet.name for sheet in sheets})
     return [folder.uri_of("report.html"), *(folder.uri_of(sheet.name) for sheet in sheets)]
-
-
-def sheet_name(video_id: str, instruction_id: str) -> str:
-    """The file name of an instruction's sheet: hexadecimal digits only, for any ids."""
-    return hashlib.sha256(json.dumps([video_id, instruction_id]).encode()).hexdigest()[:16] + ".png"
 
 
 def _spread(count: int, limit: int) -> pa.Array:

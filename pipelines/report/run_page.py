@@ -131,6 +131,7 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         "name": name,
         "width": width,
         "height": height,
+        "hidden": repeated,
         "hidden_percent": f"{100 * repeated / width:.2f}",
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vrshq.operators.synth import SPLITS, VERSION, SynthConfig
@@ -37,11 +37,7 @@ def load_config(config: str | None, assignments: list[str]) -> SynthConfig:
     """
     values = read_yaml(config) if config else {}
     assign(values, assignments, "frames=[8, 16]")
-    known = [field.name for field in fields(SynthConfig)]
-    for key in values:
-        if key not in known:
-            raise SettingsError(f"setting {key}: no such setting; expected one of {', '.join(known)}")
-    return validated(SynthConfig, values)
+    return validated(SynthConfig, values, "vrshq settings synth")
 
 
 def run_settings(videos: int, seed: int, split: str | None, form: str, config: SynthConfig) -> dict[str, Any]:

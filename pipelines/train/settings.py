@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.training.config import StageConfig, StartConfig
@@ -183,9 +183,7 @@ def load_train_settings(config: str, assignments: list[str]) -> TrainSettings:
     values = read_yaml(_find(config))
     values.pop("shared", None)  # holds YAML anchors only
     assign(values, assignments, "stages.0.steps=100")
-    if unknown := _unknown_key(TrainSettings, values, ""):
-        raise SettingsError(f"setting {unknown}: no such setting")
-    return validated(TrainSettings, values)
+    return validated(TrainSettings, values, "vrshq settings train")
 
 
 def packaged_configs() -> list[str]:
@@ -201,29 +199,3 @@ def _find(config: str) -> str:
     if config.removesuffix(".yaml") not in packaged:
         raise SettingsError(f"--config {config}: no such file; packaged configurations: {', '.join(packaged)}")
     return str(CONFIGS / f"{config.removesuffix('.yaml')}.yaml")
-
-
-def _unknown_key(kind: Any, values: Any, path: str) -> str | None:
-    """The path of the first unknown name in nested mappings; pydantic ignores unknown names in dataclasses."""
-    if isinstance(values, list | tuple):
-        inner = next((item for item in get_args(kind) if item is not Ellipsis), None)
-        found = (_unknown_key(inner, value, f"{path}{index}.") for index, value in enumerate(values))
-        return next(filter(None, found), None)
-    if not isinstance(values, dict):
-        return None
-    options = (kind, *get_args(kind)) if get_origin(kind) not in (dict, tuple) else (kind,)
-    if tables := [item for item in options if get_origin(item) is dict]:
-        inner = get_args(tables[0])[1]
-        found = (_unknown_key(inner, value, f"{path}{key}.") for key, value in values.items())
-        return next(filter(None, found), None)
-    classes = [item for item in options if is_dataclass(item)]
-    if not classes:
-        return None
-    hints = get_type_hints(classes[0])
-    known = {item.name for item in fields(classes[0])}
-    for key, value in values.items():
-        if key not in known:
-            return f"{path}{key}"
-        if unknown := _unknown_key(hints[key], value, f"{path}{key}."):
-            return unknown
-    return None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from docs import reference
 from docs.columns import TABLES
 from vrshq.pipelines.cli.main import app
+from vrshq.pipelines.config.describe import UndocumentedError, meaning
 from vrshq.pipelines.label.settings import Settings
 
 
@@ -35,7 +36,8 @@ def test_every_setting_is_on_its_page_with_its_default_and_its_meaning() -> None
     assert by_name["fusion.alpha"][1:3] == ["number, at least 0", "0.1"]
     assert by_name["keyframe.method"][1].startswith("`tks` or `clip` or")
     assert by_name["resources.pools.N.operators"][2] == "required"
-    assert all(len(row) == 4 and len(row[3]) > 5 for row in rows)
+    assert by_name["keyframe.method"][4] == "`clip` |"
+    assert all(len(row) in (4, 5) and len(row[3]) > 5 for row in rows)
 
 
 def test_every_training_setting_is_on_its_page() -> None:
@@ -70,9 +72,9 @@ def test_every_column_has_a_meaning_and_every_meaning_a_column() -> None:
 
 def test_a_column_without_a_meaning_and_a_meaning_without_a_column_are_errors() -> None:
     table = TABLES["tokens/"]
-    with pytest.raises(reference.UndocumentedError, match=r"meaning .* to extra"):
+    with pytest.raises(UndocumentedError, match=r"meaning .* to extra"):
         reference.column_rows("tokens/", replace(table, schema=table.schema.append(pa.field("extra", pa.int32()))))
-    with pytest.raises(reference.UndocumentedError, match="explains gone"):
+    with pytest.raises(UndocumentedError, match="explains gone"):
         reference.column_rows("tokens/", replace(table, meanings={**table.meanings, "gone": "Nothing."}))
 
 
@@ -81,8 +83,8 @@ def test_a_setting_without_a_description_is_an_error() -> None:
         known: int = Field(default=1, description="Explained.")
         silent: int = 2
 
-    with pytest.raises(reference.UndocumentedError, match=r"Silent\.silent"):
-        reference.model_sections(Silent, "")
+    with pytest.raises(UndocumentedError, match=r"Silent\.silent"):
+        reference.setting_sections(Silent)
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,10 @@ class Explained:
 
 
 def test_a_dataclass_explains_its_fields_in_its_docstring_or_below_their_lines() -> None:
-    assert reference.meaning(Explained, "first") == reference.meaning(Explained, "second") == "Of two lines, folded."
-    assert reference.meaning(Explained, "third") == "Explained below its line."
-    with pytest.raises(reference.UndocumentedError, match=r"Explained\.silent"):
-        reference.dataclass_sections(Explained, "")
+    assert meaning(Explained, "first") == meaning(Explained, "second") == "Of two lines, folded."
+    assert meaning(Explained, "third") == "Explained below its line."
+    with pytest.raises(UndocumentedError, match=r"Explained\.silent"):
+        reference.setting_sections(Explained)
 
 
 def test_an_option_without_help_is_an_error() -> None:
@@ -113,7 +115,7 @@ def test_an_option_without_help_is_an_error() -> None:
         """Does something."""
 
     item = SimpleNamespace(param_type_name="argument", help=None, name="value")
-    with pytest.raises(reference.UndocumentedError, match="vrshq run: give value"):
+    with pytest.raises(UndocumentedError, match="vrshq run: give value"):
         reference.command_section("run", SimpleNamespace(help="Does something.", params=[item], callback=run))
 
 

@@ -32,10 +32,18 @@ _READERS: dict[str, type[FileBenchmark]] = {
     reader.name: reader
     for reader in (Revos, Mevis, RefYoutubeVos, RefDavis, RefDavisOfficial, ReasonVos, Lvvis, PngTree)
 }
+# Names that people use for these data sets.
+ALIASES = {
+    "refytvos": "ref-youtube-vos",
+    "davis": "ref-davis17",
+    "ref-davis": "ref-davis17",
+    "davis17": "ref-davis17",
+    "lv-vis": "lvvis",
+}
 
 
 def benchmark_names() -> list[str]:
-    """The names that `open_benchmark` knows."""
+    """The names that `open_benchmark` knows, without the `ALIASES`."""
     return sorted(_READERS)
 
 
@@ -43,7 +51,7 @@ def open_benchmark(name: str, root: str, *, split: str | None = None, folders: F
     """Opens a benchmark and reads its metadata. Masks are read later, one video at a time.
 
     Args:
-        name: one of `benchmark_names()`.
+        name: one of `benchmark_names()` or `ALIASES`.
         root: the data set's folder, local or in a bucket.
         split: default: the split of the published scores (valid; MeViS: valid_u).
         folders: names inside `root` that differ from the layout's.
@@ -76,6 +84,7 @@ def check_benchmark(name: str, root: str, *, split: str | None = None, folders: 
     Raises:
         DatasetError: the name or the split is unknown, which is no fault of the data.
     """
+    name = ALIASES.get(name, name)
     report = Report(name, root)
     known = _READERS.get(name)
     if known is None or (split is not None and split not in known.splits):
@@ -89,6 +98,7 @@ def check_benchmark(name: str, root: str, *, split: str | None = None, folders: 
 
 def open_files(name: str, root: str, split: str | None, folders: Folders, report: Report) -> FileBenchmark:
     """Opens a benchmark like `open_benchmark`, but adds unusable entries to `report` and leaves them out."""
+    name = ALIASES.get(name, name)
     if name not in _READERS:
         raise DatasetError(f"no data set {name!r}; expected one of {', '.join(benchmark_names())}")
     try:

@@ -15,17 +15,23 @@ from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml,
 
 class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    alpha: float = Field(default=0.1, ge=0)
+    alpha: float = Field(default=0.1, ge=0, description="A weight.")
 
 
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     inner: Inner = Inner()
-    name: str
+    name: str = Field(description="A name.")
 
 
 @dataclass(frozen=True)
 class Checked:
+    """Checked.
+
+    Attributes:
+        frames: how many.
+    """
+
     frames: int
 
     def __post_init__(self) -> None:
@@ -88,7 +94,18 @@ def test_a_file_of_settings_is_a_mapping(tmp_path: Path, monkeypatch: pytest.Mon
             {"name": "a", "inner": {"alpha": -1}},
             "setting inner.alpha: Input should be greater than or equal to 0 (given: -1)",
         ),
-        (Outer, {"name": "a", "inner": {"beta": 1}}, "setting inner.beta: no such setting"),
+        (Outer, {"name": "a", "inner": {"beta": 1}}, "setting inner.beta: no such setting; vrshq x lists all"),
+        (
+            Outer,
+            {"name": "a", "inner": {"alhpa": 1}},
+            "setting inner.alhpa: no such setting; did you mean inner.alpha? vrshq x lists all",
+        ),
+        (
+            Outer,
+            {"name": "a", "alpha": 1},
+            "setting alpha: no such setting; did you mean inner.alpha? vrshq x lists all",
+        ),
+        (Checked, {"frame": 1}, "setting frame: no such setting; did you mean frames? vrshq x lists all"),
         (Outer, {}, "setting name: Field required"),
         (
             Outer,
@@ -100,10 +117,10 @@ def test_a_file_of_settings_is_a_mapping(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_a_wrong_value_is_one_line_that_names_it(kind: type[Any], values: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        validated(kind, values)
+        validated(kind, values, "vrshq x")
     assert str(caught.value) == said
 
 
 def test_a_right_value_becomes_the_model_or_dataclass() -> None:
-    assert validated(Outer, {"name": "a"}) == Outer(name="a")
-    assert validated(Checked, {"frames": 2}) == Checked(2)
+    assert validated(Outer, {"name": "a"}, "vrshq x") == Outer(name="a")
+    assert validated(Checked, {"frames": 2}, "vrshq x") == Checked(2)

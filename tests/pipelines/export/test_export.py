@@ -41,6 +41,7 @@ from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.names import part_of, path_of, source_files
 from vrshq.pipelines.export.pictures import voc_palette
 from vrshq.pipelines.export.run import FORMATS, export
+from vrshq.pipelines.label.moved import MovedVideosError
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.label.units import build_manifest
 
@@ -168,6 +169,35 @@ def test_png_tree_has_every_frame_of_every_instruction(tmp_path: Path, run: RunD
     ]
     assert [item["instruction_id"] for item in summary.failed] == ["3"]
     assert json.loads((tmp_path / "out" / "export.json").read_text()) == summary.as_dict()
+
+
+def test_another_name_of_a_format_gives_the_same_files(tmp_path: Path, run: RunDirectory) -> None:
+    for name, other in (("coco-rle", "coco"), ("png-tree", "png")):
+        assert export(run.uri, other, str(tmp_path / other)).format == name
+        export(run.uri, name, str(tmp_path / name))
+        trees = [
+            {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+            for top in (tmp_path / name, tmp_path / other)
+        ]
+        assert trees[0] == trees[1]
+
+
+def test_videos_that_were_moved_give_their_names_from_where_they_lie_now(
+    tmp_path: Path, run: RunDirectory, masks: Masks, videos: dict[str, str]
+) -> None:
+    old = Path(videos["TAO/one"])
+    new = tmp_path / "moved" / old.name
+    shutil.copytree(old, new)
+    shutil.rmtree(old)
+    lost = export(run.uri, "png-tree", str(tmp_path / "lost"))
+    assert any("so they are named by number" in note for note in lost.notes)
+    export(run.uri, "png-tree", str(tmp_path / "out"), videos=str(tmp_path / "moved"))
+    key = next(key for video, key in masks if video == "TAO/one")
+    names = sorted(path.stem for path in (tmp_path / "out" / "TAO" / "one" / key).iterdir())
+    assert names == names_of("TAO/one", 3)
+    with pytest.raises(MovedVideosError):
+        export(run.uri, "png-tree", str(tmp_path / "none"), videos=str(tmp_path / "empty"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_png_tree_is_read_back_as_ground_truth(tmp_path: Path, run: RunDirectory, masks: Masks) -> None:

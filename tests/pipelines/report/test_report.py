@@ -28,6 +28,7 @@ from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.report import run as report
 from vrshq.pipelines.report import sheets as drawing
 from vrshq.pipelines.report import videos
+from vrshq.pipelines.report.names import sheet_name
 
 CLIP = CLIPS[0]
 KEYFRAME = 7
@@ -92,7 +93,7 @@ def write_run(uri: str, tracks: list[dict[str, Any]], masks: np.ndarray | None =
 
 
 def image(run: RunDirectory, video_id: str, instruction_id: str) -> Image.Image:
-    opened = Image.open(io.BytesIO(run.folder.read_bytes(f"report/{report.sheet_name(video_id, instruction_id)}")))
+    opened = Image.open(io.BytesIO(run.folder.read_bytes(sheet_name(video_id, instruction_id))))
     opened.load()
     assert opened.format == "PNG"
     return opened
@@ -341,3 +342,27 @@ def test_pixels_that_are_not_square_are_drawn_as_people_see_them(tmp_path: Path)
     assert wide.size == square.size
     ink, other = (np.asarray(sheet.convert("L"), float) for sheet in sheets)
     assert np.corrcoef(ink.ravel(), other.ravel())[0, 1] > 0.95
+
+
+def test_a_smaller_limit_removes_the_sheets_that_are_no_longer_shown(place: str, clip: Path, ball: np.ndarray) -> None:
+    rows = [{"video_id": "v", "video_uri": str(clip), "instruction_id": str(number)} for number in range(3)]
+    run = write_run(place, rows, ball)
+    run.folder.write_bytes("report/mine.png", b"not a sheet")
+    for limit in (3, 1, 2, 0):
+        report.write_report(place, limit=limit, frames_per_sheet=1)
+        sheets = set(run.folder.list("report")) - {"report/mine.png"}
+        assert len(sheets) == limit
+        assert all(name in page(run) for name in sheets)
+    assert run.folder.read_bytes("report/mine.png") == b"not a sheet"
+
+
+def test_videos_that_were_moved_are_shown_from_where_they_lie_now(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
+    run = write_run(
+        str(tmp_path / "run"), [{"video_id": "v", "video_uri": "/old/a/hide.mp4", "instruction_id": "0"}], ball
+    )
+    report.write_report(run.uri)
+    assert "the video cannot be read now" not in page(run)  # the message is on the sheet
+    lost = image(run, "v", "0")
+    report.write_report(run.uri, videos=str(clip.parent))
+    moved = image(run, "v", "0")
+    assert share_of(lost, (96, 96, 96)) > 0.2 > share_of(moved, (96, 96, 96))

@@ -371,7 +371,7 @@ def test_settings_come_from_a_file_and_from_assignments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("frame=[8, 16]", "setting frame: no such setting; expected one of objects, frames"),
+        ("frame=[8, 16]", "setting frame: no such setting; did you mean frames? vrshq settings synth lists all"),
         ("frames=[1, 2]", "setting frames = "),
         ("frames=few", "setting frames: "),
         ("frames", "--set frames: expected key=value"),

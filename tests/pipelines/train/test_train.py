@@ -150,8 +150,13 @@ def test_synthetic_clips_ask_only_what_is_learned_from() -> None:
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("stages.0.stepz=3", "stages.0.stepz: no such setting"),
-        ("stages.0.optimiser={ratio: 3}", "stages.0.optimiser.ratio: no such setting"),
+        (
+            "stages.0.stepz=3",
+            "stages.0.stepz: no such setting; did you mean stages.0.steps? vrshq settings train lists all",
+        ),
+        ("stages.0.optimiser={ratio: 3}", "optimiser.ratio: no such setting; did you mean stages.0.optimiser.rate?"),
+        ("start.lora.rnk=3", "did you mean start.lora.rank?"),
+        ("stages.0.data.synth.sinth={}", "did you mean stages.0.data.synth.synth?"),
         ("stages.0.data.synth.synth.config.objeccts=[1,2]", "stages.0.data.synth.synth.config.objeccts: no such"),
         ("stages.0.steps=many", "stages.0.steps"),
         ("stages.7.steps=1", "no such place"),
@@ -242,7 +247,7 @@ def test_a_later_stage_begins_with_what_an_earlier_one_trained(plain: Run, tmp_p
 
 
 def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"other settings .*stages"):
+    with pytest.raises(SettingsError, match=r"other settings .*: stages\.0 \(one\)\.steps: 3 -> 2\)"):
         train(settings_of(tmp_path, ["stages.0.steps=2"]), str(plain.folder))
 
 
@@ -261,7 +266,7 @@ def test_a_refused_command_says_nothing_of_the_work(plain: Run, tmp_path: Path) 
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(config_of(seed=9)))
     refused = vrshq("train", "--config", str(tmp_path / "other.yaml"), "--output", str(plain.folder))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "other settings (seed)" in refused.stderr
+    assert "other settings (its own -> this command's: seed: 0 -> 9); give the same ones" in refused.stderr
 
 
 def test_validation_and_averaged_weights_leave_the_losses_as_they_are(plain: Run, averaged: Run) -> None:

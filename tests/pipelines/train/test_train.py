@@ -350,7 +350,7 @@ def assert_same_training(plain: Path, ray: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize(("workers", "feeders"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("workers", "feeders"), [pytest.param(1, False, marks=pytest.mark.long), (2, True)])
 def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
     averaged: Run, tmp_path: Path, workers: int, feeders: bool
 ) -> None:
@@ -361,16 +361,19 @@ def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("shared_ray")
-def test_sharded_weights_take_the_step_of_the_plain_loop_also_after_a_stop(tmp_path: Path) -> None:
+def test_sharded_weights_take_the_step_of_the_plain_loop_and_each_continues_the_other(tmp_path: Path) -> None:
     chosen = [*AVERAGE, "validate={every: 3, clips: 2}", "stages.0.forward={share_prefix: false}"]
-    train(settings_of(tmp_path, chosen), str(tmp_path / "plain"))
-    settings = settings_of(tmp_path, chosen, workers=2, parallel="fsdp")
-    train(settings, str(tmp_path / "ray"))
+    alone = settings_of(tmp_path, chosen)
+    train(alone, str(tmp_path / "plain"))
+    with pytest.raises(StoppedError):
+        train(alone, str(tmp_path / "ray"), on_log=Stop(2))
+    assert last_state(tmp_path / "ray")["sampler"]["next_sample"] < 6
+    train(settings_of(tmp_path, chosen, workers=2, parallel="fsdp"), str(tmp_path / "ray"))
     assert_same_training(tmp_path / "plain", tmp_path / "ray")
     # the files of a run that was stopped after step 2
     (tmp_path / "ray/stages/one.pt").unlink()
     (tmp_path / "ray/checkpoints/one/00000003.pt").unlink()
-    train(settings, str(tmp_path / "ray"))
+    train(alone, str(tmp_path / "ray"))
     assert_same_training(tmp_path / "plain", tmp_path / "ray")
     valid = [curve(tmp_path / name)[-1]["valid_loss"] for name in ("plain", "ray")]
     assert valid[1] == pytest.approx(valid[0], abs=1e-6)

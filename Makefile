@@ -12,7 +12,7 @@ demo: $(STAMP)
 	@$(BIN)/vrshq report $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long $(ARGS)

@@ -203,7 +203,7 @@ def command_section(name: str, command: Any) -> str:
             raise UndocumentedError(f"vrshq {name}: give {item.name} a help text")
         shown = (item.metavar or item.name or "").upper() if argument else " ".join([*item.opts, *item.secondary_opts])
         if argument or item.required:
-            usage.append(shown if argument else f"{shown} {item.name.upper().strip('_')}")
+            usage.append(shown if argument else f"{shown} {item.metavar}")
         default = "required" if item.required else _option_default(item.default)
         kind = type_text(hints[item.name]).removesuffix(" or none")
         rows.append([f"`{shown}`", kind + (", repeatable" if item.multiple else ""), default, one_line(item.help)])

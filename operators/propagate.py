@@ -84,7 +84,7 @@ class Propagate:
             sampled = unit["sampled_frames"][position]
             score = unit["object_scores"][position][sampled.index(keyframes[position])]
             put([(position, keyframes[position], low_res, score)])
-        memories = {position: memory for position, (_, memory) in conditioned.items()}
+        memories = {position: [memory] for position, (_, memory) in conditioned.items()}
         for step in propagate_all(self.segmenter, features, keyframes, memories, total, config.track_batch):
             put(
                 (item.position, item.frame, fill_holes(item.low_res[None], config.hole_area)[0], item.object_logit)

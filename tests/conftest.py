@@ -49,21 +49,21 @@ def shared_ray(ray_environment: None) -> Iterator[None]:  # noqa: ARG001 - its f
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Groups the tests for `--dist loadgroup`: those of `shared_ray`, all others marked `ray`, the rest by file.
+    """Groups the tests for `--dist loadgroup`: all tests marked `ray` together, all others by file.
 
-    The tests of `shared_ray` come last, because a Ray of this process would serve every later test too.
-
-    One worker runs a whole group in order. More than two Ray clusters at the same time would compete for the cores until
-    start-up deadlines expire; the tests of a file share module fixtures.
+    Those marked `ray` come first: they are the longest group, which one worker runs in order. Among them, those of
+    `shared_ray` come last, because a Ray of this process would serve the others too. Two Ray clusters at the same time would
+    compete for the cores until start-up deadlines expire; the tests of a file share module fixtures.
     """
 
-    def is_shared(item: pytest.Item) -> bool:
-        return "shared_ray" in getattr(item, "fixturenames", ())
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("ray") is None:
+            return 2
+        return int("shared_ray" in getattr(item, "fixturenames", ()))
 
-    items.sort(key=is_shared)
+    items.sort(key=place)
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        name = "shared ray" if is_shared(item) else "ray" if item.get_closest_marker("ray") else file
+        name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(name))
     return (yield)  # xdist's own hook, which reads the groups, comes first among all that are no wrappers
 

@@ -8,6 +8,10 @@ from vrshq.errors import UserError
 
 DIED = "its worker process died"
 FOR_MEMORY = "its worker process was killed for memory"
+REFUSED_TOKEN = (
+    "refuses the token, which is missing or another one; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file that "
+    "holds the cluster's"
+)
 
 
 class NotEnoughResources(UserError, ValueError):  # noqa: N818 - reads as the sentence that it is

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vrshq.cluster.ray.errors import REFUSED_TOKEN
+
 INTERRUPTED = 130
 _POLL_SECONDS = 1.0
 # A followed log may be cut off (a proxy's idle limit, a network change) while the job runs on.
@@ -47,7 +49,7 @@ def submit(
     client = _client(address)
     try:
         job = client.submit_job(entrypoint=shlex.join(argv), runtime_env=dict(runtime_env or {}))
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise ConnectionError(f"the job server at {address} refused the job: {_last_line(error)}") from error
     _say(f"submitted job {job} to {address}")
     if not follow:
@@ -66,6 +68,8 @@ def submit(
 
 
 def _client(address: str) -> Any:
+    from ray.exceptions import AuthenticationError
+
     try:
         from ray.job_submission import JobSubmissionClient
 
@@ -79,7 +83,9 @@ def _client(address: str) -> Any:
         raise ConnectionError(
             f"no job server answers at {address}; is the cluster up, and is this its dashboard's address?"
         ) from error
-    except RuntimeError as error:
+    except AuthenticationError as error:
+        raise ConnectionError(f"the job server at {address} {REFUSED_TOKEN}") from error
+    except (RuntimeError, OSError, ValueError) as error:  # also an answer that is none of a job server
         if "ray[default]" in str(error):
             raise ConnectionError(
                 "submitting jobs needs more of Ray than is installed; pip install vrshq[jobs]"
@@ -147,7 +153,7 @@ def _details(client: Any, job: str, address: str) -> Any:
     for last in (False, False, True):
         try:
             return client.get_job_info(job)
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             if last:
                 raise ConnectionError(f"the job server at {address} no longer answers: {_last_line(error)}") from error
             time.sleep(_RECONNECT_SECONDS)

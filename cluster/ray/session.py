@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrshq.cluster.ray.errors import RayFolderError
+from vrshq.cluster.ray.errors import REFUSED_TOKEN, RayFolderError
 from vrshq.cluster.ray.streams import held_stderr, open_closed_streams, silent_stderr
 
 # Ray reads these when it is imported or when a worker starts, so they are set before. The user's own values win.
@@ -102,10 +102,7 @@ def _connect(address: str, options: dict[str, Any], *, verbose: bool) -> None:
             ray.init(address=address, **options)
         except ConnectionError as error:
             if "InvalidAuthToken" in said():
-                raise ConnectionError(
-                    f"the Ray cluster at {address} refuses the token, which is missing or another one; "
-                    "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file that holds the cluster's"
-                ) from error
+                raise ConnectionError(f"the Ray cluster at {address} {REFUSED_TOKEN}") from error
             raise ConnectionError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
         except OSError as error:
             raise RayFolderError(

@@ -21,6 +21,9 @@ from vrshq.operators.video.pixel_aspect import displayed_size
 # SAM2's means and standard deviations of red, green and blue, on the 0..255 scale
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
+# the same on the 0..1 scale, as Sa2VA gives them
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:
     """The (height, width) of a frame after its longest side is resized to `image_size` pixels; each is at least 1."""
@@ -45,6 +48,23 @@ def sam2_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -
         image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
         target[:, :height, :width] = _normalized(np.asarray(image, np.float32), SAM2_MEAN, SAM2_STD)
     return torch.from_numpy(result), (height, width)
+
+
+def square_input(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
+    """SAM2's input in Sa2VA: frames resized to the square (bicubic) whatever their aspect, and normalised on the 0..1 scale.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+        image_size: S, side of the square in pixels.
+
+    Returns:
+        (n, 3, S, S) float32, and (S, S): a frame covers all of it.
+    """
+    result = np.empty((len(frames), 3, image_size, image_size), np.float32)
+    for target, frame in zip(result, frames, strict=True):
+        image = Image.fromarray(frame).resize((image_size, image_size), Image.Resampling.BICUBIC)
+        target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), IMAGENET_MEAN, IMAGENET_STD)
+    return torch.from_numpy(result), (image_size, image_size)
 
 
 def clip_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Tensor:

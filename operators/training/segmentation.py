@@ -166,7 +166,7 @@ def _track(
         joined = [Memory.concatenate(memories) for memories in nearest_first]
         decoded, memories = segmenter.track(
             features[[frame for _, frame in rows]],
-            Memory(memory.features[keys], memory.pointer[keys]),
+            [Memory(memory.features[keys], memory.pointer[keys])],
             [item.features for item in joined[: segmenter.num_maskmem - 1]],
             [item.pointer for item in joined[: segmenter.max_obj_ptrs_in_encoder - 1]],
         )

@@ -29,9 +29,10 @@ class _Console(Console):
     @property
     def size(self) -> ConsoleDimensions:
         """Columns and lines of the terminal. Without one, and without COLUMNS, lines are not wrapped."""
-        found = super().size
-        wrapped = self.is_terminal or "COLUMNS" in os.environ
-        return found if wrapped else ConsoleDimensions(_UNWRAPPED, found.height)
+        found, columns = super().size, os.environ.get("COLUMNS", "")
+        if columns.isdecimal():
+            return ConsoleDimensions(int(columns), found.height)
+        return found if self.is_terminal else ConsoleDimensions(_UNWRAPPED, found.height)
 
     @size.setter
     def size(self, size: tuple[int, int]) -> None:

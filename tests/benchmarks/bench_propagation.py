@@ -172,7 +172,7 @@ class Step:
         self._sparse, self._dense = segmenter.sam_prompt_encoder(points=no_point, boxes=None, masks=None)
 
     def track(self) -> Any:
-        return self.segmenter.track(self.frame, self.keyframe, self.recent, self.pointers)
+        return self.segmenter.track(self.frame, [self.keyframe], self.recent, self.pointers)
 
     def assembly(self) -> tuple[Tensor, int]:
         """The tokens that a frame attends to, joined from single memories: copies only."""
@@ -256,7 +256,7 @@ class Propagation:
         random, side = torch.Generator().manual_seed(0), segmenter.config.image_size // 4
         masks = {position: torch.randn(side, side, generator=random) for position in self.keyframes}
         conditioned = condition_all(segmenter, self.features, self.keyframes, masks, HOLE_AREA)
-        self.memories = {position: memory for position, (_, memory) in conditioned.items()}
+        self.memories = {position: [memory] for position, (_, memory) in conditioned.items()}
 
     def together(self) -> None:
         steps = propagate_all(self.segmenter, self.features, self.keyframes, self.memories, self.total, MAX_BATCH)

@@ -171,7 +171,7 @@ class ReferenceSchedule:
             # in the second stretch this is the first entry after a reset: the keyframe is encoded again
             low_res, memory = condition_all(self.segmenter, state, {0: key}, {0: mask}, HOLE_AREA)[0]
             rows[keyframe] = low_res, score
-            for step in propagate_all(self.segmenter, state, {0: key}, {0: memory}, stop - start, 1):
+            for step in propagate_all(self.segmenter, state, {0: key}, {0: [memory]}, stop - start, 1):
                 for item in step:
                     filled = fill_holes(item.low_res[None], HOLE_AREA)[0]
                     rows[start + item.frame] = filled, item.object_logit

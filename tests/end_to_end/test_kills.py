@@ -24,10 +24,11 @@ pytestmark = pytest.mark.ray
 
 @dataclass(frozen=True)
 class Size:
-    """Size of the experiment: videos of the corpus, kills of the driver."""
+    """Size of the experiment: videos of the corpus, kills of the driver and of actors."""
 
     videos: int
     driver_kills: int
+    actor_kills: int
 
 
 MODEL = ["--model", "untrained-tiny"]
@@ -36,8 +37,8 @@ MODEL = ["--model", "untrained-tiny"]
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(Size(videos=16, driver_kills=4), id="16 videos"),
-        pytest.param(Size(videos=56, driver_kills=20), id="56 videos", marks=pytest.mark.long),
+        pytest.param(Size(videos=12, driver_kills=3, actor_kills=2), id="12 videos"),
+        pytest.param(Size(videos=56, driver_kills=20, actor_kills=3), id="56 videos", marks=pytest.mark.long),
     ],
 )
 def size(request: pytest.FixtureRequest) -> Size:
@@ -115,7 +116,7 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
     runs = [str(tmp_path / "run-0")]
     before = len(cluster.units_begun())
     kills = actors = machines = 0
-    while kills < size.driver_kills or actors < 3 or machines < 1:
+    while kills < size.driver_kills or actors < size.actor_kills or machines < 1:
         run = runs[-1]
         line = ["label", str(corpus), "--output", run, *MODEL, "--address", cluster.address]
         command = Command(*line)
@@ -123,7 +124,7 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
         if chance.random() < 0.7 and done < size.videos:
             # in the middle of the work
             wait_for_units(run, done + 1, command)
-            if actors < 3:
+            if actors < size.actor_kills:
                 for process in chance.sample(cluster.actors(), 1):
                     process.send_signal(signal.SIGKILL)
                     actors += 1
@@ -148,7 +149,7 @@ def test_kills_of_driver_actors_and_a_node_at_random_moments_then_resume_gives_i
         assert checksums(run) == undisturbed
         counts = accounted(run)
         assert (len(counts), set(counts.values())) == (size.videos, {1})
-    assert (actors, machines) == (3, 1)
+    assert (actors, machines) == (size.actor_kills, 1)
     begun, units = len(cluster.units_begun()) - before, size.videos * len(runs)
     print(
         f"{kills} kills of the driver, {actors} of actors, {machines} of a machine; "

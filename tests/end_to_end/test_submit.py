@@ -79,6 +79,14 @@ def test_a_job_labels_a_bucket_into_a_bucket_and_its_log_and_exit_code_come_back
     assert (len(counts), set(counts.values())) == (VIDEOS, {1})
     assert RunDirectory(run).errored_units() == set()
 
+    for environment in ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, {"RAY_AUTH_MODE": "disabled"}):
+        command = Command("submit", "--address", job_server, "--", *line, environment=environment)
+        assert command.end(60) == 1
+        assert command.output == (
+            f"error: the job server at {job_server} refuses the token, which is missing or another one; set RAY_AUTH_TOKEN, "
+            "or RAY_AUTH_TOKEN_PATH to the file that holds the cluster's\n"
+        )
+
     wrong = ["label", f"s3://{S3_BUCKET}/videos/none.jsonl", "--output", run, "--model", "untrained-tiny"]
     command = Command("submit", "--address", job_server, "--", *wrong, environment={"RAY_AUTH_MODE": "token"})
     assert command.end(300) == 1, command.output

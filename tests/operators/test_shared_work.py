@@ -123,7 +123,7 @@ def shared_low_res(unit: Unit, total: int) -> dict[int, dict[int, torch.Tensor]]
     masks = dict(enumerate(unit["keyframe_logits"]))
     conditioned = condition_all(features.segmenter, features, keyframes, masks, HOLE_AREA)
     rows = {position: {keyframes[position]: low_res} for position, (low_res, _) in conditioned.items()}
-    memories = {position: memory for position, (_, memory) in conditioned.items()}
+    memories = {position: [memory] for position, (_, memory) in conditioned.items()}
     for step in propagate_all(features.segmenter, features, keyframes, memories, total, 16):
         for item in step:
             rows[item.position][item.frame] = fill_holes(item.low_res[None], HOLE_AREA)[0]

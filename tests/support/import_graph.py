@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("operators.models.bundle",),
         ("operators.models.lora",),
         ("operators.models.weights",),
-        ("operators.models.load",),
+        ("operators.models.load", "operators.models.sa2va.layout"),
         ("operators",),
         ("operators.training",),
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -113,6 +114,18 @@ class Case:
     def __getitem__(self, key: str) -> np.ndarray:
         array: np.ndarray = self._arrays[key]
         return array
+
+
+class CaseVideo:
+    """A case's frames with the interface of a video."""
+
+    def __init__(self, case: Case) -> None:
+        self.array = case["frames"]
+        self.num_frames, self.height, self.width = self.array.shape[:3]
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self.array[list(indices)]
+        return found
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vrshq.operators.models.preprocess import sam2_input
+from vrshq.operators.models.preprocess import sam2_input, square_input
 from vrshq.operators.models.sam2.segmenter import Features, Segmenter
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
@@ -86,7 +86,8 @@ class VideoFeatures:
 
     def _read(self, indices: list[int]) -> Tensor:
         frames, pixel_aspect = self.video.frames(indices), pixel_aspect_of(self.video)
-        pixels, self.resized_hw = sam2_input(frames, self.segmenter.image_size, pixel_aspect)
+        make = square_input if self.segmenter.usage.square else sam2_input
+        pixels, self.resized_hw = make(frames, self.segmenter.image_size, pixel_aspect)
         return pixels.pin_memory() if self._parameter.is_cuda else pixels
 
     def _encode(self, indices: list[int], pixels: Tensor) -> dict[int, Features]:

@@ -60,12 +60,29 @@ class Features:
         return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in ("s4", "s8", "s16")))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How a family uses SAM2. The defaults are VRS-HQ's.
+
+    Attributes:
+        candidates: whether the mask decoder makes three masks, of which the one with the highest predicted IoU is taken with
+            its pointer; otherwise one.
+        gated: whether mask logits are -1024 where the object score is <= 0.
+        square: whether frames are resized to the model's square (bicubic) whatever their aspect; otherwise their longest
+            side fits (bilinear), and the rest is padded.
+    """
+
+    candidates: bool = False
+    gated: bool = True
+    square: bool = False
+
+
 @dataclass(frozen=True)
 class Decoded:
     """The mask decoder's output for B prompts.
 
     Attributes:
-        low_res: (B, l, l) mask logits; -1024 where `object_logit` <= 0, if masks are gated.
+        low_res: (B, l, l) mask logits of the chosen mask; -1024 where `object_logit` <= 0, if masks are gated.
         object_logit: (B,) logits of the object score.
         iou: (B,) predicted IoU.
         pointer: (B, C) object pointers; the learned no-object pointer where `object_logit` <= 0.
@@ -109,7 +126,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             gated mask has no gradient.
     """
 
-    def __init__(self, config: Sam2Config) -> None:
+    def __init__(self, config: Sam2Config, usage: Usage = Usage()) -> None:
         grid = config.image_size // 16
         channels = [config.embed_dim * 2**level for level in range(len(config.stages))]
 
@@ -190,12 +207,14 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             self.sam_mask_decoder.transformer = TwoWayTransformer(
                 depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
             )
-        self.config = config
+        self.config, self.usage = config, usage
+        # Pointers come from the token of the chosen mask.
+        self.sam_mask_decoder.use_multimask_token_for_obj_ptr = usage.candidates
         self.image_position = PositionEmbeddingSine(
             num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
         )
         self.precision = torch.float32
-        self.gate_masks = True
+        self.gate_masks = usage.gated
 
     def _autocast(self) -> torch.autocast:
         """Matrix products and convolutions in `precision`.
@@ -217,6 +236,12 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
             return self._decode(features, backbone, embedding[:, None])
 
+    def decode_prompted(self, features: Features, embedding: Tensor) -> tuple[Decoded, Memory]:
+        """`decode_prompt` of frames that later frames attend to: their masks, not binarised, are their memory."""
+        with self._autocast():
+            decoded = self.decode_prompt(features, embedding)
+            return decoded, self._remember(features, decoded)
+
     def condition(self, features: Features, masks: Tensor, hole_area: int) -> tuple[Tensor, Memory]:
         """Prompts SAM2 with binary masks of the keyframes.
 
@@ -237,13 +262,13 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
 
     def track(
-        self, features: Features, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
+        self, features: Features, conditioning: Sequence[Memory], recent: Sequence[Tensor], pointers: Sequence[Tensor]
     ) -> tuple[Decoded, Memory]:
         """One tracking step of B instructions.
 
         Args:
             features: of one frame for all instructions (1 row), or of a frame for each instruction (B rows).
-            keyframe: memory of each instruction's keyframe.
+            conditioning: memories (B rows each) of the prompted frames, in their order.
             recent: spatial memories (B, M, h, h) of the frames before, nearest first, at most `num_maskmem - 1`.
             pointers: object pointers (B, C) of the frames before, nearest first.
 
@@ -251,7 +276,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             The decoder's output and the frame's memory.
         """
         with self._autocast():
-            memory, position, num_pointer_tokens = self._memory_tokens(keyframe, recent, pointers)
+            memory, position, num_pointer_tokens = self._memory_tokens(conditioning, recent, pointers)
             image = features.s16.flatten(2).transpose(1, 2)
             image_position = self._position(self.image_position, features.s16)
             attended = attend_to_memory(
@@ -260,8 +285,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             backbone = attended.transpose(1, 2).reshape(*attended.shape[:1], attended.shape[2], *features.s16.shape[2:])
             features = features.expand(len(backbone))
             decoded = self._decode(features, backbone, None)
-            memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
-            return decoded, Memory(self.encode_mask(features, memory_mask), decoded.pointer)
+            return decoded, self._remember(features, decoded)
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
         """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear."""
@@ -280,16 +304,21 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=False,
+            multimask_output=self.usage.candidates,
             repeat_image=False,
             high_res_features=[features.s4, features.s8],
         )
         present = object_logit > 0  # (B, 1)
-        low_res = masks[:, 0].float()
+        rows, best = torch.arange(size, device=iou.device), iou.argmax(-1)
+        low_res = masks[rows, best].float()
         if self.gate_masks:
             low_res = torch.where(present[..., None], low_res, NO_OBJ_SCORE)
-        pointer = torch.where(present, self.obj_ptr_proj(tokens[:, 0]), self.no_obj_ptr)
-        return Decoded(low_res, object_logit[:, 0].float(), iou[:, 0].float(), pointer)
+        pointer = torch.where(present, self.obj_ptr_proj(tokens[rows, best]), self.no_obj_ptr)
+        return Decoded(low_res, object_logit[:, 0].float(), iou[rows, best].float(), pointer)
+
+    def _remember(self, features: Features, decoded: Decoded) -> Memory:
+        memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
+        return Memory(self.encode_mask(features, memory_mask), decoded.pointer)
 
     def encode_mask(self, features: Features, mask: Tensor) -> Tensor:
         """Memory features of a mask: sigmoid, scale and bias, then SAM2's memory encoder."""
@@ -298,21 +327,22 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         return encoded
 
     def _memory_tokens(
-        self, keyframe: Memory, recent: Sequence[Tensor], pointers: Sequence[Tensor]
+        self, conditioning: Sequence[Memory], recent: Sequence[Tensor], pointers: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
         """Memory tokens (B, L, M), their position codes (1, L - pointers, M), and the number of pointer tokens.
 
-        Order: keyframe, oldest ... nearest memory, the keyframe's pointer, pointers from nearest to farthest. The last
-        temporal code is the keyframe's, code 0 the nearest frame's; pointers have none (SAM 2.0).
+        Order: prompted frames, oldest ... nearest memory, the prompted frames' pointers, pointers from nearest to farthest.
+        The last temporal code is that of prompted frames, code 0 the nearest frame's; pointers have none (SAM 2.0).
         """
-        spatial = self._position(self.memory_encoder.position_encoding, keyframe.features)
+        spatial = self._position(self.memory_encoder.position_encoding, conditioning[0].features)
         memories = [
-            (keyframe.features, self.num_maskmem - 1),
+            *((memory.features, self.num_maskmem - 1) for memory in conditioning),
             *reversed([(memory, age) for age, memory in enumerate(recent)]),
         ]
         tokens = [memory.flatten(2).transpose(1, 2) for memory, _ in memories]
         positions = [spatial + self.maskmem_tpos_enc[code] for _, code in memories]
-        split = torch.stack([keyframe.pointer, *pointers], dim=1).view(len(keyframe.pointer), -1, self.mem_dim)
+        own = [memory.pointer for memory in conditioning]
+        split = torch.stack([*own, *pointers], dim=1).view(len(own[0]), -1, self.mem_dim)
         return torch.cat([*tokens, split], dim=1), torch.cat(positions, dim=1), split.shape[1]
 
     @staticmethod

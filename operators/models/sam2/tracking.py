@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +37,12 @@ class TrackedFrame:
 class _Track:
     """The memories that later frames attend to, for one instruction in one direction."""
 
-    def __init__(self, position: int, keyframe: int, memory: Memory, num_memories: int, num_pointers: int) -> None:
+    def __init__(
+        self, position: int, start: int, conditioning: Sequence[Memory], num_memories: int, num_pointers: int
+    ) -> None:
         self.position = position
-        self.keyframe_index = keyframe
-        self.keyframe = memory
+        self.start = start
+        self.conditioning = conditioning
         self.recent: deque[Tensor] = deque(maxlen=num_memories)  # spatial memories, nearest first
         self.pointers: deque[Tensor] = deque(maxlen=num_pointers)
 
@@ -82,26 +84,38 @@ def condition_all(
 def propagate_all(
     segmenter: Segmenter,
     features: VideoFeatures,
-    keyframes: dict[int, int],
-    memories: dict[int, Memory],
+    starts: dict[int, int],
+    memories: Mapping[int, Sequence[Memory]],
     num_frames: int,
     batch_size: int,
+    *,
+    backward: bool = True,
 ) -> Iterator[list[TrackedFrame]]:
     """Tracks all instructions of a video: one sweep forward over the frames, then one back.
 
-    Each instruction joins a sweep at the frame after (before) its keyframe and starts from the keyframe's memory alone, so
-    the two sweeps are independent. On a frame, instructions with equally many memories and pointers are tracked in one
-    batch. The features of a frame are freed after their last use.
+    Each instruction joins a sweep at the frame after (before) its start and begins with the memories of its prompted frames
+    alone, so the two sweeps are independent. On a frame, instructions with equally many memories and pointers are tracked
+    in one batch. The features of a frame are freed after their last use.
+
+    Args:
+        segmenter: SAM2.
+        features: the video's image features.
+        starts: the frame after (before) which tracking begins, by instruction position: its keyframe, or the last of
+            several prompted frames.
+        memories: of the prompted frames, in their order, by instruction position.
+        num_frames: of the video.
+        batch_size: instructions in one step.
+        backward: whether there is a sweep back.
 
     Yields:
         The outputs of each batch.
     """
     pointers = min(num_frames, segmenter.max_obj_ptrs_in_encoder) - 1
-    first, last = min(keyframes.values(), default=num_frames), max(keyframes.values(), default=0)
-    for reverse in (False, True):
+    first, last = min(starts.values(), default=num_frames), max(starts.values(), default=0)
+    for reverse in (False, True) if backward else (False,):
         tracks = [
             _Track(position, frame, memories[position], segmenter.num_maskmem - 1, pointers)
-            for position, frame in keyframes.items()
+            for position, frame in starts.items()
         ]
         order = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
         for step, frame in enumerate(order):
@@ -110,16 +124,17 @@ def propagate_all(
                 features.prefetch(order[step : step + window])
             for group in _groups(tracks, frame, reverse, batch_size):
                 yield _track_group(segmenter, features, group, frame)
-            if reverse or frame >= last:
+            if reverse or not backward or frame >= last:
                 features.forget(frame)
 
 
 def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[list[_Track]]:
-    """The tracks that have passed their keyframe at this frame, in batches of equal memory shapes."""
-    by_shape: dict[tuple[int, int], list[_Track]] = {}
+    """The tracks that have passed their start at this frame, in batches of equal memory shapes."""
+    by_shape: dict[tuple[int, int, int], list[_Track]] = {}
     for track in tracks:
-        if (frame < track.keyframe_index) if reverse else (frame > track.keyframe_index):
-            by_shape.setdefault((len(track.recent), len(track.pointers)), []).append(track)
+        if (frame < track.start) if reverse else (frame > track.start):
+            shape = len(track.conditioning), len(track.recent), len(track.pointers)
+            by_shape.setdefault(shape, []).append(track)
     for same in by_shape.values():
         for begin in range(0, len(same), batch_size):
             yield same[begin : begin + batch_size]
@@ -131,8 +146,10 @@ def _track_group(
     image = features.get([frame])
     recent = [torch.cat([track.recent[age] for track in group]) for age in range(len(group[0].recent))]
     pointers = [torch.cat([track.pointers[age] for track in group]) for age in range(len(group[0].pointers))]
+    prompted = zip(*(track.conditioning for track in group), strict=True)
+    conditioning = [Memory.concatenate(memories) for memories in prompted]
     decoded: Decoded
-    decoded, memory = segmenter.track(image, Memory.concatenate([track.keyframe for track in group]), recent, pointers)
+    decoded, memory = segmenter.track(image, conditioning, recent, pointers)
     outputs = []
     for row, track in enumerate(group):
         own = Memory(memory.features[row : row + 1].clone(), memory.pointer[row : row + 1].clone())

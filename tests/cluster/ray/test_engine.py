@@ -91,7 +91,7 @@ def test_a_unit_that_kills_its_worker_costs_only_itself_and_a_bounded_number_of_
 
 def test_the_last_try_of_a_unit_is_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    rows, lost = sent(units(6), [pool("a", deadly=[1, 4], log=str(log), seconds=0.3, actors=2)], attempts=3)
+    rows, lost = sent(units(6), [pool("a", deadly=[1, 4], log=str(log), seconds=0.3, actors=2)], attempts=2)
     assert (len(rows), len(lost)) == (4, 2)
     last = log.read_text().splitlines()[-4:]
     assert [line.split()[0] for line in last] == ["begin", "dies"] * 2

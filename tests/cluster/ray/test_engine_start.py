@@ -207,7 +207,7 @@ HEAD_ID = "f" * 51 + "00000"  # as Ray's stand-in for a cloud calls it
 NO_COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
 
 
-@pytest.fixture(params=["older autoscaler", "newer autoscaler"])
+@pytest.fixture(params=[pytest.param("older autoscaler", marks=pytest.mark.long), "newer autoscaler"])
 def growing(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a cluster that has no CPU until somebody wants one."""
     port = free_port()

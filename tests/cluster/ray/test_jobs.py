@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,13 @@ def test_no_job_server_is_one_line() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectionError, match=f"^no job server answers at {nowhere}") as caught:
         submit(nowhere, ["true"])
+    assert "\n" not in str(caught.value)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        other = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ConnectionError, match=f"^what answers at {other} is not a usable job server: ") as caught:
+            submit(other, ["true"])
+        server.shutdown()
     assert "\n" not in str(caught.value)
     with pytest.raises(ConnectionError, match="http://host:8265"):
         submit("127.0.0.1:6379", ["true"])

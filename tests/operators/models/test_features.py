@@ -58,7 +58,7 @@ def sweep(video: Frames, keyframes: list[int], budget_frames: int = 10_000) -> S
     mask = torch.full((size, size), -1.0)
     mask[: size // 2] = 1.0
     conditioned = condition_all(segmenter(), features, starts, dict.fromkeys(starts, mask), 0)
-    memories = {position: memory for position, (_, memory) in conditioned.items()}
+    memories = {position: [memory] for position, (_, memory) in conditioned.items()}
     most, outputs = 0, []
     for step in propagate_all(segmenter(), features, starts, memories, video.num_frames, 16):
         most = max(most, features.kept_bytes // frame_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.parity import Case, check, check_mask, each_case, load_case, model_config, needs_kit, weights_under
+from tests.support.parity import (
+    Case,
+    CaseVideo,
+    check,
+    check_mask,
+    each_case,
+    load_case,
+    model_config,
+    needs_kit,
+    weights_under,
+)
 from vrshq.operators.fuse import fuse, similarities
 from vrshq.operators.keyframe import choose, tks_scores
 from vrshq.operators.masks.holes import fill_holes
@@ -26,18 +35,6 @@ def segmenter() -> Segmenter:
     network: Segmenter = Segmenter(model_config().sam2).eval()
     network.load_state_dict(weights_under("model.visual_model."))
     return network
-
-
-class CaseVideo:
-    """A case's frames with the interface of a video."""
-
-    def __init__(self, case: Case) -> None:
-        self.array = case["frames"]
-        self.num_frames, self.height, self.width = self.array.shape[:3]
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self.array[list(indices)]
-        return found
 
 
 def features_of(case: Case, budget_bytes: int = 1 << 30, batch_size: int = 1) -> VideoFeatures:
@@ -132,7 +129,7 @@ def test_keyframe_and_propagation_parity(case_id: str, holes: bool, schedule: st
         binarized = segmenter().to_image_size(low_res[None])[0] > 0
         check_mask(case, "cond_binarized_for_memory", binarized, case["key_mask_logits"], label=label)
 
-    memories = {position: entry for position, (_, entry) in conditioned.items()}
+    memories = {position: [entry] for position, (_, entry) in conditioned.items()}
     tracked: list[TrackedFrame] = [
         item
         for step in propagate_all(segmenter(), features, keyframes, memories, total, 16)
@@ -175,8 +172,8 @@ def test_tight_feature_budget_changes_no_mask_parity(case_id: str) -> None:
                 1
             ]
         }
-        memory: dict[int, Memory] = {
-            position: entry
+        memory: dict[int, list[Memory]] = {
+            position: [entry]
             for position, (_, entry) in condition_all(segmenter(), features, {0: key_frame}, mask, 0).items()
         }
         steps = propagate_all(segmenter(), features, {0: key_frame}, memory, total, 16)

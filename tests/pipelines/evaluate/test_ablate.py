@@ -84,7 +84,7 @@ def instructions(root: Path, folder: Path) -> str:
     return write_instructions(open_benchmark("revos", str(root), split=SPLIT), folder / "instructions.parquet")
 
 
-@pytest.mark.parametrize("use_ray", [False, pytest.param(True, marks=pytest.mark.ray)])
+@pytest.mark.parametrize("use_ray", [False, pytest.param(True, marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_run_from_the_tokens_of_another_has_the_tables_and_scores_of_a_fresh_one(
     root: Path, base: Path, fresh: Path, tmp_path: Path, use_ray: bool
 ) -> None:

@@ -192,7 +192,7 @@ def test_a_local_file_goes_before_a_packaged_configuration_of_its_name(tmp_path:
 def test_a_wrong_configuration_name_is_refused_with_the_packaged_ones() -> None:
     with pytest.raises(SettingsError) as caught:
         load_train_settings("tyni", [])
-    assert str(caught.value) == "--config tyni: no such file; packaged configurations: tiny, vrs-hq-7b"
+    assert str(caught.value) == "--config tyni: no such file; packaged configurations: example, tiny, vrs-hq-7b"
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------------

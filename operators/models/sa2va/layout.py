@@ -1,0 +1,158 @@
+"""The published layout of Sa2VA on Qwen3-VL: its `config.json`, the places of its tensors, and strict loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vrshq.operators.models.bundle import CheckpointError, find_shards, read_json
+from vrshq.operators.models.sa2va.config import Sa2vaConfig
+from vrshq.operators.models.sa2va.network import Sa2vaLanguage
+from vrshq.operators.models.sa2va.tracker import sa2va_segmenter
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.weights import map_file, parameters_on_meta
+
+Part = Literal["language", "segmenter"]
+Network = TypeVar("Network", bound=nn.Module)
+
+ARCHITECTURE = "Sa2VAChatModelQwen"
+_SEGMENTER = "grounding_encoder.sam2_model."
+# The layer scales of the memory fuser have another name than in SAM2's own code.
+_SCALES = ("memory_encoder.fuser.layers.", ".g_weight", ".gamma")
+
+
+def read_config(folder: Path, **changes: Any) -> Sa2vaConfig:
+    """The configuration in a folder's `config.json`. Code that lies beside it is not run.
+
+    Args:
+        folder: of the checkpoint.
+        **changes: attributes of `Sa2vaConfig` that the file does not have.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of another model.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    if ARCHITECTURE not in (values.get("architectures") or ()):
+        raise CheckpointError(f"{path}: architectures {values.get('architectures')}, expected {ARCHITECTURE}")
+    try:
+        return Sa2vaConfig(
+            language=values["text_config"],
+            vision=values["vision_config"],
+            image_token_id=int(values["image_token_id"]),
+            **changes,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {type(error).__name__}: {error}; expected that of Sa2VA on Qwen3-VL") from error
+
+
+def place_of(name: str) -> tuple[Part, str]:
+    """The part of the model that a published tensor belongs to, and its name inside the part."""
+    if not name.startswith(_SEGMENTER):
+        return "language", name
+    inside = name.removeprefix(_SEGMENTER)
+    start, published, own = _SCALES
+    if inside.startswith(start) and inside.endswith(published):
+        inside = inside.removesuffix(published) + own
+    return "segmenter", inside
+
+
+def published_name(part: Part, inside: str) -> str:
+    """The inverse of `place_of`."""
+    if part == "language":
+        return inside
+    start, published, own = _SCALES
+    if inside.startswith(start) and inside.endswith(own):
+        inside = inside.removesuffix(own) + published
+    return _SEGMENTER + inside
+
+
+_BUILDERS: dict[Part, Callable[[Sa2vaConfig], nn.Module]] = {
+    "language": Sa2vaLanguage,
+    "segmenter": lambda config: sa2va_segmenter(config.sam2),
+}
+
+
+def layout(config: Sa2vaConfig) -> Mapping[str, tuple[int, ...]]:
+    """All tensors of a checkpoint of these sizes: published name -> shape. Takes no memory for weights."""
+    with parameters_on_meta():
+        networks = {part: build(config) for part, build in _BUILDERS.items()}
+    return {
+        published_name(part, inside): tuple(tensor.shape)
+        for part, network in networks.items()
+        for inside, tensor in network.state_dict().items()
+    }
+
+
+def load_language(folder: Path, config: Sa2vaConfig, device: str, dtype: torch.dtype) -> Sa2vaLanguage:
+    """The language side, in evaluation mode.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape; the message counts them and names the first.
+    """
+    return _load(folder, config, "language", Sa2vaLanguage, device, dtype)
+
+
+def load_segmenter(folder: Path, config: Sa2vaConfig, device: str) -> Segmenter:
+    """SAM2, in evaluation mode, with float32 weights. Raises CheckpointError as `load_language` does."""
+    return _load(folder, config, "segmenter", lambda own: sa2va_segmenter(own.sam2), device, torch.float32)
+
+
+def _load(
+    folder: Path,
+    config: Sa2vaConfig,
+    part: Part,
+    build: Callable[[Sa2vaConfig], Network],
+    device: str,
+    dtype: torch.dtype,
+) -> Network:
+    tensors = _tensors(folder)
+    _check(folder, tensors, layout(config))
+    with parameters_on_meta():
+        network = build(config)
+    for name in list(tensors):
+        owner, inside = place_of(name)
+        stored = tensors.pop(name)  # the mapped pages are free once nothing refers to them
+        if owner != part:
+            continue
+        path, _, leaf = inside.rpartition(".")
+        module = network.get_submodule(path)
+        value = stored.to(device=device, dtype=dtype, copy=True)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+        else:
+            module._buffers[leaf] = value
+    return network.to(device).eval()
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's shards, mapped into memory."""
+    found: dict[str, Tensor] = {}
+    for file in find_shards(folder):
+        for name, tensor in map_file(file).items():
+            if name in found:
+                raise CheckpointError(f"{file}: unexpected tensor {name}, which another file has too")
+            found[name] = tensor
+    return found
+
+
+def _check(folder: Path, given: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    missing = sorted(expected.keys() - given.keys())
+    unexpected = sorted(given.keys() - expected.keys())
+    unfit = [
+        name
+        for name in sorted(given.keys() & expected.keys())
+        if tuple(given[name].shape) != expected[name] or not given[name].is_floating_point()
+    ]
+    problems = [f"missing tensor {name}" for name in missing[:3]]
+    problems += [f"unexpected tensor {name}" for name in unexpected[:3]]
+    for name in unfit[:3]:
+        kind = "" if given[name].is_floating_point() else f" of {given[name].dtype}"
+        problems.append(f"{name}: shape {tuple(given[name].shape)}{kind}, expected {expected[name]}")
+    if problems:
+        total = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(unfit)} of another shape"
+        raise CheckpointError(f"{folder}: {'; '.join(problems)} (in all: {total})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,10 +28,9 @@ class _Console(Console):
     @property
     def size(self) -> ConsoleDimensions:
         """Columns and lines of the terminal. Without one, and without COLUMNS, lines are not wrapped."""
-        found, columns = super().size, os.environ.get("COLUMNS", "")
-        if columns.isdecimal():
-            return ConsoleDimensions(int(columns), found.height)
-        return found if self.is_terminal else ConsoleDimensions(_UNWRAPPED, found.height)
+        found = super().size
+        wrapped = self.is_terminal or self._width is not None  # rich sets it by COLUMNS
+        return found if wrapped else ConsoleDimensions(_UNWRAPPED, found.height)
 
     @size.setter
     def size(self, size: tuple[int, int]) -> None:

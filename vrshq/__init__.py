@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vrshq.cluster.storage.run_directory import RunDirectory
     from vrshq.operators.batch import new_batch, run_operators
+    from vrshq.pipelines.ask.run import ask
     from vrshq.pipelines.evaluate.run import evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
     from vrshq.pipelines.label.opened import Run, open_run
@@ -30,6 +31,7 @@ __all__ = [
     "Settings",
     "Watcher",
     "__version__",
+    "ask",
     "evaluate",
     "label",
     "load_settings",
@@ -46,6 +48,7 @@ _HOMES = {
     "RunDirectory": "vrshq.cluster.storage.run_directory",
     "Settings": "vrshq.pipelines.label.settings",
     "Watcher": "vrshq.pipelines.label.watcher",
+    "ask": "vrshq.pipelines.ask.run",
     "evaluate": "vrshq.pipelines.evaluate.run",
     "label": "vrshq.pipelines.label.run",
     "load_settings": "vrshq.pipelines.label.settings",

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 # Rows of a given table in one block of the object store, which one feeding task splits into one-row blocks.
 _FEED_ROWS = 4096
+# So many rows go there one by one, which saves the start of the process for the feeding task.
+_FEW_ROWS = 256
 # After so many passes in a row that begin no unit a run ends: the cluster has no machine left that could begin one.
 _IDLE_PASSES = 3
 
@@ -159,7 +161,7 @@ def _pass(
     configure_data_context(progress=verbose)
     run = secrets.token_hex(8)
     numbers = [tries.get(unit, 0) + 1 for unit in units[key].to_pylist()]
-    dataset = _one_row_blocks(_dataset(units.append_column("attempt", pa.array(numbers, pa.int32()))))
+    dataset = _dataset(units.append_column("attempt", pa.array(numbers, pa.int32())))
     for pool in fitted:
         dataset = _mapped(dataset, pool, run, key, timing)
     callbacks = [watchers.unit_watcher(run, fitted, timing), watchers.start_watcher(run, fitted, timing, on_start)]
@@ -207,7 +209,7 @@ def _table(manifest: pa.Table | str) -> pa.Table:
 
 
 def _dataset(units: pa.Table) -> Dataset:
-    """The units as a dataset in the object store.
+    """The units as a dataset of one-row blocks in the object store, so that a lost block is a single unit.
 
     This process reads them, not a read task of Ray Data: such a task may run on a machine that cannot see the file or lacks
     its credentials. A failed read would count as a lost block, and the run would end early without an error. No task
@@ -215,11 +217,14 @@ def _dataset(units: pa.Table) -> Dataset:
     """
     import ray.data
 
-    return ray.data.from_blocks([units.slice(row, _FEED_ROWS) for row in range(0, units.num_rows, _FEED_ROWS)])
+    if units.num_rows <= _FEW_ROWS:
+        return ray.data.from_blocks([units.slice(row, 1) for row in range(units.num_rows)])
+    blocks = [units.slice(row, _FEED_ROWS) for row in range(0, units.num_rows, _FEED_ROWS)]
+    return _one_row_blocks(ray.data.from_blocks(blocks))
 
 
 def _one_row_blocks(dataset: Dataset) -> Dataset:
-    """Splits the blocks by the block size of `configure_data_context`, so that a lost block is a single unit.
+    """Splits the blocks by the block size of `configure_data_context`.
 
     The task reserves no CPU. Actors may hold all CPUs and wait for those of a lost machine; a task that needs a CPU would
     then never start, and the run would stop.

@@ -36,7 +36,7 @@ def export(
             "--format",
             metavar="FORMAT",
             help="png-tree (or png), mevis-zip (mevis), refytvos-zip (ref-youtube-vos), davis-official (davis), coco-rle "
-            "(coco), ytvis-json (ytvis), revos-json (revos), cvat or fiftyone.",
+            "(coco), ytvis-json (ytvis), revos-json (revos), cvat, fiftyone or overlay-mp4 (overlay).",
         ),
     ],
     output: Annotated[str, typer.Option("--output", metavar="FOLDER", help="New local folder.")],

@@ -27,9 +27,8 @@ logger = logging.getLogger("vrshq.run")
 class RunDisplay(Watcher):
     """Prints the plan, then shows progress until the labelling ends. A context manager, so that an error ends it too."""
 
-    shows_plan = True
-
-    def __init__(self) -> None:
+    def __init__(self, *, plan: bool = True) -> None:
+        self.shows_plan = plan
         self._progress: RunProgress | None = None
         self._status: Status | None = None  # before the number of units is known
         self._waits = ""
@@ -54,7 +53,8 @@ class RunDisplay(Watcher):
         """Prints the plan and starts the progress display."""
         self._stop()
         self._waits = ""
-        print_plan(plan)
+        if self.shows_plan:
+            print_plan(plan)
         self._units, self._finished = plan.manifest.num_rows, len(plan.finished)
         self._progress = RunProgress(plan.todo.num_rows)
         self._progress.start()

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
+from vrshq.operators.video.files import DecodeConfig
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
 from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.schema import MASKS, TRACKS
@@ -24,7 +25,7 @@ from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
 UNITS_AT_ONCE = 16
 _TRACK_COLUMNS = (
     *("video_id", "instruction_id", "status", *FRAME_COLUMNS, "height", "width", "presence"),
-    *("error_type", "error_message"),
+    *("error_type", "error_message", "keyframe_index", "pixel_aspect"),
 )
 
 
@@ -52,7 +53,8 @@ class FrameMask:
 class Answer:
     """One instruction's masks, one for each frame of `RunVideo.frames`; all empty for status "error".
 
-    None: the instruction was not asked on this frame, which another instruction of the video was asked on.
+    None: the instruction was not asked on this frame, which another instruction of the video was asked on. `keyframe` is the
+    number of its keyframe; None where there is none.
     """
 
     instruction_id: str
@@ -60,6 +62,7 @@ class Answer:
     status: str
     presence: float | None
     masks: Sequence[FrameMask | None]
+    keyframe: int | None = None
 
 
 @dataclass
@@ -67,6 +70,7 @@ class ExportSummary:
     """What an export wrote, and what it could not.
 
     Attributes:
+        decoding: how the run read its videos.
         written: instructions by status ("ok", "empty", "error"; error: written as empty masks).
         failed: those of status "error", with the reason.
         left_out: instructions without anything to write: the run knows neither frames nor size, or did not finish them.
@@ -77,6 +81,7 @@ class ExportSummary:
 
     run: str
     format: str
+    decoding: DecodeConfig = field(default_factory=DecodeConfig)
     videos: int = 0
     frames: int = 0
     written: Counter[str] = field(default_factory=Counter)
@@ -101,7 +106,8 @@ class ExportSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """For export.json."""
-        return vars(self) | {"written": dict(sorted(self.written.items()))}
+        values = {name: value for name, value in vars(self).items() if name != "decoding"}
+        return values | {"written": dict(sorted(self.written.items()))}
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class RunVideo:
     """A video of a run.
 
     Attributes:
+        pixel_aspect: width of a stored pixel over its height.
         total_frames: frames of the whole video.
         frames: numbers of the frames that some instruction was asked on, ascending; all frames unless the run labels spans.
         names: the frames' names without suffix, safe as names of new files.
@@ -123,6 +130,7 @@ class RunVideo:
     width: int
     names: list[str]
     files: list[str] | None
+    pixel_aspect: float = 1.0
 
     @property
     def file_names(self) -> list[str]:
@@ -164,7 +172,8 @@ def read_answers(run: RunDirectory, summary: ExportSummary, places: VideoPlaces)
         files = files and [files[frame] for frame in frames]
         numbered = number_names(total)
         names = [part_of(name.rpartition(".")[0]) for name in files or ()] or [numbered[frame] for frame in frames]
-        video = RunVideo(video_id, uri, total, frames, height, width, names, files)
+        aspect = tracks.pixel_aspects.get(video_id, 1.0)
+        video = RunVideo(video_id, uri, total, frames, height, width, names, files, aspect)
         yield video, _answers(found, video, tracks, summary)
 
 
@@ -205,6 +214,8 @@ class _Tracks:
             for video_id, frames, height, width in zip(*columns, strict=True)
             if frames and height and width
         }
+        aspects = zip(self.table["video_id"].to_pylist(), self.table["pixel_aspect"].to_pylist(), strict=True)
+        self.pixel_aspects: dict[str, float] = {video_id: aspect for video_id, aspect in aspects if aspect}
         parts: dict[str, set[range]] = {}
         for track in self.table.select(["video_id", *FRAME_COLUMNS]).to_pylist():
             parts.setdefault(track["video_id"], set()).add(labelled_frames(track))
@@ -244,7 +255,8 @@ def _answers(
             )
         summary.written[track["status"]] += 1
         summary.frames += len(asked)
-        yield Answer(item.instruction_id, item.text, track["status"], track["presence"], masks)
+        about = (item.instruction_id, item.text, track["status"], track["presence"])
+        yield Answer(*about, masks, track["keyframe_index"])
 
 
 def _leave_out(item: _Instruction, track: dict[str, Any] | None, summary: ExportSummary) -> None:

@@ -16,9 +16,12 @@ from vrshq.pipelines.export.cvat import write_cvat
 from vrshq.pipelines.export.davis import write_davis
 from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.fiftyone import write_fiftyone
+from vrshq.pipelines.export.overlay import write_overlays
 from vrshq.pipelines.export.sinks import to_json
 from vrshq.pipelines.export.trees import write_mevis, write_png_tree, write_ref_youtube_vos
+from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.moved import VideoPlaces
+from vrshq.pipelines.label.settings import Limits
 
 FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "png-tree": write_png_tree,
@@ -30,6 +33,7 @@ FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "revos-json": write_revos,
     "cvat": write_cvat,
     "fiftyone": write_fiftyone,
+    "overlay-mp4": write_overlays,
 }
 # Names that people use for these formats.
 ALIASES = {
@@ -42,6 +46,7 @@ ALIASES = {
     "ytvis": "ytvis-json",
     "youtube-vis": "ytvis-json",
     "revos": "revos-json",
+    "overlay": "overlay-mp4",
 }
 
 
@@ -81,7 +86,7 @@ def export(run_uri: str, format_name: str, output: str, *, videos: str | None = 
     uris = run.read_manifest()["video_uri"].to_pylist()  # no run, no folder
     places = VideoPlaces(videos, uris)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = ExportSummary(run.uri, format_name)
+    summary = ExportSummary(run.uri, format_name, decode_config(run, Limits()))
     answers = read_answers(run, summary, places)
     FORMATS[format_name](answers, folder, summary)
     (folder / "export.json").write_text(to_json(summary.as_dict()) + "\n", encoding="utf-8")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, Color, overlaid
+from vrshq.pipelines.drawing.text import font_for, wrapped
 from vrshq.pipelines.label.spans import span_in_words
 
 Track = dict[str, Any]  # a row of `tracks/`
-Color = tuple[int, int, int]
 
 # Sizes of a sheet, in pixels.
 GAP = 18
@@ -24,15 +22,7 @@ LABEL = 26
 LANDSCAPE, PORTRAIT, TALLEST = 320, 240, 480
 LINE, HEADING = 15, 22
 BACKGROUND, CARD, TEXT, DIM = (24, 26, 31), (36, 39, 46), (238, 240, 244), (164, 170, 182)
-MASK_COLOR, KEYFRAME_COLOR = (255, 45, 170), (255, 196, 46)
 STATUS_COLORS: dict[str, Color] = {"ok": (64, 176, 110), "empty": (130, 140, 158), "error": (226, 88, 80)}
-MASK_OPACITY = 0.42
-
-# Fonts with wide coverage first. The first font that has most of a text's characters draws the text.
-FONTS = (
-    *("NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial.ttf", "LiberationSans-Regular.ttf", "Helvetica.ttc"),
-    *("NotoSansCJK-Regular.ttc", "DroidSansFallbackFull.ttf", "wqy-microhei.ttc", "Arial Unicode.ttf", "msyh.ttc"),
-)
 
 
 @dataclass(frozen=True)
@@ -86,13 +76,13 @@ def draw_sheet(
         if keyframe:
             draw.rectangle((x - 5, y - 5, x + cell + 4, y + height + LABEL + 2), fill=KEYFRAME_COLOR)
         answer = answers.get(index)
-        picture = frames[index] if answer is None else _overlaid(frames[index], answer.mask)
+        picture = frames[index] if answer is None else overlaid(frames[index], answer.mask)
         sheet.paste(Image.fromarray(picture), (x + (cell - width) // 2, y))
         ink, faint = ((30, 24, 0), (74, 58, 0)) if keyframe else (TEXT, DIM)
         middle = y + height + LABEL // 2
-        draw.text((x + 2, middle), f"frame {index}" + "  keyframe" * keyframe, ink, _font("", LINE), "lm")
+        draw.text((x + 2, middle), f"frame {index}" + "  keyframe" * keyframe, ink, font_for("", LINE), "lm")
         score = "no mask" if answer is None else f"score {answer.score:+.1f}"
-        draw.text((x + cell - 2, middle), score, faint, _font("", LINE), "rm")
+        draw.text((x + cell - 2, middle), score, faint, font_for("", LINE), "rm")
     return sheet, GAP + repeated
 
 
@@ -102,26 +92,9 @@ def picture_size(height: int, width: int) -> tuple[int, int]:
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
-def _overlaid(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with the mask in translucent colour, outlined in white inside black to be visible on any background."""
-    height, width = picture.shape[:2]
-    shrinks = mask.shape[1] >= width
-    filter_ = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cover = cv2.resize(mask.astype(np.float32), (width, height), interpolation=filter_)
-    inside = cover >= 0.5
-    if not inside.any():
-        inside = cover > 0  # a mask smaller than a pixel of the sheet is enlarged to be visible
-    blend = MASK_OPACITY * np.maximum(cover, inside)[..., None]
-    mixed: np.ndarray = (picture * (1 - blend) + np.array(MASK_COLOR) * blend).round().astype(np.uint8)
-    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 3)
-    cv2.drawContours(mixed, outlines, -1, (255, 255, 255), 1)
-    return mixed
-
-
 def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, int]:
     """Text, facts and problems, `width` pixels wide; and the height of text and facts."""
-    title = _wrapped(track["text"] or "(no text)", HEADING, width, 3)
+    title = wrapped(track["text"] or "(no text)", HEADING, width, 3)
     facts = [f"instruction {track['instruction_id']}"]
     if track["presence"] is not None:
         facts.append(f"presence {track['presence']:.2f}")
@@ -130,15 +103,15 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
     if span := span_in_words(track):
         facts.append(span)
     status = track["status"]
-    pill = round(_font(status, LINE).getlength(status)) + 20
-    detail = _wrapped(" · ".join(facts), LINE, width - pill - 12, 1)
-    video = _wrapped(f"video {track['video_id']}", LINE, width, 1)
+    pill = round(font_for(status, LINE).getlength(status)) + 20
+    detail = wrapped(" · ".join(facts), LINE, width - pill - 12, 1)
+    video = wrapped(f"video {track['video_id']}", LINE, width, 1)
     trouble = []
     if status == "error":
         message = f"{track['error_type'] or 'Error'}: {track['error_message'] or 'no message'}"
-        trouble += _wrapped(message, LINE, width - 28, 10)
+        trouble += wrapped(message, LINE, width - 28, 10)
     if note:
-        trouble += _wrapped(note, LINE, width - 28, 4)
+        trouble += wrapped(note, LINE, width - 28, 4)
 
     y = 30 * len(title) + 6
     box = 22 * len(trouble) + 20
@@ -146,7 +119,7 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
     draw = ImageDraw.Draw(picture)
 
     def write(x: int, middle: int, line: str, color: Color, size: int = LINE) -> None:
-        draw.text((x, middle), line, color, _font(line, size), "lm")
+        draw.text((x, middle), line, color, font_for(line, size), "lm")
 
     for place, line in enumerate(title):
         write(0, 15 + 30 * place, line, TEXT, HEADING)
@@ -161,64 +134,6 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
         for place, line in enumerate(trouble):
             write(16, top + 21 + 22 * place, line, TEXT)
     return picture, y + 50
-
-
-def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in at most `most` lines of `width` pixels. A shortened text ends with an ellipsis."""
-    longest = 4 * width // size  # upper bound of the characters in a line; longer texts are not measured
-    text = _drawable(text[: most * longest + 1], size)
-    font = _font(text, size)
-    lines: list[str] = []
-    while text:
-        fits = len(text)
-        if fits > longest or font.getlength(text) > width:
-            low, high = 1, min(longest, len(text))
-            while low < high:  # the longest beginning that fits
-                middle = (low + high + 1) // 2
-                low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
-            space = text.rfind(" ", 1, low + 1)
-            fits = space if space > low // 2 else low
-        if len(lines) == most - 1 and fits < len(text):
-            line = text[:fits]
-            while line and font.getlength(line + "…") > width:
-                line = line[:-1]
-            return [*lines, line.rstrip() + "…"]
-        lines.append(text[:fits].rstrip())
-        text = text[fits:].lstrip()
-    return lines
-
-
-def _drawable(text: str, size: int) -> str:
-    """The text on one line, without invisible characters, and with "?" for characters that no font has."""
-    visible = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
-    visible = " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())
-    font = _font(visible, size)
-    return "".join(char if _has(font, char) else "?" for char in visible)
-
-
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The installed font that has most of the text's characters."""
-    fonts = _fonts(size)
-    if text.isascii():
-        return fonts[0]
-    return max(fonts, key=lambda font: sum(_has(font, char) for char in set(text)))
-
-
-@lru_cache
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    found: list[ImageFont.FreeTypeFont | ImageFont.ImageFont] = []
-    for name in FONTS:
-        try:
-            found.append(ImageFont.truetype(name, size))  # looks in the system's font folders
-        except OSError:
-            continue
-    return [*found, ImageFont.load_default(size)]
-
-
-@lru_cache(maxsize=20_000)
-def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, char: str) -> bool:
-    """Whether the font has the character: it draws it differently from a missing one."""
-    return char.isspace() or bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
 
 
 def png(sheet: Image.Image) -> bytes:

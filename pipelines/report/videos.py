@@ -12,25 +12,15 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.errors import UserError
 from vrshq.operators.masks.rle import decode as decode_rle
-from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
+from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.schema import MASKS
-from vrshq.pipelines.label.settings import Decoding, Limits
+from vrshq.pipelines.label.settings import Limits
 from vrshq.pipelines.label.spans import labelled_frames
 from vrshq.pipelines.label.videos import local_video
 from vrshq.pipelines.report.sheets import Answer, Track, draw_sheet, picture_size, sheet_frames
-
-
-def decode_config(run: RunDirectory, limits: Limits) -> DecodeConfig:
-    """How the run read its videos, so that its masks lie on the same frames; the defaults for a run that does not tell."""
-    try:
-        decoding = Decoding.model_validate(run.read_json("run.json")["identity"]["settings"]["decode"])
-    except (UserError, ValueError, KeyError, TypeError):
-        decoding = Decoding()
-    return DecodeConfig(**limits.sizes(), **decoding.model_dump())
 
 
 def draw_video(

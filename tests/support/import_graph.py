@@ -35,11 +35,12 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "cluster": (("cluster.storage",), ("cluster.ray",)),
     "pipelines": (
-        ("pipelines.config", "pipelines.demo"),
+        ("pipelines.config", "pipelines.demo", "pipelines.drawing"),
         ("pipelines.models",),
         ("pipelines.label",),
         ("pipelines.synth",),
         ("pipelines.report", "pipelines.export"),
+        ("pipelines.ask",),
         ("pipelines.evaluate",),
         ("pipelines.train",),
         ("pipelines.cli",),

@@ -23,6 +23,8 @@ from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.video.video import Video
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
+from vrshq.pipelines.drawing import text as texts
+from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, overlaid
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.report import run as report
@@ -135,7 +137,7 @@ def test_every_instruction_has_a_sheet_and_a_place_on_the_page(place: str, clip:
     # Twelve landscape frames in three rows of four.
     assert sheet.width == 4 * (drawing.LANDSCAPE + drawing.GAP) + drawing.GAP
     assert sheet.height > 3 * 180
-    assert share_of(sheet, drawing.KEYFRAME_COLOR) > 0.005
+    assert share_of(sheet, KEYFRAME_COLOR) > 0.005
     assert image(run, "gone", "0").height < 300
     text = page(run)
     assert text.count("<figure>") == 3
@@ -294,21 +296,21 @@ def test_sheets_of_any_shape_and_text_are_drawn(size: tuple[int, int], text: str
 
 
 def test_text_is_drawn_without_any_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "FONTS", ())
-    drawing._fonts.cache_clear()
+    monkeypatch.setattr(texts, "FONTS", ())
+    texts._fonts.cache_clear()
     try:
-        assert drawing._wrapped("the 球\u202e ball", 15, 500, 2) == ["the ? ball"]
+        assert texts.wrapped("the 球\u202e ball", 15, 500, 2) == ["the ? ball"]
     finally:
         monkeypatch.undo()
-        drawing._fonts.cache_clear()
+        texts._fonts.cache_clear()
 
 
 def test_a_mask_smaller_than_a_pixel_of_the_sheet_is_seen() -> None:
     mask = np.zeros((1440, 2560), np.uint8)
     mask[700, 1200] = 1
     bare = np.full((180, 320, 3), 128, np.uint8)
-    assert (drawing._overlaid(bare, mask) != bare).any()
-    assert (drawing._overlaid(bare, np.zeros_like(mask)) == bare).all()
+    assert (overlaid(bare, mask) != bare).any()
+    assert (overlaid(bare, np.zeros_like(mask)) == bare).all()
 
 
 def test_sheets_show_the_frames_that_the_runs_own_settings_read(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Texts and masks drawn into pictures, for reports and for exports."""

@@ -44,7 +44,7 @@ class Lengths:
     Attributes:
         looked: number of videos whose header was read.
         videos: number of videos of which the sample was drawn.
-        frames: average number of frames of a unit's video.
+        frames: average number of a unit's labelled frames.
         frame_instructions: average of frames times instructions of a unit.
     """
 
@@ -54,18 +54,21 @@ class Lengths:
     frame_instructions: float
 
 
-def look_at_headers(units: pa.Table) -> Lengths:
-    """The lengths of a random sample of units (rows of `MANIFEST`), which may be empty.
+def look_at_headers(units: pa.Table, every: int) -> Lengths:
+    """The lengths of a random sample of units (rows of `MANIFEST`), which may be empty: every n-th frame of their spans.
 
     Costs at most `MOST_SECONDS` and the start of a process. The same units give the same sample.
     """
     rows = sorted(random.Random(0).sample(range(units.num_rows), min(MOST_VIDEOS, units.num_rows)))
-    sample = units.select(["video_uri", "instruction_ids"]).take(pa.array(rows, pa.int64())).to_pylist()
+    columns = ["video_uri", "instruction_ids", "start", "end"]
+    sample = units.select(columns).take(pa.array(rows, pa.int64())).to_pylist()
     uris = list(dict.fromkeys(unit["video_uri"] for unit in sample))
     frames = _frames_by_child(uris)
-    found = [
-        (frames[unit["video_uri"]], len(unit["instruction_ids"])) for unit in sample if unit["video_uri"] in frames
-    ]
+    found = []
+    for unit in sample:
+        if whole := frames.get(unit["video_uri"]):
+            last = whole if unit["end"] is None else min(unit["end"], whole)
+            found.append((len(range(unit["start"] or 0, last, every)), len(unit["instruction_ids"])))
     number = max(1, len(found))
     return Lengths(
         looked=len(frames),

@@ -188,7 +188,7 @@ def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = Fals
     expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
     # The balance of pools on GPUs needs the lengths, too.
     if expected and not expected.known and plan.lengths is None and todo.num_rows and (plan.shown or device == "cuda"):
-        plan = replace(plan, lengths=look_at_headers(todo))
+        plan = replace(plan, lengths=look_at_headers(todo, settings.decode.every))
         expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
     plan = replace(plan, machines=machines, grows=grows, expected=expected)
     plan = replace(plan, pools=choose_pools(settings, machines, todo.num_rows, expected))

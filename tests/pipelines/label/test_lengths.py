@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,8 @@ from vrshq.pipelines.cli.terminal import console
 from vrshq.pipelines.label import lengths
 from vrshq.pipelines.label.costs import ASSUMED_FRAMES
 from vrshq.pipelines.label.lengths import frames_of, look_at_headers
-from vrshq.pipelines.label.plan import Plan, make_plan, on_machines
+from vrshq.pipelines.label.plan import make_plan, on_machines
+from vrshq.pipelines.label.schema import MANIFEST
 from vrshq.pipelines.label.settings import Settings
 
 SETTINGS = Settings.model_validate({"model": "untrained-tiny", "resources": {"device": "cpu"}})
@@ -25,10 +27,8 @@ def units(*videos: tuple[Path | str, int]) -> pa.Table:
     rows = [
         {"video_id": str(video), "video_uri": str(video), "instruction_ids": ["0"] * count} for video, count in videos
     ]
-    schema = pa.schema(
-        [("video_id", pa.string()), ("video_uri", pa.string()), ("instruction_ids", pa.list_(pa.string()))]
-    )
-    return pa.Table.from_pylist(rows, schema=schema)
+    columns = ("video_id", "video_uri", "instruction_ids", "start", "end")
+    return pa.Table.from_pylist(rows, schema=pa.schema([MANIFEST.field(name) for name in columns]))
 
 
 def corpus(folder: Path, *sizes: int) -> Path:
@@ -72,7 +72,7 @@ def test_what_has_no_header_is_left_out_and_web_servers_are_not_called(tmp_path:
     sample = units(
         (good, 1), (good, 3), (empty, 1), (text, 1), (tmp_path / "none.mp4", 1), ("http://127.0.0.1:9/v.mp4", 1)
     )
-    found = look_at_headers(sample)
+    found = look_at_headers(sample, 1)
     assert (found.looked, found.videos, found.frames, found.frame_instructions) == (1, 5, 20, 40)
 
 
@@ -81,14 +81,14 @@ def test_a_reader_that_dies_costs_what_it_had_not_read_yet(monkeypatch: pytest.M
     monkeypatch.setattr(
         lengths, "_COMMAND", "import os; print('[0, 20]'); print('[1, 2', end='', flush=True); os.abort()"
     )
-    assert look_at_headers(units((path, 1), ("b.mp4", 1))).frames == 20
+    assert look_at_headers(units((path, 1), ("b.mp4", 1)), 1).frames == 20
     monkeypatch.setattr(lengths, "_COMMAND", "import time; print('[0, 20]', flush=True); time.sleep(60)")
     monkeypatch.setattr(lengths, "_START_SECONDS", 0.2)
     monkeypatch.setattr(lengths, "MOST_SECONDS", 0.8)
-    assert look_at_headers(units((path, 1))).looked <= 1
+    assert look_at_headers(units((path, 1)), 1).looked <= 1
     monkeypatch.setattr(lengths, "_COMMAND", "raise SystemExit(1)")
-    assert look_at_headers(units((path, 1))).looked == 0
-    assert look_at_headers(units()).looked == 0
+    assert look_at_headers(units((path, 1)), 1).looked == 0
+    assert look_at_headers(units(), 1).looked == 0
 
 
 def test_no_header_is_read_beyond_the_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_no_header_is_read_beyond_the_bound(monkeypatch: pytest.MonkeyPatch, tmp
 def test_at_most_so_many_videos_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lengths, "MOST_VIDEOS", 2)
     paths = [clips.h264(tmp_path / f"{number}.mp4", frames=10) for number in range(4)]
-    found = look_at_headers(units(*((path, 1) for path in paths)))
+    found = look_at_headers(units(*((path, 1) for path in paths)), 1)
     assert (found.looked, found.videos, found.frames) == (2, 4, 10)
 
 
@@ -130,8 +130,19 @@ def test_the_plan_says_how_many_headers_it_read(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_nobody_pays_for_a_plan_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    looked: list[Plan] = []
-    monkeypatch.setattr("vrshq.pipelines.label.plan.look_at_headers", looked.append)
+    looked: list[Any] = []
+    monkeypatch.setattr("vrshq.pipelines.label.plan.look_at_headers", lambda *given: looked.append(given))
     plan = make_plan(str(corpus(tmp_path, 3)), str(tmp_path / "run"), SETTINGS)
     assert on_machines(plan, plan.machines).lengths is None
     assert looked == []
+
+
+def test_only_the_labelled_frames_of_a_video_count(tmp_path: Path) -> None:
+    path = clips.h264(tmp_path / "a.mp4", frames=31)
+    whole = units((path, 2))
+    span = whole.set_column(whole.column_names.index("start"), "start", pa.array([11], pa.int32()))
+    past = span.set_column(span.column_names.index("end"), "end", pa.array([99], pa.int32()))
+    assert [look_at_headers(rows, every).frames for rows, every in ((whole, 1), (whole, 5), (span, 1), (past, 5))] == [
+        *(31, 7, 20, 4)
+    ]
+    assert look_at_headers(past, 5).frame_instructions == 8

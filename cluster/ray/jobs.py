@@ -74,7 +74,8 @@ def _client(address: str) -> Any:
         from ray.job_submission import JobSubmissionClient
 
         # It would log the end of each followed log in its own format, between the lines of the job.
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        for name in ("ray.dashboard", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         with _without_environment("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             return JobSubmissionClient(address)
     except ImportError as error:

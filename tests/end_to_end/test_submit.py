@@ -75,6 +75,7 @@ def test_a_job_labels_a_bucket_into_a_bucket_and_its_log_and_exit_code_come_back
     assert command.end(300) == 0, command.output
     assert ", 0 errors" in command.output
     assert f"tables in {run}" in command.output
+    assert "WebSocket" not in command.output  # Ray's own words about the log that was followed
     counts = accounted(run)
     assert (len(counts), set(counts.values())) == (VIDEOS, {1})
     assert RunDirectory(run).errored_units() == set()

@@ -3,8 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo-run
-# Python compiles what is imported when it is imported; pip would compile 18,000 files
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-compile
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test test-long check docs bench clean
 

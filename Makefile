@@ -5,6 +5,9 @@ STAMP := $(VENV)/.installed
 DEMO := demo-run
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
+# Hundreds of processes start in a test run; without bytecode each would compile the project anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long check docs bench clean
 
 demo: $(STAMP)

@@ -284,5 +284,6 @@ def test_an_autoscaler_is_waited_for_and_what_it_does_not_bring_is_said(growing:
                 )
             )
         assert re.fullmatch(
-            r"pool a: [012] of 4 actors started within 12 s, each needs 1 CPU; the cluster has 2 CPUs", str(caught.value)
+            r"pool a: [012] of 4 actors started within 12 s, each needs 1 CPU; the cluster has 2 CPUs",
+            str(caught.value),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,4 +126,3 @@ def _write_overlays(output: str) -> None:
         export(output, "overlay-mp4", str(made))
         for file in sorted(one for one in made.rglob("*.mp4") if one.is_file()):
             target.write_file(f"{OVERLAYS}/{file.relative_to(made).as_posix()}", file)
-        shutil.rmtree(made)

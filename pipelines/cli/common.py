@@ -11,9 +11,7 @@ import typer
 from vrshq.pipelines.cli.terminal import output
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings alone.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Print the log of the program, and of Ray and its workers, on stderr.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the log of the program on stderr.")]
 LogFile = Annotated[
     str | None, typer.Option("--log-file", metavar="FILE", help="Add what is printed, and the log, to a local file.")
 ]

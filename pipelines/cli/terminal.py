@@ -80,7 +80,7 @@ def output(*, quiet: bool, verbose: bool, log_file: str | None) -> Iterator[None
 
     Args:
         quiet: whether only errors and warnings are printed.
-        verbose: whether the program's log, and that of Ray and its workers, goes to stderr.
+        verbose: whether the program's log goes to stderr; that of Ray and its workers stays in Ray's own files.
         log_file: local file to which the printed lines, the program's log and the error that ends the command are added.
 
     Raises:

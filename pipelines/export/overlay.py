@@ -51,9 +51,17 @@ def write_overlays(answers: Answers, output: Path, summary: ExportSummary) -> No
 def _write(target: Path, video: RunVideo, answer: Answer, frames: Video, times: FrameTimes) -> None:
     """One mp4, which appears whole or not at all."""
     partial = target.with_suffix(".partial")
+    try:
+        _encode(partial, video, answer, frames, times)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encode(target: Path, video: RunVideo, answer: Answer, frames: Video, times: FrameTimes) -> None:
     banner = _banner(answer.text, answer.status, video.width)
     height, width = video.height + video.height % 2, video.width + video.width % 2
-    with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -67,7 +75,6 @@ def _write(target: Path, video: RunVideo, answer: Answer, frames: Video, times: 
             frame.duration = times.duration(index)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    partial.replace(target)
 
 
 def _pictures(video: RunVideo, answer: Answer, frames: Video, banner: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -27,12 +27,13 @@ _FIXED = "in percent, not rounded, computed on 0/1 masks."
 
 TABLES: dict[str, Columns] = {
     "masks/": Columns(
-        "One row per (video, instruction, frame) of every instruction that has an answer. Frames without the object have "
-        "a row too, with an empty mask.",
+        "One row per (video, instruction, object, frame) of every instruction that has an answer. Frames without the object "
+        "have a row too, with an empty mask; so has an instruction in whose answer there is no object.",
         MASKS,
         {
             "video_id": _VIDEO,
             "instruction_id": _INSTRUCTION,
+            "object_id": "The object's number within the answer, from 0. VRS-HQ has one object, Sa2VA one for each [SEG].",
             "frame_index": "The frame's number in presentation order, from 0.",
             "height": "Height of the frame in pixels.",
             "width": "Width of the frame in pixels.",
@@ -52,6 +53,8 @@ TABLES: dict[str, Columns] = {
             "video_uri": "Where the video was read from.",
             "instruction_id": _INSTRUCTION,
             "text": "The instruction's text.",
+            "answer": "What a generating model wrote, such as Sa2VA; null for VRS-HQ.",
+            "num_objects": "Objects in the answer; 0 where the model found none. Null before version 3, where it was 1.",
             "status": "`ok`: some frame has a mask; `empty`: no frame has one; `error`: there is no answer.",
             "num_frames": "Frames of the video.",
             "start": "The first labelled frame. The frames `start`, `start + every`, ... below `end` have rows in `masks/`.",
@@ -61,19 +64,20 @@ TABLES: dict[str, Columns] = {
             "width": "Width of the video in pixels.",
             "pixel_aspect": "Width of a pixel over its height, as the video states it: 1 for square pixels. The masks lie on "
             "the stored pixels; people and networks see the frame `width * pixel_aspect` wide. Null in runs of version 1.",
-            "keyframe_index": "The frame that SAM2 was prompted on.",
+            "keyframe_index": "The frame with which the first object's track begins; null where all sampled ones are prompted.",
             "sampled_frames": "The frames that the MLLM read.",
-            "clip_probs": "CLIP's probability of each labelled frame for this text; they sum to 1.",
-            "similarities": "Cosine of each sampled frame's [SEG] embedding with the [TAK] embedding, -1 to 1.",
-            "object_scores": "SAM2's object score (a logit) on each sampled frame, prompted with the fused token.",
-            "presence": "0 to 1: the sigmoid of the highest of `object_scores`. Calibrate it before you threshold it.",
+            "clip_probs": "CLIP's probability of each labelled frame for this text; they sum to 1. Null without CLIP.",
+            "similarities": "Cosine of each sampled frame's [SEG] embedding with [TAK]'s, -1 to 1; empty without [TAK].",
+            "object_scores": "The object score (a logit) on each sampled frame, from its prompt alone; object after object.",
+            "presence": "0 to 1: the sigmoid of the highest of `object_scores`; null without an object. Calibrate it before "
+            "you threshold it.",
             "attempts": "How many times the unit was begun.",
             "seconds": "Seconds of each stage for the whole unit, not for this instruction alone.",
             "notes": "What a user should know about the video's frames, such as damage and where it is, and changes made to "
             "the text, such as its truncation to CLIP's length.",
             "error_type": "The error's class, where `status` is `error`.",
             "error_message": "The error's message, one line.",
-            "schema_version": "Version of these tables: 2.",
+            "schema_version": "Version of these tables: 3.",
         },
     ),
     "tokens/": Columns(
@@ -83,8 +87,8 @@ TABLES: dict[str, Columns] = {
             "video_id": _VIDEO,
             "instruction_id": _INSTRUCTION,
             "sampled_frames": "The n frames that the MLLM read.",
-            "seg": "The [SEG] embeddings of the sampled frames: n*d values, row-major.",
-            "tak": "The [TAK] embedding of the video: d values.",
+            "seg": "The [SEG] embeddings, d values each: of every sampled frame, or of every object where `tak` is empty.",
+            "tak": "The [TAK] embedding of the video: d values; empty for a family without one.",
             "d": "Width of an embedding.",
         },
     ),

@@ -29,7 +29,7 @@ from vrshq.errors import UserError
 Batch = dict[str, list[Any]]
 Unit = dict[str, Any]
 
-LIVE_COLUMNS = frozenset({"video", "sam2_features", "keyframe_logits"})
+LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits"})
 
 
 class Failure(TypedDict):

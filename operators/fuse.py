@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,13 @@ def fuse(seg: Tensor, tak: Tensor, alpha: float) -> Tensor:
 
 
 class Fuse:
-    """Operator. No model; microseconds per instruction.
+    """Operator: the prompts of an instruction's objects. No model; microseconds per instruction.
 
-    In: `seg` (E lists of n*d float32, row-major), `tak` (E lists of d float32), `sampled_frames`.
-    Out: `similarities` (E lists of n float32, cosines), `fused` (E lists of d float32).
+    With a [TAK] there is one object, and its prompt is the fused embedding. Without one, each [SEG] is an object's prompt.
+
+    In: `seg` (E lists of r*d float32, row-major), `tak` (E lists of d float32, or empty), `sampled_frames`, `d`.
+    Out: `similarities` (E lists of n float32, cosines; empty without a [TAK]), `prompts` (E lists of one list of d float32
+    for each object).
     """
 
     name = "fuse"
@@ -42,15 +46,18 @@ class Fuse:
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
-        return map_units(self.name, batch, self._fuse, {"similarities": [], "fused": []})
+        return map_units(self.name, batch, self._fuse, {"similarities": [], "prompts": []})
 
     def _fuse(self, unit: Unit) -> Unit:
         count = len(unit["texts"])
-        cosines: list[list[float] | None] = [None] * count
-        fused: list[list[float] | None] = [None] * count
+        columns: dict[str, list[Any]] = {name: [None] * count for name in ("similarities", "prompts")}
         for index in open_instructions(unit):
-            seg = torch.tensor(unit["seg"][index]).view(len(unit["sampled_frames"][index]), -1)
-            tak = torch.tensor(unit["tak"][index])
-            cosines[index] = similarities(seg, tak).tolist()
-            fused[index] = fuse(seg, tak, self.config.alpha).tolist()
-        return {"similarities": cosines, "fused": fused}
+            seg, tak = torch.tensor(unit["seg"][index]), torch.tensor(unit["tak"][index])
+            if len(tak):
+                seg = seg.view(len(unit["sampled_frames"][index]), -1)
+                columns["similarities"][index] = similarities(seg, tak).tolist()
+                columns["prompts"][index] = [fuse(seg, tak, self.config.alpha).tolist()]
+            else:
+                columns["similarities"][index] = []
+                columns["prompts"][index] = seg.view(-1, max(1, unit["d"])).tolist()
+        return columns

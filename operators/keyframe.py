@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,29 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vrshq.operators.batch import Batch, Unit, map_units, open_instructions
-from vrshq.operators.models.load import shared_segmenter
-from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.prompting import decode_candidates
-from vrshq.operators.models.sam2.stage_config import Sam2StageConfig
+from vrshq.operators.batch import Batch, Unit, map_units
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.family import TrackConfig
+from vrshq.operators.models.requests import presence_of, requests_of, value_at
+from vrshq.operators.models.shared import family_of
 from vrshq.operators.video.sampling import generator
 
 METHODS = ("tks", "clip", "similarity", "object_score", "random", "first", "middle")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyframeConfig(Sam2StageConfig):
-    """How the keyframe is chosen.
+class KeyframeConfig(TrackConfig):
+    """How the keyframe is chosen, and the tracker's settings.
 
     Attributes:
         method: one of `METHODS`.
         seed: of the random numbers of method `random`.
-        decode_batch: candidate masks through SAM2's mask decoder at once.
     """
 
     method: str = "tks"
     seed: int = 0
-    decode_batch: int = 16
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -63,60 +60,64 @@ def choose(
 
 
 class SelectKeyframe:
-    """Operator. One SAM2 encoding per distinct sampled frame, one mask decoding per (sampled frame, instruction).
+    """Operator. One image encoding per distinct sampled frame, one mask decoding per (sampled frame, object).
 
-    In: `video` (live), `sampled_frames` (E lists of n int), `fused` (E lists of d float32), `similarities` (E lists of n),
-    `clip_probs` (E lists of T). Out: `object_scores` (E lists of n float32, logits), `keyframe_index` (E ints, frame
-    numbers), `presence` (E floats in 0..1: sigmoid of the highest object score over the sampled frames), and the live
-    columns `sam2_features` (`VideoFeatures`) and `keyframe_logits` (E tensors (l, l), holes filled).
+    Where the tracker begins with prompts on all sampled frames, there is nothing to choose, and the stage costs nothing.
+
+    In: `video` (live), `sampled_frames` (E lists of n int), `prompts` (E lists of o lists of float32), `similarities` (E lists
+    of n, or empty), `clip_probs` (E lists of T, or None). Out: `object_scores` (E lists of o lists of n float32, logits),
+    `keyframes` (E lists of o ints, frame indices), `presence` (E floats in 0..1: sigmoid of the highest object score over
+    objects and sampled frames), all None where nothing was chosen; and the live columns `features` (the tracker's state of
+    the video) and `keyframe_logits` (E lists of o tensors (l, l), holes filled).
     """
 
     name = "keyframe"
 
     def __init__(self, config: KeyframeConfig) -> None:
         self.config = config
-        self.segmenter = shared_segmenter(config.model, config.device, config.dtype)
+        self.tracker = family_of(open_bundle(config.model)).tracker(config)
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
         empty: Unit = {
             "object_scores": [],
-            "keyframe_index": [],
+            "keyframes": [],
             "presence": [],
-            "sam2_features": None,
+            "features": None,
             "keyframe_logits": [],
         }
         return map_units(self.name, batch, self._select, empty)
 
     def _select(self, unit: Unit) -> Unit:
-        features = unit.get("sam2_features") or VideoFeatures(
-            self.segmenter,
-            unit["video"],
-            budget_bytes=self.config.feature_cache_bytes,
-            batch_size=self.config.encode_batch,
-        )
-        positions = open_instructions(unit)
-        candidates = [(frame, position) for position in positions for frame in unit["sampled_frames"][position]]
-        decoded = decode_candidates(
-            self.segmenter, features, candidates, unit["fused"], self.config.decode_batch, self.config.hole_area
-        )
         count = len(unit["texts"])
         result: dict[str, list[Any]] = {
-            name: [None] * count for name in ("object_scores", "keyframe_index", "presence", "keyframe_logits")
+            name: [None] * count for name in ("object_scores", "keyframes", "presence", "keyframe_logits")
         }
-        for position in positions:
-            frames = unit["sampled_frames"][position]
-            rows = [decoded[frame, position] for frame in frames]
-            scores = torch.tensor([score for score, _ in rows])
-            chosen = choose(
-                self.config.method,
-                object_scores=scores,
-                similarities=torch.tensor(unit["similarities"][position]),
-                clip_probs=torch.tensor([unit["clip_probs"][position][frame] for frame in frames]),
-                random=generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position]),
-            )
-            result["object_scores"][position] = scores.tolist()
-            result["keyframe_index"][position] = frames[chosen]
-            result["presence"][position] = 1 / (1 + math.exp(-float(scores.max())))
-            result["keyframe_logits"][position] = rows[chosen][1]
-        return {**result, "sam2_features": features}
+        features = unit.get("features") or self.tracker.open(unit["video"])
+        if self.tracker.start != "keyframe":
+            return {**result, "features": features}
+        for position, objects in self.tracker.candidates(features, requests_of(unit)).items():
+            scores = [[one.score for one in candidates] for candidates in objects]
+            chosen = [self._choose(unit, position, torch.tensor(row)) for row in scores]
+            result["object_scores"][position] = scores
+            result["keyframes"][position] = [unit["sampled_frames"][position][place] for place in chosen]
+            result["presence"][position] = presence_of(scores)
+            result["keyframe_logits"][position] = [
+                candidates[place].logits for candidates, place in zip(objects, chosen, strict=True)
+            ]
+        return {**result, "features": features}
+
+    def _choose(self, unit: Unit, position: int, scores: Tensor) -> int:
+        frames, similarities = unit["sampled_frames"][position], unit["similarities"][position]
+        probabilities = value_at(unit, "clip_probs", position)
+        if self.config.method == "clip" and probabilities is None:
+            raise ValueError("keyframe method clip: the frames were sampled without CLIP; expected a sampler with it")
+        return choose(
+            self.config.method,
+            object_scores=scores,
+            similarities=torch.tensor(similarities or [0.0] * len(frames)),
+            clip_probs=torch.tensor(
+                [probabilities[frame] for frame in frames] if probabilities else [0.0] * len(frames)
+            ),
+            random=generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position]),
+        )

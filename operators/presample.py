@@ -1,4 +1,4 @@
-"""Pre-sampling: CLIP tells how well each frame of a video fits each instruction, and a sampler picks the MLLM's frames."""
+"""Pre-sampling: a sampler picks the MLLM's frames, by how well they fit the instruction in CLIP's opinion, or by number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transformers import CLIPTokenizer
 from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.clip import clip_token_ids, image_embeddings, image_text_logits, text_embeddings
-from vrshq.operators.models.load import shared_network
+from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
-from vrshq.operators.video.sampling import SAMPLERS, generator
+from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class PreSampleConfig:
     """How frames are chosen for the MLLM.
 
     `sampler`: one of `sampling.SAMPLERS`, given `max_image_token` frames (`true_n` gives exactly so many, `grid`, as in the
-    reference, at most one less). `overlong_text`: what happens to a text beyond CLIP's 77 tokens; the MLLM always reads the
-    whole of it. `batch_size`: frames, or texts, through CLIP at once.
+    reference, at most one less). Those of `BY_NUMBER` need no CLIP. `overlong_text`: what happens to a text beyond CLIP's 77
+    tokens; the MLLM always reads the whole of it. `batch_size`: frames, or texts, through CLIP at once.
     """
 
     model: str = "tiny"
@@ -36,8 +36,8 @@ class PreSampleConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join(SAMPLERS)}")
+        if self.sampler not in SAMPLERS and self.sampler not in BY_NUMBER:
+            raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join((*SAMPLERS, *BY_NUMBER))}")
         if self.overlong_text not in ("truncate", "refuse"):
             raise ValueError(f"overlong_text {self.overlong_text!r}: expected truncate or refuse")
         for name in ("max_image_token", "batch_size"):
@@ -48,16 +48,20 @@ class PreSampleConfig:
 class PreSample:
     """Operator. Per unit: one CLIP image encoding of each frame of the video, one text encoding of each instruction.
 
+    A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
+
     In: `video` (live), `texts`.
-    Out: `clip_probs` (E lists of T float32, a softmax over the frames), `sampled_frames` (E lists of int, ascending),
-    `notes` (E strings or None: what was done to the text). All None for an instruction that failed: one whose text is empty
-    or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP (`InputError`).
+    Out: `clip_probs` (E lists of T float32, a softmax over the frames; None without CLIP), `sampled_frames` (E lists of int,
+    ascending), `notes` (E strings or None: what was done to the text). All None for an instruction that failed: one whose text
+    is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP (`InputError`).
     """
 
     name = "presample"
 
     def __init__(self, config: PreSampleConfig) -> None:
         self.config = config
+        if config.sampler in BY_NUMBER:
+            return
         self.tokenizer: CLIPTokenizer = open_bundle(config.model).clip_tokenizer()
         self.clip: Any = shared_network(config.model, "clip", config.device, config.dtype)
 
@@ -67,6 +71,8 @@ class PreSample:
 
     @torch.inference_mode()
     def _sample(self, unit: Unit) -> Unit:
+        if self.config.sampler in BY_NUMBER:
+            return self._by_number(unit)
         count = len(unit["texts"])
         notes: list[str | None] = [None] * count
         probabilities: list[list[float] | None] = [None] * count
@@ -87,6 +93,14 @@ class PreSample:
                 probabilities[position] = row.tolist()
                 sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
         return {"clip_probs": probabilities, "sampled_frames": sampled, "notes": notes, "errors": errors}
+
+    def _by_number(self, unit: Unit) -> Unit:
+        count, frames = len(unit["texts"]), unit["video"].num_frames
+        chosen = BY_NUMBER[self.config.sampler](frames, self.config.max_image_token)
+        sampled: list[list[int] | None] = [None] * count
+        for position in open_instructions(unit):
+            sampled[position] = chosen
+        return {"clip_probs": [None] * count, "sampled_frames": sampled, "notes": [None] * count}
 
     def _choose(self, probabilities: np.ndarray, video_id: str, instruction_id: str) -> list[int]:
         random = generator(self.config.seed, video_id, instruction_id)

@@ -180,7 +180,7 @@ def test_planted_circle_is_found(tmp_path: Path) -> None:
         ("cluster/storage/folder.py", "cluster/ray/engine.py"),
         ("operators/video/files.py", "operators/decode.py"),
         ("operators/masks/rle.py", "operators/video/files.py"),
-        ("operators/models/bundle.py", "operators/models/load.py"),
+        ("operators/models/bundle.py", "operators/models/weights.py"),
         ("pipelines/label/run.py", "pipelines/evaluate/run.py"),
         ("pipelines/report/run.py", "pipelines/export/run.py"),
     ],

@@ -328,15 +328,24 @@ def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema
         raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
 
 
+# Metadata of a field: the value that all rows of an older version, which did not write the column, have.
+VALUE_BEFORE = b"value_before"
+
+
 def _in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the schema's columns; nullable columns that an older version did not write are null."""
+    """The rows with the schema's columns. Of those that an older version did not write, nullable ones are null."""
     columns = [
-        table[field.name]
-        if field.name in table.column_names or not field.nullable
-        else pa.nulls(len(table), field.type)
+        table[field.name] if field.name in table.column_names else _column_before(field, len(table), table)
         for field in schema
     ]
     return pa.table(columns, names=schema.names).cast(schema)
+
+
+def _column_before(field: pa.Field, rows: int, table: pa.Table) -> Any:
+    value = (field.metadata or {}).get(VALUE_BEFORE)
+    if value is not None:
+        return pa.repeat(pa.scalar(int(value), field.type), rows)
+    return pa.nulls(rows, field.type) if field.nullable else table[field.name]  # which names the column that is missing
 
 
 def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -41,6 +42,13 @@ def encode(masks: np.ndarray) -> list[EncodedMask]:
         EncodedMask(code["counts"], int(area), (int(box[0]), int(box[1]), int(box[2]), int(box[3])))
         for code, area, box in zip(codes, coco.area(codes), boxes, strict=True)
     ]
+
+
+def union(codes: Sequence[bytes], height: int, width: int) -> EncodedMask:
+    """The union of masks, from and to compressed counts."""
+    merged = coco.merge([{"size": [height, width], "counts": code} for code in codes])
+    x, y, box_width, box_height = coco.toBbox(merged).astype(np.int64).tolist()
+    return EncodedMask(merged["counts"], int(coco.area(merged)), (x, y, box_width, box_height))
 
 
 def decode(rle: bytes, height: int, width: int) -> np.ndarray:

@@ -9,6 +9,10 @@ A bundle is a local folder in one of two layouts:
   pre-sampling CLIP in a `clip` folder as transformers saves it. Its sizes are the full-size ones unless a `bundle.json`
   without `weights` lies beside it.
 
+A folder of another family (`families.py`) has that family's published layout: `config.json`, safetensors with or without an
+index, and a tokenizer. A `bundle.json` without `weights` beside it names the family and has, as `model`, what `config.json`
+lacks.
+
 A bundle of either layout may have a LoRA adapter in peft's format: in the folder that `adapter` of `bundle.json` names, else
 in the folder `adapter`, else in files beside the weights. The adapter is merged at loading.
 
@@ -32,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrshq.errors import UserError
 from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.families import FAMILIES, VRS_HQ, FamilyInfo, family_of_architectures
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -56,7 +61,7 @@ class Bundle:
     Attributes:
         name: name of the model.
         folder: the bundle's folder.
-        model: sizes of the networks.
+        sizes: sizes of the networks: of VRS-HQ as `ModelConfig`, of another family as the values of its files.
         seed: seed of untrained weights; None for trained weights.
         shards: files of the weights; empty for untrained weights.
         clip: folder of the pre-sampling CLIP.
@@ -64,17 +69,38 @@ class Bundle:
         checksums: sha256 of files, by their names in `folder`.
         presence: 0 to 1; instructions whose presence is at most this should get no mask, as chosen on the model's own
             validation data. 0: no instruction is left out.
+        family: the family of the model.
     """
 
     name: str
     folder: Path
-    model: ModelConfig
+    sizes: ModelConfig | Mapping[str, Any] = field(hash=False)
     seed: int | None
     shards: tuple[Path, ...]
     clip: Path
     adapter: Path | None = None
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
     presence: float = 0.0
+    family: FamilyInfo = VRS_HQ
+
+    @property
+    def model(self) -> ModelConfig:
+        """The sizes of a model of VRS-HQ.
+
+        Raises:
+            CheckpointError: the model is of another family.
+        """
+        if not isinstance(self.sizes, ModelConfig):
+            raise CheckpointError(
+                f"{self.folder}: a model of the family {self.family.name}; this command takes models of {VRS_HQ.name} alone"
+            )
+        return self.sizes
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What `bundle.json` of a model of another family than VRS-HQ says beyond its `config.json`."""
+        found: Mapping[str, Any] = {} if isinstance(self.sizes, ModelConfig) else self.sizes["changes"]
+        return found
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -85,7 +111,8 @@ class Bundle:
         files = [*self.shards, *(path for path in self._adapter_files() if path.exists())]
         names = {path: self._name_of(path) for path in files}
         unlisted = {names[path]: _content(path) for path in files if names[path] not in self.checksums}
-        identity = {"model": self.model.to_dict(), "seed": self.seed, "weights": {**self.checksums, **unlisted}}
+        sizes = self.sizes.to_dict() if isinstance(self.sizes, ModelConfig) else dict(self.sizes)
+        identity = {"model": sizes, "seed": self.seed, "weights": {**self.checksums, **unlisted}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _adapter_files(self) -> list[Path]:
@@ -133,6 +160,10 @@ class Bundle:
         """The byte-pair tokenizer of the pre-sampling CLIP. Raises CheckpointError."""
         from transformers import CLIPTokenizer
 
+        if not self.family.clip:
+            raise CheckpointError(
+                f"{self.folder}: a model of the family {self.family.name} has no CLIP; set sampling.sampler to first or spread"
+            )
         if not any((self.clip / name).exists() for name in ("vocab.json", "tokenizer.json")):
             raise CheckpointError(
                 f"{self.clip}: no vocab.json or tokenizer.json; expected the tokenizer files of the CLIP"
@@ -157,18 +188,13 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
         known = ", ".join(bundled_names())
         raise CheckpointError(f"--model {name}: no such bundle; give one of {known}, or the folder of a bundle")
     path = folder / DESCRIPTION
-    if path.exists():
-        description = read_json(path)
-        if description.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format {description.get('format')!r}, expected {FORMAT!r}")
-        try:
-            model = ModelConfig.from_dict(description["model"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    elif (folder / "config.json").exists():
-        description, model = {}, ModelConfig()
-    else:
-        raise CheckpointError(f"{folder}: neither bundle.json nor config.json; expected the folder of a model")
+    description = read_json(path) if path.exists() else {}
+    if path.exists() and description.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {description.get('format')!r}, expected {FORMAT!r}")
+    family = _family(folder, description)
+    if family is not VRS_HQ:
+        return _of_another_family(folder, family, description)
+    model = _vrs_hq_sizes(folder, description)
     clip, adapter = clip or folder / "clip", adapter or _find_adapter(folder, description.get("adapter"))
     seed = description.get("seed") if description.get("weights", "") is None else None
     shards: tuple[Path, ...] = ()
@@ -177,9 +203,6 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
         shards = tuple(listed) or (*find_shards(folder), *find_shards(clip))
     elif adapter:
         raise CheckpointError(f"{adapter}: an adapter for untrained weights; expected one only beside trained weights")
-    checksums = description.get("sha256") or {}
-    if not isinstance(checksums, dict):
-        raise CheckpointError(f"{path}: sha256 is a {type(checksums).__name__}, expected a mapping of file to sum")
     presence = description.get("presence", 0.0)
     if isinstance(presence, bool) or not isinstance(presence, int | float) or not 0 <= presence <= 1:
         raise CheckpointError(f"{path}: presence {presence!r}, expected a number from 0 to 1")
@@ -191,9 +214,48 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
         shards,
         clip,
         adapter,
-        checksums,
+        _checksums_of(path, description),
         float(presence),
     )
+
+
+def _family(folder: Path, description: Mapping[str, Any]) -> FamilyInfo:
+    if "family" in description:
+        named = description["family"]
+        if named not in FAMILIES:
+            raise CheckpointError(f"{folder / DESCRIPTION}: family {named!r}, expected one of {', '.join(FAMILIES)}")
+        return FAMILIES[named]
+    if description or not (folder / "config.json").exists():
+        return VRS_HQ
+    return family_of_architectures(read_json(folder / "config.json").get("architectures"))
+
+
+def _of_another_family(folder: Path, family: FamilyInfo, description: Mapping[str, Any]) -> Bundle:
+    changes = description.get("model") or {}
+    if not isinstance(changes, dict):
+        raise CheckpointError(f"{folder / DESCRIPTION}: model is a {type(changes).__name__}, expected a mapping")
+    sizes = {"family": family.name, "config": read_json(folder / "config.json"), "changes": changes}
+    name = description.get("name") or folder.resolve().name
+    checksums = _checksums_of(folder / DESCRIPTION, description)
+    return Bundle(name, folder, sizes, None, find_shards(folder), folder / "clip", None, checksums, 0.0, family)
+
+
+def _vrs_hq_sizes(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
+    if description:
+        try:
+            return ModelConfig.from_dict(description["model"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{folder / DESCRIPTION}: {error}") from error
+    if (folder / "config.json").exists():
+        return ModelConfig()
+    raise CheckpointError(f"{folder}: neither bundle.json nor config.json; expected the folder of a model")
+
+
+def _checksums_of(path: Path, description: Mapping[str, Any]) -> dict[str, str]:
+    checksums = description.get("sha256") or {}
+    if not isinstance(checksums, dict):
+        raise CheckpointError(f"{path}: sha256 is a {type(checksums).__name__}, expected a mapping of file to sum")
+    return checksums
 
 
 def read_json(path: Path) -> dict[str, Any]:

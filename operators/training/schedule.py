@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vrshq.operators.models.lora import LowRank
-from vrshq.operators.models.weights import published_name
+from vrshq.operators.models.vrs_hq.checkpoint import published_name
 from vrshq.operators.training.config import LoraConfig, OptimiserConfig
 
 # The parts that the paper trains, by the beginnings of their names in `TrainingModel`; everything else is frozen.

@@ -24,10 +24,11 @@ from vrshq.operators.models.bundle import (
     open_bundle,
 )
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import load_clip, load_language, load_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.vrs_hq.checkpoint import LM_HEAD, open_checkpoint, published_name
+from vrshq.operators.models.vrs_hq.load import load_clip, load_language, load_segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
-from vrshq.operators.models.weights import LM_HEAD, open_checkpoint, published_name, write_safetensors
+from vrshq.operators.models.weights import write_safetensors
 from vrshq.operators.training.auxiliary import Auxiliary
 from vrshq.operators.training.config import StartConfig
 from vrshq.operators.training.forward import TrainingModel

@@ -1,7 +1,7 @@
 """Which frames of a video the MLLM sees: the reference's samplers and one of our own, as functions of CLIP's probabilities.
 
-Each takes (probabilities (T,) float over all T frames, N = `max_frames`, a numpy generator) and returns ascending, distinct
-frame numbers. Only `uniform` and `local_global` draw random numbers.
+Those of `BY_NUMBER` need no CLIP. Each of the others takes (probabilities (T,) float over all T frames, N = `max_frames`, a
+numpy generator) and returns ascending, distinct frame numbers. Only `uniform` and `local_global` draw random numbers.
 """
 
 from __future__ import annotations
@@ -86,6 +86,20 @@ SAMPLERS: dict[str, Sampler] = {
     "local_global": local_global,
     "true_n": true_n,
 }
+
+
+def first(total: int, max_frames: int) -> list[int]:
+    """The first N frames (Sa2VA)."""
+    return list(range(min(total, max_frames)))
+
+
+def spread(total: int, max_frames: int) -> list[int]:
+    """N frames from the first to the last, evenly spread and rounded down (Sa2VA-i's `linspace`); each frame once."""
+    return sorted({int(place) for place in np.linspace(0, total - 1, max_frames)})
+
+
+# Samplers that go by the frames' numbers alone: (T, N) -> frame numbers.
+BY_NUMBER: dict[str, Callable[[int, int], list[int]]] = {"first": first, "spread": spread}
 
 
 def _bounds(length: int, count: int) -> np.ndarray:

@@ -48,10 +48,12 @@ def ask(
         if track["status"] == "error":
             say(f"  error: {track['error_type']}: {track['error_message']}")
         else:
+            if track["answer"] is not None:
+                say(f"  answer: {track['answer']}")
+            presence = "" if track["presence"] is None else f"presence {track['presence']:.2f}, "
+            objects = "" if track["num_objects"] in (None, 1) else f"{track['num_objects']} objects, "
             keyframe = f"keyframe {track['keyframe_index']}, " if track["keyframe_index"] is not None else ""
-            say(
-                f"  {track['status']}, presence {track['presence']:.2f}, {keyframe}a mask on {reply.share:.0%} of the frames"
-            )
+            say(f"  {track['status']}, {objects}{presence}{keyframe}a mask on {reply.share:.0%} of the frames")
         for uri in filter(None, (reply.overlay, reply.sheet)):
             say(f"  {uri}")
     say(f"\ntables in {target}, all sheets in {target}/report.html")

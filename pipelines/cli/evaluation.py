@@ -21,6 +21,7 @@ from vrshq.pipelines.cli.options import (
 )
 from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, TOO_MANY_ERRORS, USER_ERROR, console, continues, say
 from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.evaluate.predictions import Objects
 
 if TYPE_CHECKING:
     from vrshq.pipelines.evaluate.datasets.base import Folders
@@ -38,6 +39,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="URI", help="Score these masks: a run, a folder of PNG files, or a results.json."),
     ] = None,
+    objects: Annotated[
+        Objects, typer.Option(metavar="WHICH", help="Of an answer with several objects: first, or union of all.")
+    ] = "first",
     split: Split = None,
     folder: Folder = None,
     check: Annotated[
@@ -78,6 +82,7 @@ def evaluate(
             output,
             settings,
             predictions=predictions,
+            objects=objects,
             split=split,
             folders=folders,
             address=address,

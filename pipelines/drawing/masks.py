@@ -10,6 +10,22 @@ Color = tuple[int, int, int]
 MASK_COLOR: Color = (255, 45, 170)
 KEYFRAME_COLOR: Color = (255, 196, 46)
 MASK_OPACITY = 0.42
+# The colours of several objects, which differ in lightness, too (after Okabe and Ito); later objects begin again.
+OBJECT_COLORS: tuple[Color, ...] = (
+    MASK_COLOR,
+    (0, 158, 255),
+    (240, 228, 66),
+    (0, 190, 120),
+    (213, 94, 0),
+    (150, 110, 255),
+    (120, 235, 235),
+    (190, 190, 190),
+)
+
+
+def color_of(number: int) -> Color:
+    """The colour of an object by its number."""
+    return OBJECT_COLORS[number % len(OBJECT_COLORS)]
 
 
 def overlaid(picture: np.ndarray, mask: np.ndarray, color: Color = MASK_COLOR) -> np.ndarray:

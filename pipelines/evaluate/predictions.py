@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,12 +18,15 @@ from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import join_uri, parent_and_name
 from vrshq.operators.batch import InputError
-from vrshq.operators.masks.rle import Rle, encode
+from vrshq.operators.masks.rle import Rle, encode, union
 from vrshq.operators.video.frame_names import in_order, is_image_name
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
+
+# What is scored of an answer with several objects.
+Objects = Literal["first", "union"]
 
 
 class PredictionsError(DatasetError):
@@ -65,7 +68,7 @@ class Predictions(ABC):
         return None
 
 
-def open_predictions(uri: str, root: str | None = None) -> Predictions:
+def open_predictions(uri: str, root: str | None = None, objects: Objects = "first") -> Predictions:
     """Opens predictions. The files at `uri` decide the kind.
 
     Args:
@@ -73,6 +76,7 @@ def open_predictions(uri: str, root: str | None = None) -> Predictions:
             0/255; a folder `anno_0` to `anno_3` with `VIDEO/FRAME.png`, whose values are object ids; or a `results.json` of
             {video: {expression: {"prediction_masks": [RLE, ...]}}}.
         root: the data set's folder. If a run labelled more frames than the metadata lists, their file names there match them.
+        objects: of a run's answer with several objects, the first one, as Sa2VA's evaluation does, or the union of all.
 
     Raises:
         PredictionsError: there are no files of these kinds.
@@ -82,7 +86,7 @@ def open_predictions(uri: str, root: str | None = None) -> Predictions:
         return ResultsJson(uri)
     folder = Folder(uri)
     if folder.exists("run.json"):
-        return RunPredictions(uri, root)
+        return RunPredictions(uri, root, objects)
     if folder.is_empty():
         raise PredictionsError(
             f"{uri}: nothing is there; expected a run directory, a folder VIDEO/EXPRESSION/FRAME.png, or a results.json"
@@ -95,8 +99,8 @@ def open_predictions(uri: str, root: str | None = None) -> Predictions:
 class RunPredictions(Predictions):
     """The masks of a run directory. It keeps some columns of `tracks/` in memory and reads the masks of one video at a time."""
 
-    def __init__(self, uri: str, root: str | None) -> None:
-        self.uri, self.root = uri, root
+    def __init__(self, uri: str, root: str | None, objects: Objects) -> None:
+        self.uri, self.root, self.objects = uri, root, objects
         self.run = RunDirectory(uri)
         manifest = self.run.read_manifest().select(["unit_id", "video_id"]).to_pydict()
         self.units: dict[str, list[str]] = {}
@@ -117,10 +121,11 @@ class RunPredictions(Predictions):
         tracks = self.tracks.get(video.video_id)
         if not tracks:
             return None
-        columns = ["instruction_id", "frame_index", "height", "width", "rle", "object_score"]
+        columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
         masks: dict[str, list[dict[str, Any]]] = {}
         for row in self.run.read("masks", MASKS, columns, self.units[video.video_id]).to_pylist():
-            masks.setdefault(row["instruction_id"], []).append(row)
+            if self.objects == "union" or row["object_id"] == 0:
+                masks.setdefault(row["instruction_id"], []).append(row)
         places: dict[int, list[int | None]] = {}
         found = {}
         for track in tracks:
@@ -312,7 +317,10 @@ def merge_objects(predictions: Mapping[str, Prediction]) -> dict[str, Prediction
 
 def _from_rows(rows: list[dict[str, Any]], track: dict[str, Any], places: list[int | None]) -> Prediction:
     """The prediction from the mask rows of one instruction, in the order of the video's frames."""
-    by_index = {row["frame_index"]: row for row in rows}
+    by_index: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        other = by_index.get(row["frame_index"])
+        by_index[row["frame_index"]] = row if other is None else _joined(other, row)
     chosen = [None if place is None else by_index.get(place) for place in places]
     masks: list[Rle | None] = [
         None if row is None else {"size": (row["height"], row["width"]), "counts": row["rle"]} for row in chosen
@@ -329,6 +337,12 @@ def _from_rows(rows: list[dict[str, Any]], track: dict[str, Any], places: list[i
         scores=[-np.inf if row is None else row["object_score"] for row in chosen],
         problem=problem,
     )
+
+
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The union of two objects' masks on a frame, with the higher score."""
+    both = union([one["rle"], other["rle"]], one["height"], one["width"])
+    return one | {"rle": both.rle, "object_score": max(one["object_score"], other["object_score"])}
 
 
 def _from_codes(codes: list[Any], frames: int) -> Prediction:

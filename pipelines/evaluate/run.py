@@ -10,13 +10,13 @@ alone, and their files are written at the end.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from vrshq.pipelines.evaluate.breakdowns import statistics
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.instructions import label_benchmark
+from vrshq.pipelines.evaluate.predictions import Objects
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.report import write_scores
 from vrshq.pipelines.evaluate.scoring import score
@@ -33,6 +33,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
     settings: Settings | None = None,
     *,
     predictions: str | None = None,
+    objects: Objects = "first",
     split: str | None = None,
     folders: Folders = Folders(),  # noqa: B008 - frozen
     address: str | None = None,
@@ -48,6 +49,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         output: folder of the scores, local or in a bucket; the run directory, too, if the benchmark is labelled.
         settings: settings of the labelling; default: `Settings()`.
         predictions: as for `vrshq.pipelines.evaluate.predictions.open_predictions`; default: label with a model.
+        objects: what is scored of an answer with several objects.
         split: default: the data set's own.
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
@@ -77,22 +79,13 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:
             return Evaluation(summary, None, [], "this split has no ground truth; export the run for its server")
-    arguments: dict[str, Any] = {
-        "dataset": dataset,
-        "root": root,
-        "split": split,
-        "folders": asdict(folders),
-        "predictions": source,
-    }
-    table = score(benchmark, arguments, use_ray=use_ray, address=address)
+    given = {"dataset": dataset, "root": root, "split": split, "predictions": source, "objects": objects}
+    table = score(benchmark, given | {"folders": asdict(folders)}, use_ray=use_ray, address=address)
     missing = unanswered(table)
     if not missing.scored:
         return Evaluation(summary, None, [], missing.line(), missing)
     scores = statistics(table, PROTOCOLS[dataset]) | {
-        "dataset": dataset,
-        "split": split,
-        "root": root,
-        "predictions": source,
+        **given,
         "foreground_value": "as read from PNG files; 255 for masks of other sources",
     }
     return Evaluation(summary, scores, write_scores(output, table, scores), unanswered=missing)

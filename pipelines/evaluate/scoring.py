@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import Benchmark, Folders, Video
-from vrshq.pipelines.evaluate.predictions import open_predictions
+from vrshq.pipelines.evaluate.predictions import Objects, open_predictions
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS, Protocol
 from vrshq.pipelines.evaluate.scores import SCORES, read_keyframes, score_video, unscored
 
@@ -30,6 +30,7 @@ class ScoreWorker:
         split: None: the data set's own.
         folders: fields of `Folders`.
         predictions: as for `open_predictions`.
+        objects: as for `open_predictions`.
 
     Raises:
         DatasetError: the benchmark cannot be read.
@@ -37,10 +38,16 @@ class ScoreWorker:
     """
 
     def __init__(
-        self, dataset: str, root: str, split: str | None, folders: dict[str, str | None], predictions: str
+        self,
+        dataset: str,
+        root: str,
+        split: str | None,
+        folders: dict[str, str | None],
+        predictions: str,
+        objects: Objects = "first",
     ) -> None:
         self.benchmark = open_benchmark(dataset, root, split=split, folders=Folders(**folders))
-        self.predictions = open_predictions(predictions, root)
+        self.predictions = open_predictions(predictions, root, objects)
         self.keyframes = read_keyframes(self.predictions)
         self.protocol = PROTOCOLS[dataset]
 

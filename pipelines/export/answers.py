@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.operators.masks.rle import encode
+from vrshq.operators.masks.rle import encode, union
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
 from vrshq.pipelines.label.moved import VideoPlaces
@@ -25,7 +25,7 @@ from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
 UNITS_AT_ONCE = 16
 _TRACK_COLUMNS = (
     *("video_id", "instruction_id", "status", *FRAME_COLUMNS, "height", "width", "presence"),
-    *("error_type", "error_message", "keyframe_index", "pixel_aspect"),
+    *("error_type", "error_message", "keyframe_index", "pixel_aspect", "answer"),
 )
 
 
@@ -51,18 +51,27 @@ class FrameMask:
 
 @dataclass(frozen=True)
 class Answer:
-    """One instruction's masks, one for each frame of `RunVideo.frames`; all empty for status "error".
+    """One instruction's objects, each with one mask for each frame of `RunVideo.frames`.
 
-    None: the instruction was not asked on this frame, which another instruction of the video was asked on. `keyframe` is the
-    number of its keyframe; None where there is none.
+    None: the instruction was not asked on this frame, which another instruction of the video was asked on. An answer without
+    an object, and one of status "error", has one object with empty masks. `keyframe` is the number of its keyframe; None where
+    there is none. `said` is what a generating model wrote.
     """
 
     instruction_id: str
     text: str
     status: str
     presence: float | None
-    masks: Sequence[FrameMask | None]
+    objects: Sequence[Sequence[FrameMask | None]]
     keyframe: int | None = None
+    said: str | None = None
+
+    def merged(self, video: RunVideo, summary: ExportSummary) -> Sequence[FrameMask | None]:
+        """The union of the objects on each frame, for a format with one mask for each instruction; `summary` counts it."""
+        summary.merged += len(self.objects) > 1
+        if len(self.objects) == 1:
+            return self.objects[0]
+        return [_joined(masks, video) for masks in zip(*self.objects, strict=True)]
 
 
 @dataclass
@@ -71,6 +80,7 @@ class ExportSummary:
 
     Attributes:
         decoding: how the run read its videos.
+        merged: instructions whose several objects the format holds as one mask.
         written: instructions by status ("ok", "empty", "error"; error: written as empty masks).
         failed: those of status "error", with the reason.
         left_out: instructions without anything to write: the run knows neither frames nor size, or did not finish them.
@@ -85,6 +95,7 @@ class ExportSummary:
     videos: int = 0
     frames: int = 0
     written: Counter[str] = field(default_factory=Counter)
+    merged: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     unfinished: int = 0
@@ -95,6 +106,11 @@ class ExportSummary:
         """What a command prints: counts, then what went otherwise than a user may expect."""
         counts = ", ".join(f"{count} {status}" for status, count in sorted(self.written.items())) or "none"
         lines = [f"{self.videos} videos, {sum(self.written.values())} instructions ({counts}), {self.frames} masks"]
+        if self.merged:
+            lines.append(
+                f"{self.merged} instructions with several objects written as the union of their masks; coco, ytvis, cvat, "
+                "fiftyone, palette-png and overlay-mp4 keep objects apart"
+            )
         if self.left_out:
             lines.append(
                 f"{len(self.left_out)} instructions left out, {self.unfinished} of them not finished by the run"
@@ -234,6 +250,16 @@ def empty_mask(height: int, width: int) -> FrameMask:
     return FrameMask(encode(np.zeros((1, height, width), bool))[0].rle, 0, (0, 0, 0, 0), None)
 
 
+def _joined(masks: Sequence[FrameMask | None], video: RunVideo) -> FrameMask | None:
+    """The union of several objects' masks on one frame, with the highest score."""
+    given = [mask for mask in masks if mask]
+    if len(given) < 2:
+        return given[0] if given else None
+    both = union([mask.rle for mask in given], video.height, video.width)
+    scores = [mask.score for mask in given if mask.score is not None]
+    return FrameMask(both.rle, both.area, both.bbox, max(scores, default=None))
+
+
 def _answers(
     found: Iterator[_Instruction], video: RunVideo, tracks: _Tracks, summary: ExportSummary
 ) -> Iterator[Answer]:
@@ -248,15 +274,18 @@ def _answers(
             _note(summary.failed, item, track)
         asked = labelled_frames(track) if track["num_frames"] else video.frames
         masks: list[FrameMask | None] = [empty if frame in asked else None for frame in video.frames]
+        objects: dict[int, list[FrameMask | None]] = {}
         for row in item.rows.to_pylist():
             x, y, box_width, box_height = row["bbox"]
-            masks[places[row["frame_index"]]] = FrameMask(
+            own = objects.setdefault(row["object_id"], list(masks))
+            own[places[row["frame_index"]]] = FrameMask(
                 row["rle"], row["area"], (x, y, box_width, box_height), row["object_score"]
             )
         summary.written[track["status"]] += 1
         summary.frames += len(asked)
         about = (item.instruction_id, item.text, track["status"], track["presence"])
-        yield Answer(*about, masks, track["keyframe_index"])
+        listed = [own for _, own in sorted(objects.items())] or [masks]
+        yield Answer(*about, listed, track["keyframe_index"], track["answer"])
 
 
 def _leave_out(item: _Instruction, track: dict[str, Any] | None, summary: ExportSummary) -> None:

@@ -1,7 +1,7 @@
 """CVAT for video 1.1: one XML per video, its masks in CVAT's own run-length code.
 
 CVAT has no mask tracks: its importer makes one shape of each track that begins with a mask (cvat/apps/dataset_manager/
-formats/cvat.py). So every mask is a track of its own, as CVAT itself writes them, and the masks of one instruction share a
+formats/cvat.py). So every mask is a track of its own, as CVAT itself writes them, and the masks of one object share a
 group.
 """
 
@@ -22,7 +22,7 @@ from vrshq.pipelines.export.names import path_of
 from vrshq.pipelines.export.sinks import to_json
 
 LABEL = "object"
-ATTRIBUTES = ("instruction_id", "text")
+ATTRIBUTES = ("instruction_id", "object_id", "text")
 # what XML 1.0 cannot hold
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -41,14 +41,16 @@ def write_cvat(answers: Answers, output: Path, summary: ExportSummary) -> None:
             xml.text("version", "1.1")
             _write_meta(xml, video)
             track = 0
-            for group, answer in enumerate(found, start=1):
-                for frame, mask in zip(video.frames, answer.masks, strict=True):
+            objects = ((answer, number, masks) for answer in found for number, masks in enumerate(answer.objects))
+            for group, (answer, number, masks) in enumerate(objects, start=1):
+                for frame, mask in zip(video.frames, masks, strict=True):
                     if mask and mask.area:
                         xml.start("track", id=track, label=LABEL, source="auto", group_id=group)
                         xml.start(
                             "mask", frame=frame, keyframe=1, outside=0, occluded=0, **_shape(video, mask), z_order=0
                         )
                         xml.text("attribute", answer.instruction_id, name="instruction_id")
+                        xml.text("attribute", number, name="object_id")
                         xml.text("attribute", answer.text, name="text")
                         xml.end("mask")
                         xml.end("track")

@@ -4,24 +4,21 @@ The public scripts merge by argmax of the objects' probabilities against a backg
 set to 0 (ReferFormer). A run keeps a mask per object, which is exactly "probability above 0.5", and one object logit per
 frame. So every pixel that at most one object claims comes out as there. A pixel that several claim goes to the object with
 the highest object logit on that frame, the lower index where they tie; there, the per-pixel probabilities that would have
-decided are gone.
+decided are gone. Several objects of one answer are one mask.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from vrshq.operators.masks.rle import decode
-from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVideo
+from vrshq.pipelines.export.answers import Answers, ExportSummary, FrameMask, RunVideo
 from vrshq.pipelines.export.names import path_of
-from vrshq.pipelines.export.pictures import palette_png
+from vrshq.pipelines.export.pictures import painted, palette_png
 from vrshq.pipelines.export.sinks import FolderSink
 
 ANNOTATORS = 4
@@ -48,29 +45,16 @@ def write_davis(answers: Answers, output: Path, summary: ExportSummary) -> None:
                 f"{video.video_id}: no answer for {', '.join(map(str, missing))}; those objects are absent"
             )
         folder = path_of(video.video_id)
+        merged = {number: answer.merged(video, summary) for number, answer in numbers.items()}
         for annotator in range(ANNOTATORS):
             objects = {
-                number // ANNOTATORS: answer for number, answer in numbers.items() if number % ANNOTATORS == annotator
+                number // ANNOTATORS: masks for number, masks in merged.items() if number % ANNOTATORS == annotator
             }
-            draw = partial(_picture, video, [*objects.items()])
+            draw = partial(_picture, video, objects)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for name, data in zip(video.names, pool.map(draw, range(len(video.frames))), strict=True):
                     sink.write(f"anno_{annotator}/{folder}/{name}.png", data)
 
 
-def _picture(video: RunVideo, objects: Sequence[tuple[int, Answer]], frame: int) -> bytes:
-    return palette_png(merge(video, objects, frame))
-
-
-def merge(video: RunVideo, objects: Sequence[tuple[int, Answer]], frame: int) -> np.ndarray:
-    """The object ids (H, W) uint8 of `video.frames[frame]`: index + 1 of the winner, 0 where no object is."""
-    ids = np.zeros((video.height, video.width), np.uint8)
-    painted = [(mask, index) for index, answer in objects if (mask := answer.masks[frame]) and mask.area]
-    # the winner is painted last: the highest score, the lowest index among equals
-    for mask, index in sorted(painted, key=lambda item: (_score(item[0].score), -item[1])):
-        ids[decode(mask.rle, video.height, video.width) > 0] = index + 1
-    return ids
-
-
-def _score(score: float | None) -> float:
-    return -np.inf if score is None or np.isnan(score) else score
+def _picture(video: RunVideo, objects: Mapping[int, Sequence[FrameMask | None]], frame: int) -> bytes:
+    return palette_png(painted(video, {index: masks[frame] for index, masks in objects.items()}))

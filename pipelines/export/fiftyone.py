@@ -26,21 +26,21 @@ from vrshq.pipelines.export.sinks import JsonFile
 def write_fiftyone(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`manifest.json`, and `labels/<video>.json` for each video; the videos stay where they are.
 
-    A detection's `label` is the instruction's text, its `index` the instruction's place, `instruction_id` an attribute,
-    and `confidence` the frame's object logit as a probability. Holds one video's masks.
+    A detection's `label` is the instruction's text, its `index` the object's place in the video, `instruction_id` and
+    `object_id` are attributes, and `confidence` the frame's object logit as a probability. Holds one video's masks.
     """
     head = {"type": "eta.core.datasets.LabeledVideoDataset", "description": "masks of a vrshq run"}
     with JsonFile(output / "manifest.json", head, {"index": "[]"}) as manifest:
         for video, found in answers:
             name = f"labels/{path_of(video.video_id)}.json"
             (output / name).parent.mkdir(parents=True, exist_ok=True)
-            listed = list(found)
+            listed = [(answer, number, masks) for answer in found for number, masks in enumerate(answer.objects)]
             with JsonFile(output / name, {}, {"frames": "{}"}) as labels:
                 for index, frame in enumerate(video.frames):
                     objects = [
-                        _object(video, answer, place, mask)
-                        for place, answer in enumerate(listed)
-                        if (mask := answer.masks[index]) and mask.area
+                        _object(video, answer, (place, number), mask)
+                        for place, (answer, number, masks) in enumerate(listed)
+                        if (mask := masks[index]) and mask.area
                     ]
                     if objects:
                         labels.add(
@@ -55,24 +55,24 @@ def write_fiftyone(answers: Answers, output: Path, summary: ExportSummary) -> No
                 )
 
 
-def _object(video: RunVideo, answer: Answer, place: int, mask: FrameMask) -> dict[str, Any]:
+def _object(video: RunVideo, answer: Answer, numbers: tuple[int, int], mask: FrameMask) -> dict[str, Any]:
+    """A detection; `numbers`: the object's place in the video and its number within the answer."""
     left, top, width, height = mask.bbox
     inside = decode(mask.rle, video.height, video.width)[top : top + height, left : left + width].astype(bool)
-    instruction = {
-        "type": "eta.core.data.CategoricalAttribute",
-        "name": "instruction_id",
-        "value": answer.instruction_id,
-    }
+    attributes = [
+        {"type": "eta.core.data.CategoricalAttribute", "name": "instruction_id", "value": answer.instruction_id},
+        {"type": "eta.core.data.NumericAttribute", "name": "object_id", "value": numbers[1]},
+    ]
     found = {
         "type": "eta.core.objects.DetectedObject",
         "label": answer.text,
-        "index": place,
+        "index": numbers[0],
         "bounding_box": {
             "top_left": {"x": left / video.width, "y": top / video.height},
             "bottom_right": {"x": (left + width) / video.width, "y": (top + height) / video.height},
         },
         "mask": _serialized(inside),
-        "attrs": {"attrs": [instruction]},
+        "attrs": {"attrs": attributes},
     }
     return found if mask.probability is None else found | {"confidence": mask.probability}
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from vrshq.operators.masks.rle import decode
 from vrshq.operators.video.times import FrameTimes, frame_times
 from vrshq.operators.video.video import Video, open_video
-from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, overlaid
+from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, color_of, overlaid
 from vrshq.pipelines.drawing.text import font_for, wrapped
 from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVideo
 from vrshq.pipelines.export.names import part_of, path_of
@@ -25,10 +25,11 @@ from vrshq.pipelines.label.videos import local_video
 
 
 def write_overlays(answers: Answers, output: Path, summary: ExportSummary) -> None:
-    """`<video>/<instruction>.mp4`: the labelled frames with the mask in colour, the text below, and the keyframe framed.
+    """`<video>/<instruction>.mp4`: the labelled frames with each object's mask in its colour, and the text below.
 
-    Frames keep their times. H.264 with 4:2:0 needs even sides, so an odd side gets one more row or column. A video that cannot
-    be read is left out with a note. Memory does not depend on its length; each instruction costs one decode of the video.
+    The model's answer, if it gives one, stands below the text. The keyframe is framed. Frames keep their times. H.264 in 4:2:0
+    needs even sides, so an odd side gets one more row or column. A video that cannot be read is left out with a note. Memory
+    does not depend on its length; each instruction costs one decode of the video.
     """
     for video, found in answers:
         folder = output / path_of(video.video_id)
@@ -59,7 +60,7 @@ def _write(target: Path, video: RunVideo, answer: Answer, frames: Video, times: 
 
 
 def _encode(target: Path, video: RunVideo, answer: Answer, frames: Video, times: FrameTimes) -> None:
-    banner = _banner(answer.text, answer.status, video.width)
+    banner = _banner(answer, video.width)
     height, width = video.height + video.height % 2, video.width + video.width % 2
     with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
@@ -79,12 +80,13 @@ def _encode(target: Path, video: RunVideo, answer: Answer, frames: Video, times:
 
 def _pictures(video: RunVideo, answer: Answer, frames: Video, banner: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for place, index in enumerate(video.frames):
-        mask = answer.masks[place]
-        if mask is None:
+        masks = [masks[place] for masks in answer.objects]
+        if all(mask is None for mask in masks):
             continue
         (picture,) = frames.frames([index])
-        if mask.area:
-            picture = overlaid(picture, decode(mask.rle, video.height, video.width))
+        for number, mask in enumerate(masks):
+            if mask and mask.area:
+                picture = overlaid(picture, decode(mask.rle, video.height, video.width), color_of(number))
         rows = len(banner)
         shown = np.concatenate([picture[:-rows], _mixed(picture[-rows:], banner)])
         if index == answer.keyframe:
@@ -94,10 +96,12 @@ def _pictures(video: RunVideo, answer: Answer, frames: Video, banner: np.ndarray
         yield index, shown
 
 
-def _banner(text: str, status: str, width: int) -> np.ndarray:
-    """The text and status as white letters on transparent black: (h, width, 4) uint8."""
+def _banner(answer: Answer, width: int) -> np.ndarray:
+    """The text, status and answer as white letters on transparent black: (h, width, 4) uint8."""
     size = max(10, width // 45)
-    lines = wrapped(f"{text or '(no text)'}  [{status}]", size, max(width - 2 * size, size), 2)
+    room = max(width - 2 * size, size)
+    lines = wrapped(f"{answer.text or '(no text)'}  [{answer.status}]", size, room, 2)
+    lines += wrapped(answer.said, size, room, 2) if answer.said else []
     picture = Image.new("RGBA", (width, round(size * (1.4 * len(lines) + 0.6))), (0, 0, 0, 150))
     draw = ImageDraw.Draw(picture)
     for place, line in enumerate(lines):

@@ -18,7 +18,7 @@ from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.fiftyone import write_fiftyone
 from vrshq.pipelines.export.overlay import write_overlays
 from vrshq.pipelines.export.sinks import to_json
-from vrshq.pipelines.export.trees import write_mevis, write_png_tree, write_ref_youtube_vos
+from vrshq.pipelines.export.trees import write_mevis, write_palette_tree, write_png_tree, write_ref_youtube_vos
 from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.settings import Limits
@@ -28,6 +28,7 @@ FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
     "mevis-zip": write_mevis,
     "refytvos-zip": write_ref_youtube_vos,
     "davis-official": write_davis,
+    "palette-png": write_palette_tree,
     "coco-rle": write_coco,
     "ytvis-json": write_ytvis,
     "revos-json": write_revos,
@@ -38,6 +39,7 @@ FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
 # Names that people use for these formats.
 ALIASES = {
     "png": "png-tree",
+    "palette": "palette-png",
     "mevis": "mevis-zip",
     "ref-youtube-vos": "refytvos-zip",
     "refytvos": "refytvos-zip",

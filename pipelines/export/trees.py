@@ -1,4 +1,4 @@
-"""Trees of PNG masks: `<video>/<instruction>/<frame>.png` with 0 and 255, in a folder or in a submission's zip."""
+"""Trees of PNG masks: `<video>/<instruction>/<frame>.png` with 0 and 255 or object ids, in a folder or in a zip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vrshq.pipelines.export.answers import Answers, ExportSummary, FrameMask, RunVideo, empty_mask
 from vrshq.pipelines.export.names import part_of, path_of
-from vrshq.pipelines.export.pictures import binary_png
+from vrshq.pipelines.export.pictures import MOST_OBJECTS, binary_png, painted, palette_png
 from vrshq.pipelines.export.sinks import FolderSink, Sink, ZipSink
 
 
@@ -29,6 +29,30 @@ def write_ref_youtube_vos(answers: Answers, output: Path, summary: ExportSummary
         _write(answers, sink, "Annotations/", summary)
 
 
+def write_palette_tree(answers: Answers, output: Path, summary: ExportSummary) -> None:
+    """`<video>/<instruction>/<frame>.png` as palette images: value i + 1 where object i is, 0 where none is.
+
+    A pixel that several objects claim goes to the one with the highest object logit on that frame.
+    """
+    sink = FolderSink(output)
+    for video, found in answers:
+        folder = path_of(video.video_id)
+        if folder != video.video_id:
+            summary.renamed[f"video {video.video_id}"] = folder
+        for answer in found:
+            part = part_of(answer.instruction_id)
+            if part != answer.instruction_id:
+                summary.renamed[f"{video.video_id}, instruction {answer.instruction_id}"] = part
+            if len(answer.objects) > MOST_OBJECTS:
+                summary.notes.append(
+                    f"{video.video_id}, instruction {answer.instruction_id}: objects from number {MOST_OBJECTS} on are left out"
+                )
+            for name, masks in zip(video.names, zip(*answer.objects[:MOST_OBJECTS], strict=True), strict=True):
+                if any(mask is not None for mask in masks):
+                    data = palette_png(painted(video, dict(enumerate(masks))))
+                    sink.write(f"{folder}/{part}/{name}.png", data)
+
+
 def _write(answers: Answers, sink: Sink, top: str, summary: ExportSummary) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for video, found in answers:
@@ -40,7 +64,8 @@ def _write(answers: Answers, sink: Sink, top: str, summary: ExportSummary) -> No
                 part = part_of(answer.instruction_id)
                 if part != answer.instruction_id:
                     summary.renamed[f"{video.video_id}, instruction {answer.instruction_id}"] = part
-                asked = [(name, mask) for name, mask in zip(video.names, answer.masks, strict=True) if mask]
+                masks = answer.merged(video, summary)
+                asked = [(name, mask) for name, mask in zip(video.names, masks, strict=True) if mask]
                 for (name, _), data in zip(asked, pool.map(picture, [mask for _, mask in asked]), strict=True):
                     sink.write(f"{top}{folder}/{part}/{name}.png", data)
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
-from vrshq.operators.masks.rle import decode
+from vrshq.operators.masks.rle import decode, union
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
 
 Form = Literal["arrow", "pandas", "polars"]
@@ -38,21 +38,39 @@ def open_run(uri: str) -> Run:
 class Masks:
     """The masks of one instruction, by frame number, kept as run-length codes.
 
-    `masks[12]` is the mask of frame 12, (H, W) bool; iteration yields (frame number, mask) in the order of the frames.
+    `masks[12]` is the mask of frame 12, (H, W) bool; iteration yields (frame number, mask) in the order of the frames. An
+    answer with several objects gives the union of their masks; `masks.of(1)` has those of its second object alone.
 
     Attributes:
+        objects: ids of the objects, ascending; an instruction without an object has one with empty masks.
         frames: numbers of the frames, ascending; all frames of the video, unless the run labelled a part of them.
         height: H of every mask, in pixels.
         width: W of every mask, in pixels.
-        object_scores: SAM2's object score (a logit) of each frame, (T,) float32.
+        object_scores: the object score (a logit) of each frame, (T,) float32; the highest of the objects'.
     """
 
     def __init__(self, rows: pa.Table) -> None:
-        rows = rows.sort_by("frame_index")
-        self.frames: list[int] = rows["frame_index"].to_pylist()
+        self._rows = rows.sort_by([("frame_index", "ascending"), ("object_id", "ascending")])
+        self._codes: dict[int, list[bytes]] = {}
+        scores: dict[int, float] = {}
+        columns = (self._rows[name].to_pylist() for name in ("frame_index", "rle", "object_score"))
+        for frame, code, score in zip(*columns, strict=True):
+            self._codes.setdefault(frame, []).append(code)
+            scores[frame] = max(score, scores.get(frame, score))
+        self.objects: list[int] = sorted(set(self._rows["object_id"].to_pylist()))
+        self.frames: list[int] = list(self._codes)
         self.height, self.width = (int(rows[name][0].as_py()) if self.frames else 0 for name in ("height", "width"))
-        self.object_scores: np.ndarray = rows["object_score"].to_numpy().astype(np.float32)
-        self._codes = dict(zip(self.frames, rows["rle"], strict=True))
+        self.object_scores: np.ndarray = np.array(list(scores.values()), np.float32)
+
+    def of(self, object_id: int) -> Masks:
+        """The masks of one object alone.
+
+        Raises:
+            NoSuchRow: the answer has no such object.
+        """
+        if object_id not in self.objects:
+            raise NoSuchRow(f"object {object_id}: the answer has {', '.join(map(str, self.objects)) or 'none'}")
+        return Masks(self._rows.filter(pc.equal(self._rows["object_id"], object_id)))
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -72,7 +90,9 @@ class Masks:
         if frame not in self._codes:
             there = f"{self.frames[0]} to {self.frames[-1]}" if self.frames else "none, because it failed"
             raise NoSuchRow(f"frame {frame}: the instruction has {len(self.frames)} frames with masks, {there}")
-        return decode(self._codes[frame].as_py(), self.height, self.width).astype(bool)
+        codes = self._codes[frame]
+        code = codes[0] if len(codes) == 1 else union(codes, self.height, self.width).rle
+        return decode(code, self.height, self.width).astype(bool)
 
     def array(self) -> np.ndarray:
         """All masks, (T, H, W) bool: T * H * W bytes."""
@@ -135,7 +155,7 @@ class Run:
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - one table, for as long as the run
     def _rows_of(self, unit: str) -> pa.Table:
-        columns = ["instruction_id", "frame_index", "height", "width", "rle", "object_score"]
+        columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
         return self._run.read("masks", MASKS, columns, [unit])
 
 

@@ -42,7 +42,7 @@ class Plan:
 
     Attributes:
         run: the run directory.
-        settings: the settings, with the model's own presence threshold filled in.
+        settings: the settings, with what the model and its family decide filled in.
         manifest: the run's units, `vrshq.pipelines.label.schema.MANIFEST`.
         carried: types of the instruction table's other columns.
         identity: the content of `run.json` that a later command must match.
@@ -129,7 +129,7 @@ def make_plan(
     )
     manifest = build(table)
     bundle = open_model(settings.model)
-    settings = settings.for_bundle(bundle.presence)
+    settings = settings.for_bundle(bundle)
     identity = {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": bundle.name, "fingerprint": bundle.fingerprint},

@@ -40,16 +40,18 @@ def unit_tables(unit: Unit, carried: pa.Schema, attempts: int = 1) -> dict[str, 
 
 def _masks(unit: Unit, answered: list[int]) -> pa.Table:
     frames = unit["num_frames"] if answered else 0
-    rows = len(answered) * (frames or 0)
+    # one (instruction, object) after the other; an instruction without an object has one with empty masks
+    shown = [(position, number) for position in answered for number in range(len(unit["rles"][position]))]
+    rows = len(shown) * (frames or 0)
 
     def flat(column: str) -> list[Any]:
-        return [value for position in answered for value in unit[column][position]]
+        return [value for position, number in shown for value in unit[column][position][number]]
 
-    ids = [unit["instruction_ids"][position] for position in answered for _ in range(frames)]
     columns = [
         pa.repeat(unit["video_id"], rows),
-        ids,
-        list(frame_numbers(unit)) * len(answered),
+        [unit["instruction_ids"][position] for position, _ in shown for _ in range(frames)],
+        [number for _, number in shown for _ in range(frames)],
+        list(frame_numbers(unit)) * len(shown),
         pa.repeat(pa.scalar(unit.get("height") or 0, pa.int32()), rows),
         pa.repeat(pa.scalar(unit.get("width") or 0, pa.int32()), rows),
         flat("rles"),
@@ -97,24 +99,27 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
     rows = []
     for position, text in enumerate(unit["texts"]):
         error = unit["errors"][position]
-        status = "error" if error else "ok" if any(unit["areas"][position]) else "empty"
+        shown = not error and any(any(areas) for areas in unit["areas"][position])
+        scores = _at(unit, "object_scores", position)
         rows.append(
             {
                 "video_id": unit["video_id"],
                 "video_uri": unit["video_uri"],
                 "instruction_id": unit["instruction_ids"][position],
                 "text": text,
-                "status": status,
+                "answer": _at(unit, "answers", position),
+                "num_objects": _at(unit, "num_objects", position),
+                "status": "error" if error else "ok" if shown else "empty",
                 "num_frames": unit.get("total_frames") or unit.get("num_frames"),
                 **dict(zip(("start", "end", "every"), unit.get("frame_range") or (None, None, None), strict=True)),
                 "height": unit.get("height"),
                 "width": unit.get("width"),
                 "pixel_aspect": unit.get("pixel_aspect"),
-                "keyframe_index": _in_video(unit, "keyframe_index", position),
+                "keyframe_index": next(iter(_in_video(unit, "keyframes", position) or ()), None),
                 "sampled_frames": _in_video(unit, "sampled_frames", position),
                 "clip_probs": _at(unit, "clip_probs", position),
                 "similarities": _at(unit, "similarities", position),
-                "object_scores": _at(unit, "object_scores", position),
+                "object_scores": scores and [score for row in scores for score in row],
                 "presence": _at(unit, "presence", position),
                 "attempts": attempts,
                 "seconds": seconds,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+from vrshq.cluster.storage.run_directory import VALUE_BEFORE
+
+SCHEMA_VERSION = 3
 # All stages, in order; the names under which seconds are counted.
 STAGES = ("decode", "presample", "tokens", "fuse", "keyframe", "propagate")
 
@@ -25,6 +27,8 @@ MASKS = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("instruction_id", pa.string(), nullable=False),
+        # one object for each instruction, before there were families with several
+        pa.field("object_id", pa.int32(), nullable=False, metadata={VALUE_BEFORE: b"0"}),
         pa.field("frame_index", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
@@ -41,6 +45,8 @@ TRACKS = pa.schema(
         pa.field("video_uri", pa.string(), nullable=False),
         pa.field("instruction_id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("num_objects", pa.int32()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("num_frames", pa.int32()),
         pa.field("start", pa.int32()),

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.video.files import DecodeConfig
-from vrshq.pipelines.config.assignments import assign, read_yaml, validated
+from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 
 MIB = 1 << 20
 _DECODE = DecodeConfig()
@@ -24,15 +26,23 @@ class _Section(BaseModel):
 class Sampling(_Section):
     """The choice of the frames that the MLLM sees."""
 
-    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n"] = Field(
-        default="grid",
-        description="Sampler that picks the frames; grid is the reference's default.",
+    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread"] | None = Field(
+        default=None,
+        examples=["spread"],
+        description=(
+            "Sampler that picks the frames; default: as the model's family published it, grid for VRS-HQ, first for Sa2VA. "
+            "first takes the first frames, spread frames from the first to the last; both need no CLIP."
+        ),
     )
-    max_image_token: int = Field(
-        default=12,
+    max_image_token: int | None = Field(
+        default=None,
         ge=2,
         le=64,
-        description="Largest number of sampled frames; true_n takes exactly that many, grid at most one less.",
+        examples=["8"],
+        description=(
+            "Largest number of sampled frames; true_n and spread take exactly that many, grid at most one less; default: as "
+            "published, 12 for VRS-HQ, 5 for Sa2VA."
+        ),
     )
     seed: int = Field(
         default=0, ge=0, description="Seed of the samplers that draw random frames, and of keyframe.method random."
@@ -54,6 +64,16 @@ class PromptSettings(_Section):
             "and those before a closing quotation mark or bracket, too."
         ),
     )
+    wording: Literal["benchmark", "as_is"] = Field(
+        default="benchmark",
+        description=(
+            "Wording for a generating model (Sa2VA): benchmark asks as its published evaluation does (`Please segment ....`, "
+            "or of a text with `?`, `... Please respond with a segmentation mask.`); as_is gives it the instruction alone."
+        ),
+    )
+    max_new_tokens: int = Field(
+        default=2048, ge=1, description="Length at which a generated answer (Sa2VA) is cut, in tokens."
+    )
 
 
 class Fusion(_Section):
@@ -72,13 +92,38 @@ class Keyframe(_Section):
     )
 
 
+class Tracking(_Section):
+    """The way from sampled frames to masks on all frames."""
+
+    start: Literal["keyframe", "frames"] | None = Field(
+        default=None,
+        examples=["keyframe"],
+        description=(
+            "Beginning of a track: keyframe takes the mask on one chosen frame, frames prompts all sampled frames; default: as "
+            "the model's family published it, keyframe for VRS-HQ, frames for Sa2VA."
+        ),
+    )
+    directions: Literal["both", "forward"] | None = Field(
+        default=None,
+        examples=["both"],
+        description=(
+            "Directions in which masks are carried; forward leaves frames before the first prompted one without a mask; "
+            "default: as published, both for VRS-HQ, forward for Sa2VA."
+        ),
+    )
+
+
 class Masks(_Section):
     """The treatment of predicted masks."""
 
-    hole_area: int = Field(
-        default=8,
+    hole_area: int | None = Field(
+        default=None,
         ge=0,
-        description="Largest area of a hole that is filled, in pixels of the low-resolution mask; 0 fills none.",
+        examples=["0"],
+        description=(
+            "Largest area of a hole that is filled, in pixels of the low-resolution mask; 0 fills none; default: as the "
+            "model's family published it, 8 for VRS-HQ, 0 for Sa2VA."
+        ),
     )
     presence: float | None = Field(
         default=None,
@@ -249,6 +294,7 @@ class Settings(_Section):
     prompt: PromptSettings = Field(default=PromptSettings(), description="The sentence that the MLLM reads.")
     fusion: Fusion = Field(default=Fusion(), description="TDA, the fusion of [SEG] and [TAK] tokens.")
     keyframe: Keyframe = Field(default=Keyframe(), description="The choice of the keyframe.")
+    tracking: Tracking = Field(default=Tracking(), description="The way from sampled frames to masks on all frames.")
     masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
     decode: Decoding = Field(default=Decoding(), description="The frames that are labelled, and unusual videos.")
     limits: Limits = Field(default=Limits(), description="Limits on a video's header values.")
@@ -258,11 +304,30 @@ class Settings(_Section):
         """The settings that decide the content of the tables. `run.json` names the model by its fingerprint elsewhere."""
         return self.model_dump(mode="json", exclude={"resources": True, "model": True, "limits": _ACCESS})
 
-    def for_bundle(self, presence: float) -> Settings:
-        """The settings with a bundle's `presence` where they have none of their own."""
-        if self.masks.presence is not None:
-            return self
-        return self.model_copy(update={"masks": self.masks.model_copy(update={"presence": presence})})
+    def for_bundle(self, bundle: Bundle) -> Settings:
+        """The settings with a bundle's presence and its family's published values where they have none of their own.
+
+        Raises:
+            SettingsError: a sampler that needs a CLIP, which models of the family do not have.
+        """
+        family = bundle.family
+        published: dict[str, dict[str, Any]] = {
+            "sampling": {"sampler": family.sampler, "max_image_token": family.frames},
+            "tracking": {"start": family.start, "directions": family.directions},
+            "masks": {"hole_area": family.hole_area, "presence": bundle.presence},
+        }
+        resolved: dict[str, Any] = {}
+        for name, values in published.items():
+            section = getattr(self, name)
+            open_ones = {key: value for key, value in values.items() if getattr(section, key) is None}
+            resolved[name] = section.model_copy(update=open_ones)
+        sampler = resolved["sampling"].sampler
+        if not family.clip and sampler not in BY_NUMBER:
+            raise SettingsError(
+                f"sampling.sampler {sampler}: it needs a CLIP, which models of the family {family.name} do not have; "
+                f"expected one of {', '.join(BY_NUMBER)}"
+            )
+        return self.model_copy(update=resolved)
 
     def operator_configs(self, model: str, device: str) -> dict[str, Any]:
         """The config of every operator, by operator name.
@@ -278,12 +343,14 @@ class Settings(_Section):
         from vrshq.operators.propagate import PropagateConfig
         from vrshq.operators.tokens import TokensConfig
 
+        chosen, resources = self.for_bundle(open_bundle(model)), self.resources
         network: dict[str, Any] = {"model": model, "device": device, "dtype": self.dtype}
-        resources = self.resources
-        segmenting: dict[str, Any] = {
-            "hole_area": self.masks.hole_area,
+        tracking: dict[str, Any] = {
+            **chosen.tracking.model_dump(),
+            "hole_area": chosen.masks.hole_area,
             "feature_cache_bytes": resources.feature_cache_mib * MIB,
             "encode_batch": resources.encode_batch,
+            "batch": resources.instruction_batch,
         }
         return {
             "decode": DecodeConfig(
@@ -292,24 +359,11 @@ class Settings(_Section):
                 frame_cache_bytes=resources.frame_cache_mib * MIB,
                 num_threads=resources.threads,
             ),
-            "presample": PreSampleConfig(**network, **self.sampling.model_dump(), batch_size=resources.clip_batch),
-            "tokens": TokensConfig(
-                **network, questions=self.prompt.questions, max_suffixes=resources.instruction_batch
-            ),
+            "presample": PreSampleConfig(**network, **chosen.sampling.model_dump(), batch_size=resources.clip_batch),
+            "tokens": TokensConfig(**network, **self.prompt.model_dump(), max_suffixes=resources.instruction_batch),
             "fuse": FuseConfig(alpha=self.fusion.alpha),
-            "keyframe": KeyframeConfig(
-                **network,
-                **segmenting,
-                method=self.keyframe.method,
-                seed=self.sampling.seed,
-                decode_batch=resources.instruction_batch,
-            ),
-            "propagate": PropagateConfig(
-                **network,
-                **segmenting,
-                presence=self.masks.presence or 0.0,
-                track_batch=resources.instruction_batch,
-            ),
+            "keyframe": KeyframeConfig(**network, **tracking, method=self.keyframe.method, seed=self.sampling.seed),
+            "propagate": PropagateConfig(**network, **tracking, presence=chosen.masks.presence or 0.0),
         }
 
 

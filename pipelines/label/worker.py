@@ -71,10 +71,11 @@ WIRE = pa.schema(
         ("seg", _floats),
         ("tak", _floats),
         ("d", pa.int32()),
+        ("answers", pa.list_(pa.string())),
         ("similarities", _floats),
-        ("fused", _floats),
-        ("object_scores", _floats),
-        ("keyframe_index", pa.list_(pa.int32())),
+        ("prompts", pa.list_(_floats)),
+        ("object_scores", pa.list_(_floats)),
+        ("keyframes", pa.list_(pa.list_(pa.int32()))),
         ("presence", pa.list_(pa.float32())),
     ]
 )
@@ -169,7 +170,7 @@ class UnitWorker:
                     self._allow_time(batch)
             # the counters of the live objects, before they are closed
             passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
-            features = batch.get("sam2_features", [None] * len(given))
+            features = batch.get("features", [None] * len(given))
             batch["decode_passes"] = [sum(pair) for pair in zip(batch["decode_passes"], passes, strict=True)]
             batch["encoder_calls"] = [one.encoder_calls if one else 0 for one in features]
             close_videos(batch)

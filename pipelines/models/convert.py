@@ -17,14 +17,8 @@ from pathlib import Path
 import torch
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
-from vrshq.operators.models.weights import (
-    DERIVED,
-    SAFETENSORS_TYPES,
-    Checkpoint,
-    open_checkpoint,
-    split_name,
-    write_safetensors,
-)
+from vrshq.operators.models.vrs_hq.checkpoint import DERIVED, Checkpoint, open_checkpoint, split_name
+from vrshq.operators.models.weights import SAFETENSORS_TYPES, write_safetensors
 from vrshq.pipelines.models.locate import local_model
 from vrshq.pipelines.models.writing import (
     WrittenModel,

@@ -17,8 +17,9 @@ from transformers.utils import logging
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import load_clip
-from vrshq.operators.models.weights import DERIVED, Checkpoint, map_file, open_checkpoint
+from vrshq.operators.models.vrs_hq.checkpoint import DERIVED, Checkpoint, open_checkpoint
+from vrshq.operators.models.vrs_hq.load import load_clip
+from vrshq.operators.models.weights import map_file
 from vrshq.pipelines.models.locate import local_model
 from vrshq.pipelines.models.sizes import derive_sizes
 from vrshq.pipelines.models.writing import (
@@ -57,7 +58,7 @@ def publish(source: str, output: str, *, adapter: str | None = None, dtype: str 
         local_model(source, "SOURCE"), adapter=Path(local_model(adapter, "--adapter")) if adapter else None
     )
     checkpoint, model = verified(opened, source)
-    opened = replace(opened, model=model)
+    opened = replace(opened, sizes=model)
     stored = str(next(iter(checkpoint.tensors.values())).dtype).removeprefix("torch.")
     with appearing_whole(target) as folder:
         _write_shards(checkpoint, folder, kind)

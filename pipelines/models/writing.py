@@ -14,7 +14,7 @@ import torch
 from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.weights import Checkpoint, open_checkpoint
+from vrshq.operators.models.vrs_hq.checkpoint import Checkpoint, open_checkpoint
 from vrshq.pipelines.models.sizes import derive_sizes
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

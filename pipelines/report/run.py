@@ -22,7 +22,18 @@ from vrshq.pipelines.report.sheets import Track, png
 from vrshq.pipelines.report.videos import draw_video
 
 TRACK_COLUMNS = (
-    *("video_id", "video_uri", "instruction_id", "text", "status", "num_frames", "height", "width"),
+    *(
+        "video_id",
+        "video_uri",
+        "instruction_id",
+        "text",
+        "answer",
+        "num_objects",
+        "status",
+        "num_frames",
+        "height",
+        "width",
+    ),
     *("start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes", "error_type", "error_message"),
 )
 

@@ -115,6 +115,8 @@ def _video(sheets: list[Sheet]) -> dict[str, Any]:
 def _sheet(sheet: Sheet) -> dict[str, Any]:
     track, name, (width, height), repeated = sheet
     facts = []
+    if track["num_objects"] not in (None, 1):
+        facts.append(f"{track['num_objects']} objects")
     if track["presence"] is not None:
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
@@ -124,7 +126,7 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
     if track["notes"]:
         facts.append(track["notes"])
     return {
-        **{key: track[key] for key in ("text", "status", "instruction_id")},
+        **{key: track[key] for key in ("text", "answer", "status", "instruction_id")},
         "status_class": _status_class(track["status"]),
         "facts": facts,
         "error": f"{track['error_type']}: {track['error_message']}" if track["status"] == "error" else None,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, Color, overlaid
+from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, Color, color_of, overlaid
 from vrshq.pipelines.drawing.text import font_for, wrapped
 from vrshq.pipelines.label.spans import span_in_words
 
@@ -27,7 +27,7 @@ STATUS_COLORS: dict[str, Color] = {"ok": (64, 176, 110), "empty": (130, 140, 158
 
 @dataclass(frozen=True)
 class Answer:
-    """One frame's answer: `mask` (H, W) uint8 0/1, and `score`, SAM2's object logit."""
+    """One object on one frame: `mask` (H, W) uint8 0/1, and `score`, its object logit."""
 
     mask: np.ndarray
     score: float
@@ -45,14 +45,14 @@ def sheet_frames(labelled: Sequence[int], count: int, keyframe: int | None) -> l
 
 
 def draw_sheet(
-    track: Track, frames: dict[int, np.ndarray], answers: dict[int, Answer], note: str | None = None
+    track: Track, frames: dict[int, np.ndarray], answers: Mapping[int, Sequence[Answer]], note: str | None = None
 ) -> tuple[Image.Image, int]:
     """The contact sheet of one instruction.
 
     Args:
         track: its row of `tracks/`.
         frames: by frame index, RGB uint8 (h, w, 3), all of one size; they are drawn in ascending order.
-        answers: by frame index; a frame without an answer is drawn without a mask.
+        answers: the objects by frame index, each drawn in its colour; a frame without any is drawn without a mask.
         note: a warning below the header.
 
     Returns:
@@ -75,13 +75,15 @@ def draw_sheet(
         keyframe = index == track["keyframe_index"]
         if keyframe:
             draw.rectangle((x - 5, y - 5, x + cell + 4, y + height + LABEL + 2), fill=KEYFRAME_COLOR)
-        answer = answers.get(index)
-        picture = frames[index] if answer is None else overlaid(frames[index], answer.mask)
+        objects = answers.get(index, ())
+        picture = frames[index]
+        for number, one in enumerate(objects):
+            picture = overlaid(picture, one.mask, color_of(number)) if one.mask.any() else picture
         sheet.paste(Image.fromarray(picture), (x + (cell - width) // 2, y))
         ink, faint = ((30, 24, 0), (74, 58, 0)) if keyframe else (TEXT, DIM)
         middle = y + height + LABEL // 2
         draw.text((x + 2, middle), f"frame {index}" + "  keyframe" * keyframe, ink, font_for("", LINE), "lm")
-        score = "no mask" if answer is None else f"score {answer.score:+.1f}"
+        score = f"score {max(one.score for one in objects):+.1f}" if objects else "no mask"
         draw.text((x + cell - 2, middle), score, faint, font_for("", LINE), "rm")
     return sheet, GAP + repeated
 
@@ -95,7 +97,10 @@ def picture_size(height: int, width: int) -> tuple[int, int]:
 def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, int]:
     """Text, facts and problems, `width` pixels wide; and the height of text and facts."""
     title = wrapped(track["text"] or "(no text)", HEADING, width, 3)
+    said = wrapped(f"answer: {track['answer']}", LINE, width, 3) if track.get("answer") else []
     facts = [f"instruction {track['instruction_id']}"]
+    if track.get("num_objects") not in (None, 1):
+        facts.append(f"{track['num_objects']} objects")
     if track["presence"] is not None:
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
@@ -113,7 +118,7 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
     if note:
         trouble += wrapped(note, LINE, width - 28, 4)
 
-    y = 30 * len(title) + 6
+    y = 30 * len(title) + 22 * len(said) + 6
     box = 22 * len(trouble) + 20
     picture = Image.new("RGB", (width, y + 50 + (box + 8 if trouble else 0)), BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -123,6 +128,8 @@ def _header(track: Track, width: int, note: str | None) -> tuple[Image.Image, in
 
     for place, line in enumerate(title):
         write(0, 15 + 30 * place, line, TEXT, HEADING)
+    for place, line in enumerate(said):
+        write(0, 30 * len(title) + 11 + 22 * place, line, DIM)
     draw.rounded_rectangle((0, y, pill, y + 22), 11, fill=STATUS_COLORS.get(status, DIM))
     write(10, y + 11, status, (255, 255, 255))
     write(pill + 12, y + 11, "".join(detail), DIM)

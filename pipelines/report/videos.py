@@ -74,7 +74,10 @@ def draw_video(
             if frames and unit and unit not in rows:
                 rows = {unit: _read_rows(run, unit, indices)}
             mine = [row for row in rows.get(unit or "", []) if row["instruction_id"] == track["instruction_id"]]
-            answers = {row["frame_index"]: _answer(row) for row in mine if row["frame_index"] in frames}
+            answers: dict[int, list[Answer]] = {}
+            for row in mine:
+                if row["frame_index"] in frames:
+                    answers.setdefault(row["frame_index"], []).append(_answer(row))
             sheet, repeated = draw_sheet(track, {index: pictures[index] for index in frames}, answers, note)
         except Exception as error:  # noqa: BLE001 - one unreadable part must not prevent the other sheets
             sheet, repeated = draw_sheet(track, {}, {}, f"this sheet cannot be drawn: {type(error).__name__}: {error}")
@@ -88,8 +91,8 @@ def _read_frames(video: Video, indices: list[int], size: tuple[int, int]) -> dic
 
 def _read_rows(run: RunDirectory, unit_id: str, frames: list[int]) -> list[dict[str, Any]]:
     """Rows of `masks/` of one unit on the given frames; [] if the unit has none."""
-    columns = ["instruction_id", "frame_index", "height", "width", "rle", "object_score"]
-    table = run.read("masks", MASKS, columns, [unit_id])
+    columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
+    table = run.read("masks", MASKS, columns, [unit_id]).sort_by("object_id")
     rows: list[dict[str, Any]] = table.filter(pc.is_in(table["frame_index"], pa.array(frames, pa.int32()))).to_pylist()
     return rows
 

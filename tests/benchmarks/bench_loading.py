@@ -31,8 +31,8 @@ from vrshq.operators.models.config import (
     TowerConfig,
     VisionConfig,
 )
-from vrshq.operators.models.load import LOADERS
-from vrshq.operators.models.weights import layout
+from vrshq.operators.models.vrs_hq.checkpoint import layout
+from vrshq.operators.models.vrs_hq.load import LOADERS
 
 MODEL = ModelConfig(
     language=LanguageConfig(

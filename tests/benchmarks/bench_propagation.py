@@ -34,10 +34,10 @@ from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import BUNDLED, open_bundle
 from vrshq.operators.models.config import Sam2Config
-from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.models.shared import shared_network
 
 # SAM2's own sam2_hiera_t.yaml; only the image is smaller: 512 instead of 1024 pixels.
 HIERA_TINY = Sam2Config(
@@ -61,7 +61,7 @@ HIERA_LARGE = Sam2Config(
 )
 REAL = {"hiera-tiny": HIERA_TINY, "hiera-large": HIERA_LARGE}
 DIMS = ("tiny", "hiera-tiny")
-MAX_BATCH = 16  # `PropagateConfig.track_batch`
+MAX_BATCH = 16  # `TrackConfig.batch`
 
 
 @contextmanager
@@ -256,16 +256,16 @@ class Propagation:
         random, side = torch.Generator().manual_seed(0), segmenter.config.image_size // 4
         masks = {position: torch.randn(side, side, generator=random) for position in self.keyframes}
         conditioned = condition_all(segmenter, self.features, self.keyframes, masks, HOLE_AREA)
-        self.memories = {position: [memory] for position, (_, memory) in conditioned.items()}
+        self.memories = {one: {self.keyframes[one]: memory} for one, (_, memory) in conditioned.items()}
 
     def together(self) -> None:
-        steps = propagate_all(self.segmenter, self.features, self.keyframes, self.memories, self.total, MAX_BATCH)
+        steps = propagate_all(self.segmenter, self.features, self.memories, self.total, MAX_BATCH)
         self.sizes = [len(step) for step in steps]
 
     def one_at_a_time(self) -> None:
-        for position, keyframe in self.keyframes.items():
+        for position in self.keyframes:
             memories = {position: self.memories[position]}
-            for _ in propagate_all(self.segmenter, self.features, {position: keyframe}, memories, self.total, 1):
+            for _ in propagate_all(self.segmenter, self.features, memories, self.total, 1):
                 pass
 
 

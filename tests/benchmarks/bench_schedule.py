@@ -42,11 +42,12 @@ from tests.benchmarks.reference_schedule import (
 )
 from tests.support.array_video import ArrayVideo, unit_batch
 from vrshq.operators.batch import Unit, run_operators
+from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.clip import image_embeddings
-from vrshq.operators.models.load import shared_network
 from vrshq.operators.models.preprocess import sam2_input, tower_input
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.tracking import condition_all
+from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
 
 MAX_SUFFIXES = 8  # instructions of one batch, at most `TokensConfig.max_suffixes`
@@ -172,7 +173,7 @@ def bound(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> Bound:
 def _language(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> tuple[float, float]:
     """Seconds of one prefix, and of one suffix in a batch of as many as the operator takes."""
     network = shared_network(model, "language", "cpu", "float32")
-    tokenizer = shared_schedule(model)[1].tokenizer  # type: ignore[attr-defined]
+    tokenizer = open_bundle(model).prompt_tokenizer()
     frames = unit["sampled_frames"][0]
     texts = [normalize(text) for text in unit["texts"][:MAX_SUFFIXES]]
     prompts = [tokenizer.encode(text, len(frames)) for text in texts]
@@ -192,7 +193,7 @@ def beside(model: str, video: ArrayVideo, unit: Unit, clock: Clock) -> list[Work
     size = min(candidates, MAX_BATCH)
     features = VideoFeatures(segmenter, video, budget_bytes=1 << 30, batch_size=1)
     image = features.get([0])
-    prompts = torch.tensor(unit["fused"][:1]).expand(size, -1)
+    prompts = torch.tensor(unit["prompts"][0]).expand(size, -1)
     step = Step(segmenter, image, 1)
     frame = (video.height, video.width)
     pixels = tower_input(video.array[:1], language.config.tower)

@@ -23,12 +23,14 @@ from vrshq.operators.fuse import Fuse, FuseConfig, fuse, similarities
 from vrshq.operators.keyframe import KeyframeConfig, SelectKeyframe, choose
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
-from vrshq.operators.models.load import shared_network
+from vrshq.operators.models.family import Frames, ReadConfig
 from vrshq.operators.models.preprocess import tower_input
-from vrshq.operators.models.sam2.features import Frames, VideoFeatures
+from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates
 from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.models.shared import shared_network
+from vrshq.operators.models.vrs_hq.language import VrsHqLanguage
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.presample import PreSample, PreSampleConfig
 from vrshq.operators.propagate import Propagate, PropagateConfig
@@ -97,7 +99,7 @@ class ReferenceSchedule:
 
     def __init__(self, model: str) -> None:
         self.presample = PreSample(PreSampleConfig(model=model))
-        self.tokens = Tokens(TokensConfig(model=model))
+        self.language = VrsHqLanguage(ReadConfig(model=model))
         self.segmenter: Segmenter = shared_network(model, "segmenter", "cpu", "float32")
 
     @torch.inference_mode()
@@ -139,7 +141,8 @@ class ReferenceSchedule:
 
     def _read_out(self, video: Any, text: str, frames: list[int]) -> tuple[Tensor, Tensor]:
         """[SEG] (n, d) and [TAK] (d,) by one pass over the whole prompt, its frames through the tower."""
-        network, prompt = self.tokens.network, self.tokens.tokenizer.encode(normalize(text), len(frames))
+        network, tokenizer = self.language.network, self.language.tokenizer
+        prompt = tokenizer.encode(normalize(text), len(frames))
         pixels = tower_input(video.frames(frames), network.config.tower)
         states = network.hidden_states(prompt, network.image_tokens(pixels))
         embedded = network.text_hidden_fcs(states[[*prompt.seg_positions, prompt.tak_position]])
@@ -150,7 +153,7 @@ class ReferenceSchedule:
         return VideoFeatures(self.segmenter, video, budget_bytes=1, batch_size=1)
 
     def _candidate(self, state: VideoFeatures, frame: int, fused: Tensor) -> tuple[float, Tensor]:
-        decoded = decode_candidates(self.segmenter, state, [(frame, 0)], [fused.tolist()], 1, HOLE_AREA)
+        decoded = decode_candidates(self.segmenter, state, [(frame, 0)], [fused], 1, HOLE_AREA)
         return decoded[frame, 0]
 
     def _masks(
@@ -171,7 +174,7 @@ class ReferenceSchedule:
             # in the second stretch this is the first entry after a reset: the keyframe is encoded again
             low_res, memory = condition_all(self.segmenter, state, {0: key}, {0: mask}, HOLE_AREA)[0]
             rows[keyframe] = low_res, score
-            for step in propagate_all(self.segmenter, state, {0: key}, {0: [memory]}, stop - start, 1):
+            for step in propagate_all(self.segmenter, state, {0: {key: memory}}, stop - start, 1):
                 for item in step:
                     filled = fill_holes(item.low_res[None], HOLE_AREA)[0]
                     rows[start + item.frame] = filled, item.object_logit

@@ -94,37 +94,37 @@ def test_each_network_sees_each_frame_at_most_once(clip_of_40: Path, count: int,
     sampled = [tuple(frames) for frames in unit["sampled_frames"]]
     assert unit["num_frames"] == 40
     assert calls.sam2 <= 40
-    assert calls.sam2 == unit["sam2_features"].encoder_calls
+    assert calls.sam2 == unit["features"].encoder_calls
     assert calls.clip <= 40
     assert calls.tower <= len({frame for frames in sampled for frame in frames})
     assert calls.prefixes <= len(set(sampled))
     assert calls.suffixes <= count
     assert unit["decode_passes"] == 1
-    assert all(len(masks) == 40 and all(masks) for masks in unit["rles"])
+    assert all(len(masks) == 40 and all(masks) for (masks,) in unit["rles"])
 
 
 def test_a_small_feature_budget_costs_counted_recomputation_and_changes_no_mask(tmp_path: Path) -> None:
     clip, texts = h264(tmp_path / "twenty.mp4", frames=20), instructions(2)
     # one frame at a time: the batch an image is encoded in may change its features in the last bits
     roomy, few = decode_and_run(clip, texts, method="random", encode_batch=1)
-    segmenter = roomy["sam2_features"].segmenter
+    segmenter = roomy["features"].segmenter
     kept = segmenter.encode(torch.zeros(1, 3, segmenter.image_size, segmenter.image_size)).nbytes
     tight, many = decode_and_run(clip, texts, method="random", encode_batch=1, feature_cache_bytes=4 * kept)
     assert few.sam2 == 20 < many.sam2
-    assert many.sam2 == tight["sam2_features"].encoder_calls
-    for column in ("keyframe_index", "rles", "frame_scores", "object_scores"):
+    assert many.sam2 == tight["features"].encoder_calls
+    for column in ("keyframes", "rles", "frame_scores", "object_scores"):
         assert tight[column] == roomy[column]
 
 
 def shared_low_res(unit: Unit, total: int) -> dict[int, dict[int, torch.Tensor]]:
     """Low-resolution logits by instruction position and frame, all instructions tracked together."""
-    features = unit["sam2_features"]
-    keyframes = dict(enumerate(unit["keyframe_index"]))
-    masks = dict(enumerate(unit["keyframe_logits"]))
+    features = unit["features"]
+    keyframes = {position: keyframe for position, (keyframe,) in enumerate(unit["keyframes"])}
+    masks = {position: logits for position, (logits,) in enumerate(unit["keyframe_logits"])}
     conditioned = condition_all(features.segmenter, features, keyframes, masks, HOLE_AREA)
     rows = {position: {keyframes[position]: low_res} for position, (low_res, _) in conditioned.items()}
-    memories = {position: [memory] for position, (_, memory) in conditioned.items()}
-    for step in propagate_all(features.segmenter, features, keyframes, memories, total, 16):
+    memories = {position: {keyframes[position]: memory} for position, (_, memory) in conditioned.items()}
+    for step in propagate_all(features.segmenter, features, memories, total, 16):
         for item in step:
             rows[item.position][item.frame] = fill_holes(item.low_res[None], HOLE_AREA)[0]
     return rows
@@ -148,23 +148,23 @@ def assert_equal_answers(model: str, video: ArrayVideo, texts: list[str]) -> lis
         assert (calls.clip, calls.tower, calls.prefixes) == (video.num_frames, count, 1)
 
         assert shared["sampled_frames"][position] == answer.sampled_frames
-        assert shared["keyframe_index"][position] == answer.keyframe
+        assert shared["keyframes"][position] == [answer.keyframe]
         got = torch.stack([low_res[position][frame] for frame in range(video.num_frames)])
         pairs = {
             "clip_probs": (shared["clip_probs"][position], answer.clip_probs),
             "seg_embed": (torch.tensor(shared["seg"][position]).view(count, -1), answer.seg),
             "tak_embed": (shared["tak"][position], answer.tak),
-            "fused": (shared["fused"][position], answer.fused),
+            "fused": (shared["prompts"][position][0], answer.fused),
             "similarity_cos": (shared["similarities"][position], answer.similarities),
-            "tks_object_logit": (shared["object_scores"][position], answer.object_scores),
-            "track_object_logit": (shared["frame_scores"][position], answer.frame_scores),
+            "tks_object_logit": (shared["object_scores"][position][0], answer.object_scores),
+            "track_object_logit": (shared["frame_scores"][position][0], answer.frame_scores),
             "track_low_res_logits": (got, answer.low_res),
         }
         for key, (mine, theirs) in pairs.items():
             difference = np.abs(np.asarray(mine) - np.asarray(theirs)).max()
             assert difference <= TOLERANCES[key], f"{key} of {text!r}: {difference:.3g}"
         assert torch.equal(got == NO_OBJECT, answer.low_res == NO_OBJECT)
-        assert_equal_masks(model, video, shared["rles"][position], answer)
+        assert_equal_masks(model, video, shared["rles"][position][0], answer)
     return answers
 
 

@@ -13,6 +13,7 @@ from tests.support.array_video import ArrayVideo, unit_batch
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.vrs_hq.language import VrsHqLanguage
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.tokens import Tokens, TokensConfig
@@ -26,11 +27,18 @@ def tokens(**settings: Any) -> Tokens:
     return Tokens(TokensConfig(model="untrained-tiny", **settings))
 
 
+def language_of(operator: Tokens) -> VrsHqLanguage:
+    found = operator.language
+    assert isinstance(found, VrsHqLanguage)
+    return found
+
+
 def one_at_a_time(
     operator: Tokens, video: ArrayVideo, text: str, frames: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The schedule of the reference: everything again for one instruction, in one pass over its whole prompt."""
-    network, prompt = operator.network, operator.tokenizer.encode(normalize(text), len(frames))
+    language = language_of(operator)
+    network, prompt = language.network, language.tokenizer.encode(normalize(text), len(frames))
     with torch.inference_mode():
         states = network.hidden_states(prompt, network.image_tokens(clip_input(video.array[frames], 224)))
         return network.text_hidden_fcs(states[list(prompt.seg_positions)]), network.text_hidden_fcs(
@@ -77,7 +85,7 @@ def test_tower_runs_once_per_distinct_frame_and_the_prefix_once_per_distinct_fra
         prefixes += fresh
         rows += 0 if fresh else len(arguments["inputs_embeds"])
 
-    network = operator.network
+    network = language_of(operator).network
     hooks = [
         network.vision_tower.embeddings.patch_embedding.register_forward_pre_hook(on_tower),
         network.llama.register_forward_pre_hook(on_llama, with_kwargs=True),
@@ -98,7 +106,7 @@ def test_at_most_max_suffixes_go_through_the_llama_at_once() -> None:
     def on_llama(_: torch.nn.Module, __: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         widths.append(len(arguments["inputs_embeds"]))
 
-    hook = operator.network.llama.register_forward_pre_hook(on_llama, with_kwargs=True)
+    hook = language_of(operator).network.llama.register_forward_pre_hook(on_llama, with_kwargs=True)
     operator(unit_batch(ArrayVideo(2), TEXTS, sampled_frames=[[0, 1]] * 5))
     hook.remove()
     assert widths == [1, 2, 2, 1]
@@ -159,7 +167,7 @@ def test_full_size_network_can_be_built_without_memory() -> None:
 
 
 def test_computed_tables_survive_every_move() -> None:
-    config = tokens().network.config
+    config = language_of(tokens()).network.config
     want = ChatUniVi(config)
     with torch.device("meta"):
         network = ChatUniVi(config)
@@ -171,7 +179,9 @@ def test_computed_tables_survive_every_move() -> None:
 
 
 def test_no_computed_table_is_part_of_the_weights() -> None:
-    assert not [name for name in tokens().network.state_dict() if "inv_freq" in name or "position_ids" in name]
+    assert not [
+        name for name in language_of(tokens()).network.state_dict() if "inv_freq" in name or "position_ids" in name
+    ]
 
 
 def test_bfloat16_gives_nearly_the_same_embeddings() -> None:

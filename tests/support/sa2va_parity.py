@@ -20,7 +20,8 @@ import torch
 
 from tests.support import parity
 from tests.support.paths import SHARED
-from vrshq.operators.models.sa2va.config import Sa2vaConfig, Sa2vaSam2Config
+from vrshq.operators.models.bundle import FORMAT
+from vrshq.operators.models.sa2va.config import Sa2vaConfig
 from vrshq.operators.models.sa2va.layout import load_language, load_segmenter, read_config
 from vrshq.operators.models.sa2va.network import Sa2vaLanguage
 from vrshq.operators.models.sa2va.pictures import Picture, picture
@@ -79,8 +80,7 @@ class Case(parity.Case):
     @property
     def pictures(self) -> list[Picture]:
         """The pictures of the frames that the language model sees."""
-        config = model_config()
-        return [to_picture(frame) for frame in self["frames"][: config.prompted_frames]]
+        return [to_picture(frame) for frame in self["frames"][: prompted_frames()]]
 
     @property
     def keys(self) -> set[str]:
@@ -115,9 +115,8 @@ def each_case() -> Callable[..., Any]:
     return pytest.mark.parametrize("case_id", none if reason else case_ids())
 
 
-@cache
-def model_config() -> Sa2vaConfig:
-    """The kit's tiny configuration."""
+def changes() -> dict[str, Any]:
+    """What the kit's configuration says beyond `config.json`."""
     kit = json.loads((KIT / "config_tiny.json").read_text())
     sam2, resize = kit["sam2"], kit["inference"]["second_resize"]
     names = [
@@ -125,17 +124,32 @@ def model_config() -> Sa2vaConfig:
         *("memory_attention_layers", "memory_attention_dim_feedforward", "decoder_dim_feedforward"),
     ]
     lists = ("stages", "window_spec", "global_attention_blocks", "window_pos_embed_bkg_spatial_size")
-    sizes = {name: sam2[name] for name in names} | {name: tuple(sam2[name]) for name in lists}
     flags = sam2["flags"]
-    return read_config(
-        KIT / "model",
-        min_pixels=resize["min_pixels"],
-        max_pixels=resize["max_pixels"],
-        prompted_frames=kit["inference"]["prompted_frames"],
-        sam2=Sa2vaSam2Config(
-            num_maskmem=flags["num_maskmem"], max_object_pointers=flags["max_obj_ptrs_in_encoder"], **sizes
-        ),
-    )
+    sizes = {name: sam2[name] for name in (*names, *lists)}
+    sizes |= {"num_maskmem": flags["num_maskmem"], "max_object_pointers": flags["max_obj_ptrs_in_encoder"]}
+    return {"min_pixels": resize["min_pixels"], "max_pixels": resize["max_pixels"], "sam2": sizes}
+
+
+@cache
+def model_config() -> Sa2vaConfig:
+    """The kit's tiny configuration."""
+    return read_config(KIT / "model", changes())
+
+
+def prompted_frames() -> int:
+    """How many of the first frames the language model sees, at most."""
+    kit = json.loads((KIT / "config_tiny.json").read_text())
+    return int(kit["inference"]["prompted_frames"])
+
+
+def write_bundle(folder: Path) -> str:
+    """The kit's weights and tokenizer as a bundle of the family."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (KIT / "model").iterdir():
+        (folder / file.name).symlink_to(file)
+    description = {"format": FORMAT, "name": "kit", "family": "sa2va", "model": changes()}
+    (folder / "bundle.json").write_text(json.dumps(description))
+    return str(folder)
 
 
 @cache

@@ -27,7 +27,6 @@ class Sa2vaConfig:
         vision: `vision_config` of it.
         image_token_id: id of the placeholder of a picture's patches.
         min_pixels, max_pixels: area of a picture after the second resize, in pixels.
-        prompted_frames: the first frames of a video, which the language model sees and whose masks [SEG] prompts.
         state: the state of [SEG]. The published weights should expect the output of the last layer before the final norm:
             transformers 4.57, with which they were trained, has no normalised one in its hidden states.
         sam2: sizes of SAM2.
@@ -38,7 +37,6 @@ class Sa2vaConfig:
     image_token_id: int
     min_pixels: int = 512 * 784
     max_pixels: int = 2048 * 784
-    prompted_frames: int = 5
     state: State = "before_norm"
     sam2: Sa2vaSam2Config = field(default_factory=Sa2vaSam2Config)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vrshq.operators.models.bundle import CheckpointError, find_shards, read_json
-from vrshq.operators.models.sa2va.config import Sa2vaConfig
+from vrshq.operators.models.sa2va.config import Sa2vaConfig, Sa2vaSam2Config
 from vrshq.operators.models.sa2va.network import Sa2vaLanguage
 from vrshq.operators.models.sa2va.tracker import sa2va_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.weights import map_file, parameters_on_meta
+from vrshq.operators.models.weights import check_tensors, map_file, parameters_on_meta, set_tensor
 
 Part = Literal["language", "segmenter"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -25,12 +25,12 @@ _SEGMENTER = "grounding_encoder.sam2_model."
 _SCALES = ("memory_encoder.fuser.layers.", ".g_weight", ".gamma")
 
 
-def read_config(folder: Path, **changes: Any) -> Sa2vaConfig:
+def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> Sa2vaConfig:
     """The configuration in a folder's `config.json`. Code that lies beside it is not run.
 
     Args:
         folder: of the checkpoint.
-        **changes: attributes of `Sa2vaConfig` that the file does not have.
+        changes: attributes of `Sa2vaConfig` that the file does not have, as plain values; `sam2` is a mapping.
 
     Raises:
         CheckpointError: the file cannot be read, or is of another model.
@@ -40,13 +40,19 @@ def read_config(folder: Path, **changes: Any) -> Sa2vaConfig:
     if ARCHITECTURE not in (values.get("architectures") or ()):
         raise CheckpointError(f"{path}: architectures {values.get('architectures')}, expected {ARCHITECTURE}")
     try:
+        given = dict(changes or {})
+        if "sam2" in given:
+            sizes: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in given["sam2"].items()
+            }
+            given["sam2"] = Sa2vaSam2Config(**sizes)
         return Sa2vaConfig(
             language=values["text_config"],
             vision=values["vision_config"],
             image_token_id=int(values["image_token_id"]),
-            **changes,
+            **given,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: {type(error).__name__}: {error}; expected that of Sa2VA on Qwen3-VL") from error
 
 
@@ -111,7 +117,7 @@ def _load(
     dtype: torch.dtype,
 ) -> Network:
     tensors = _tensors(folder)
-    _check(folder, tensors, layout(config))
+    check_tensors(folder, tensors, layout(config))
     with parameters_on_meta():
         network = build(config)
     for name in list(tensors):
@@ -119,13 +125,7 @@ def _load(
         stored = tensors.pop(name)  # the mapped pages are free once nothing refers to them
         if owner != part:
             continue
-        path, _, leaf = inside.rpartition(".")
-        module = network.get_submodule(path)
-        value = stored.to(device=device, dtype=dtype, copy=True)
-        if leaf in module._parameters:
-            module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-        else:
-            module._buffers[leaf] = value
+        set_tensor(network, inside, stored.to(device=device, dtype=dtype, copy=True))
     return network.to(device).eval()
 
 
@@ -138,21 +138,3 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                 raise CheckpointError(f"{file}: unexpected tensor {name}, which another file has too")
             found[name] = tensor
     return found
-
-
-def _check(folder: Path, given: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    missing = sorted(expected.keys() - given.keys())
-    unexpected = sorted(given.keys() - expected.keys())
-    unfit = [
-        name
-        for name in sorted(given.keys() & expected.keys())
-        if tuple(given[name].shape) != expected[name] or not given[name].is_floating_point()
-    ]
-    problems = [f"missing tensor {name}" for name in missing[:3]]
-    problems += [f"unexpected tensor {name}" for name in unexpected[:3]]
-    for name in unfit[:3]:
-        kind = "" if given[name].is_floating_point() else f" of {given[name].dtype}"
-        problems.append(f"{name}: shape {tuple(given[name].shape)}{kind}, expected {expected[name]}")
-    if problems:
-        total = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(unfit)} of another shape"
-        raise CheckpointError(f"{folder}: {'; '.join(problems)} (in all: {total})")

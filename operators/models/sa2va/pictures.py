@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
+from vrshq.operators.video.pixel_aspect import displayed_size
+
 FIRST_FACTOR, SECOND_FACTOR = 28, 32  # both sides become multiples of these
 FIRST_MIN, FIRST_MAX = 4 * 784, 16384 * 784  # limits of the area after the first resize, pixels
 MERGE = 2  # patches that become one token, along each side
@@ -50,13 +52,14 @@ def fitted(height: int, width: int, factor: int, least: int, most: int) -> tuple
     return new_height, new_width
 
 
-def first_resize(frame: np.ndarray) -> np.ndarray:
-    """The first resize, by Pillow (bicubic): (H, W, 3) uint8 to multiples of 28."""
-    height, width = fitted(frame.shape[0], frame.shape[1], FIRST_FACTOR, FIRST_MIN, FIRST_MAX)
+def first_resize(frame: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
+    """The first resize, by Pillow (bicubic): (H, W, 3) uint8 to multiples of 28, as people see the frame."""
+    shown = displayed_size(frame.shape[0], frame.shape[1], pixel_aspect)
+    height, width = fitted(*shown, FIRST_FACTOR, FIRST_MIN, FIRST_MAX)
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def picture(frame: np.ndarray, *, patch: int, least: int, most: int) -> Picture:
+def picture(frame: np.ndarray, *, patch: int, least: int, most: int, pixel_aspect: float = 1.0) -> Picture:
     """The picture of a frame.
 
     Args:
@@ -64,8 +67,9 @@ def picture(frame: np.ndarray, *, patch: int, least: int, most: int) -> Picture:
         patch: side of a patch, pixels.
         least: smallest area after the second resize, pixels.
         most: largest area after the second resize, pixels.
+        pixel_aspect: width of a pixel over its height; the network sees the frame as people do.
     """
-    pixels = torch.from_numpy(first_resize(frame).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(first_resize(frame, pixel_aspect).copy()).permute(2, 0, 1)
     size = fitted(pixels.shape[1], pixels.shape[2], SECOND_FACTOR, least, most)
     pixels = resize(pixels, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return _cut((pixels.float() - 127.5) / 127.5, patch)

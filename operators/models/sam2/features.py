@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vrshq.operators.models.family import Frames
 from vrshq.operators.models.preprocess import sam2_input, square_input
 from vrshq.operators.models.sam2.segmenter import Features, Segmenter
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 
-class Frames(Protocol):
-    """The part of a video's interface that this module needs."""
-
-    num_frames: int
-    height: int
-    width: int
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at the given indices: (n, H, W, 3) uint8 RGB."""
-
-
 class VideoFeatures:
-    """Live column `sam2_features`: one video's image features, shared by TKS, the keyframe and both directions of tracking.
+    """Live column `features`: one video's image features, shared by TKS, the keyframe and both directions of tracking.
 
     When the budget is full, the least recently used frames are dropped. A backward sweep that follows a forward sweep then
     finds the last frames still kept. `encoder_calls` counts encoded frames. It equals the number of distinct requested

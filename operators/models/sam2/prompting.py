@@ -1,6 +1,8 @@
-"""Candidate masks: SAM2's mask decoder on single frames, prompted with fused embeddings."""
+"""Candidate masks: SAM2's mask decoder on single frames, prompted with embeddings."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,11 +17,11 @@ def decode_candidates(
     segmenter: Segmenter,
     features: VideoFeatures,
     candidates: list[tuple[int, int]],
-    fused: list[list[float]],
+    prompts: Sequence[Tensor],
     batch_size: int,
     hole_area: int,
 ) -> dict[tuple[int, int], tuple[float, Tensor]]:
-    """Decodes each (frame, instruction position) with the instruction's fused embedding.
+    """Decodes each (frame, object) with the object's prompt, (k*d,) float32.
 
     Returns:
         For each candidate, its object logit and its low-resolution mask logits (l, l), holes filled, on the CPU.
@@ -29,8 +31,8 @@ def decode_candidates(
     ordered = sorted(candidates)  # by frame, so that a small feature cache still encodes each frame once
     for begin in range(0, len(ordered), batch_size):
         part = ordered[begin : begin + batch_size]
-        prompts = torch.tensor([fused[position] for _, position in part], device=like.device, dtype=like.dtype)
-        decoded: Decoded = segmenter.decode_prompt(features.get([frame for frame, _ in part]), prompts)
+        embeddings = torch.stack([prompts[number] for _, number in part]).to(like.device, like.dtype)
+        decoded: Decoded = segmenter.decode_prompt(features.get([frame for frame, _ in part]), embeddings)
         masks = fill_holes(decoded.low_res, hole_area).cpu()
         for key, score, mask in zip(part, decoded.object_logit.tolist(), masks, strict=True):
             done[key] = score, mask

@@ -70,11 +70,14 @@ class Usage:
         gated: whether mask logits are -1024 where the object score is <= 0.
         square: whether frames are resized to the model's square (bicubic) whatever their aspect; otherwise their longest
             side fits (bilinear), and the rest is padded.
+        mask_prompts: whether the mask of a chosen keyframe is given back to SAM2 as a prompt; otherwise it is remembered as
+            its decoder made it.
     """
 
     candidates: bool = False
     gated: bool = True
     square: bool = False
+    mask_prompts: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ class Memory:
 
     def __getitem__(self, index: slice) -> Memory:
         return Memory(self.features[index], self.pointer[index])
+
+    def row(self, index: int) -> Memory:
+        """A copy of one row (B = 1), which does not hold the others."""
+        return Memory(self.features[index : index + 1].clone(), self.pointer[index : index + 1].clone())
 
     @staticmethod
     def concatenate(parts: Sequence[Memory]) -> Memory:
@@ -231,10 +238,10 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         return Features(s4, s8, s16)
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
-        """Decodes one prompt embedding (B, C) per frame, without memory. TKS takes its candidate masks from this."""
+        """Decodes one prompt of k embeddings (B, k*C) per frame, without memory. TKS takes its candidate masks from this."""
         with self._autocast():
             backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
-            return self._decode(features, backbone, embedding[:, None])
+            return self._decode(features, backbone, embedding.reshape(len(embedding), -1, self.config.d_model))
 
     def decode_prompted(self, features: Features, embedding: Tensor) -> tuple[Decoded, Memory]:
         """`decode_prompt` of frames that later frames attend to: their masks, not binarised, are their memory."""
@@ -262,21 +269,32 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
 
     def track(
-        self, features: Features, conditioning: Sequence[Memory], recent: Sequence[Tensor], pointers: Sequence[Tensor]
+        self,
+        features: Features,
+        conditioning: Sequence[Memory],
+        recent: Sequence[Tensor],
+        pointers: Sequence[Tensor],
+        *,
+        ages: Sequence[int] | None = None,
+        ahead: int = 0,
     ) -> tuple[Decoded, Memory]:
-        """One tracking step of B instructions.
+        """One tracking step of B objects.
 
         Args:
-            features: of one frame for all instructions (1 row), or of a frame for each instruction (B rows).
+            features: of one frame for all objects (1 row), or of a frame for each object (B rows).
             conditioning: memories (B rows each) of the prompted frames, in their order.
             recent: spatial memories (B, M, h, h) of the frames before, nearest first, at most `num_maskmem - 1`.
             pointers: object pointers (B, C) of the frames before, nearest first.
+            ages: distance in frames of each of `recent`, 1 to `num_maskmem - 1`; default: 1, 2, ...
+            ahead: how many of the prompted frames, the last ones, come later than the frame; they give no pointers.
 
         Returns:
             The decoder's output and the frame's memory.
         """
         with self._autocast():
-            memory, position, num_pointer_tokens = self._memory_tokens(conditioning, recent, pointers)
+            aged = list(zip(recent, ages or range(1, len(recent) + 1), strict=True))
+            own = [prompted.pointer for prompted in conditioning[: len(conditioning) - ahead]]
+            memory, position, num_pointer_tokens = self._memory_tokens(conditioning, aged, [*own, *pointers])
             image = features.s16.flatten(2).transpose(1, 2)
             image_position = self._position(self.image_position, features.s16)
             attended = attend_to_memory(
@@ -327,22 +345,21 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         return encoded
 
     def _memory_tokens(
-        self, conditioning: Sequence[Memory], recent: Sequence[Tensor], pointers: Sequence[Tensor]
+        self, conditioning: Sequence[Memory], recent: Sequence[tuple[Tensor, int]], pointers: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
         """Memory tokens (B, L, M), their position codes (1, L - pointers, M), and the number of pointer tokens.
 
-        Order: prompted frames, oldest ... nearest memory, the prompted frames' pointers, pointers from nearest to farthest.
-        The last temporal code is that of prompted frames, code 0 the nearest frame's; pointers have none (SAM 2.0).
+        Order: prompted frames, oldest ... nearest memory (each with its age in frames), pointers as given. The last temporal
+        code is that of prompted frames, code 0 the nearest frame's; pointers have none (SAM 2.0).
         """
         spatial = self._position(self.memory_encoder.position_encoding, conditioning[0].features)
         memories = [
             *((memory.features, self.num_maskmem - 1) for memory in conditioning),
-            *reversed([(memory, age) for age, memory in enumerate(recent)]),
+            *reversed([(memory, age - 1) for memory, age in recent]),
         ]
         tokens = [memory.flatten(2).transpose(1, 2) for memory, _ in memories]
         positions = [spatial + self.maskmem_tpos_enc[code] for _, code in memories]
-        own = [memory.pointer for memory in conditioning]
-        split = torch.stack([*own, *pointers], dim=1).view(len(own[0]), -1, self.mem_dim)
+        split = torch.stack([*pointers], dim=1).view(len(tokens[0]), -1, self.mem_dim)
         return torch.cat([*tokens, split], dim=1), torch.cat(positions, dim=1), split.shape[1]
 
     @staticmethod

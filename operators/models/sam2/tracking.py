@@ -1,4 +1,4 @@
-"""Tracking over a video: the masks of all instructions, frame after frame, in both directions from their keyframes."""
+"""Tracking over a video: the masks of all objects, frame after frame, from their prompted frames."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Decoded, Memory, Segmenter
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """One instruction's output on one frame.
+    """One object's output on one frame.
 
     Attributes:
-        position: the instruction's position in the unit.
+        position: the object's number.
         frame: frame index.
         low_res: (l, l) mask logits before hole filling.
         object_logit: logit of SAM2's object score.
@@ -35,20 +36,51 @@ class TrackedFrame:
 
 
 class _Track:
-    """The memories that later frames attend to, for one instruction in one direction."""
+    """The memories that later frames attend to, for one object in one direction."""
 
-    def __init__(
-        self, position: int, start: int, conditioning: Sequence[Memory], num_memories: int, num_pointers: int
-    ) -> None:
+    def __init__(self, position: int, prompted: Mapping[int, Memory], num_memories: int, num_pointers: int) -> None:
         self.position = position
-        self.start = start
-        self.conditioning = conditioning
-        self.recent: deque[Tensor] = deque(maxlen=num_memories)  # spatial memories, nearest first
-        self.pointers: deque[Tensor] = deque(maxlen=num_pointers)
+        self.prompted = dict(sorted(prompted.items()))
+        self.start = min(prompted)
+        # with their frames, nearest first
+        self.recent: deque[tuple[int, Tensor]] = deque(maxlen=num_memories)
+        self.pointers: deque[tuple[int, Tensor]] = deque(maxlen=num_pointers)
 
-    def remember(self, memory: Memory) -> None:
-        self.recent.appendleft(memory.features)
-        self.pointers.appendleft(memory.pointer)
+    def needs(self, frame: int, reverse: bool) -> bool:
+        """Whether the frame is tracked in this direction: those before the first prompted frame are, going back."""
+        return frame < self.start if reverse else frame > self.start and frame not in self.prompted
+
+    def remember(self, frame: int, memory: Memory) -> None:
+        self.recent.appendleft((frame, memory.features))
+        self.pointers.appendleft((frame, memory.pointer))
+
+    def seen_from(self, frame: int, reverse: bool) -> _Seen:
+        """What a frame attends to. A memory's age is its distance, so prompted frames in between leave gaps."""
+        ahead = [one for one in self.prompted if (one < frame if reverse else one > frame)]
+        ordered = [one for one in self.prompted if one not in ahead] + ahead
+        recent = [(abs(frame - one), memory) for one, memory in self.recent]
+        pointers = [(abs(frame - one), pointer) for one, pointer in self.pointers]
+        return _Seen(
+            [self.prompted[one] for one in ordered],
+            len(ahead),
+            [(age, memory) for age, memory in recent if age <= (self.recent.maxlen or 0)],
+            [pointer for age, pointer in pointers if age <= (self.pointers.maxlen or 0)],
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one frame of one object attends to; the last `ahead` of the prompted frames come later than it."""
+
+    prompted: list[Memory]
+    ahead: int
+    recent: list[tuple[int, Tensor]]
+    pointers: list[Tensor]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Objects of equal shapes are tracked in one batch."""
+        return len(self.prompted), self.ahead, tuple(age for age, _ in self.recent), len(self.pointers)
 
 
 @torch.inference_mode()
@@ -59,17 +91,17 @@ def condition_all(
     masks: dict[int, Tensor],
     hole_area: int,
 ) -> dict[int, tuple[Tensor, Memory]]:
-    """Prompts SAM2 with the keyframe mask of each instruction.
+    """Prompts SAM2 with the keyframe mask of each object.
 
     Args:
         segmenter: SAM2.
         features: the video's image features.
-        keyframes: frame index of the keyframe, by instruction position.
-        masks: low-resolution logits (l, l), by instruction position; resized to the image size and thresholded at 0.
+        keyframes: frame index of the keyframe, by object.
+        masks: low-resolution logits (l, l), by object; resized to the image size and thresholded at 0.
         hole_area: see `fill_holes`.
 
     Returns:
-        By instruction position, the keyframe's final low-resolution logits (l, l) and its memory (B = 1).
+        By object, the keyframe's final low-resolution logits (l, l) and its memory (B = 1).
     """
     device = next(segmenter.parameters()).device
     result = {}
@@ -81,43 +113,77 @@ def condition_all(
 
 
 @torch.inference_mode()
+def prompt_all(
+    segmenter: Segmenter,
+    features: VideoFeatures,
+    pairs: Sequence[tuple[int, int]],
+    prompts: Sequence[Tensor],
+    batch_size: int,
+    hole_area: int,
+) -> Iterator[list[TrackedFrame]]:
+    """Decodes prompted frames from their prompts alone; their masks are final, and remembered as they are.
+
+    Args:
+        segmenter: SAM2.
+        features: the video's image features.
+        pairs: (frame, object) to decode.
+        prompts: (k*d,) float32, by object.
+        batch_size: pairs in one step.
+        hole_area: see `fill_holes`; the memory is that of the mask before it.
+
+    Yields:
+        The outputs of each batch, by frame, so that each frame is encoded once.
+    """
+    device = next(segmenter.parameters()).device
+    ordered = sorted(pairs)
+    for begin in range(0, len(ordered), batch_size):
+        part = ordered[begin : begin + batch_size]
+        embeddings = torch.stack([prompts[number] for _, number in part]).to(device)
+        decoded, memory = segmenter.decode_prompted(features.get([frame for frame, _ in part]), embeddings)
+        filled = fill_holes(decoded.low_res, hole_area)
+        outputs = []
+        for row, (frame, number) in enumerate(part):
+            score, iou = float(decoded.object_logit[row]), float(decoded.iou[row])
+            outputs.append(TrackedFrame(number, frame, filled[row], score, iou, memory.row(row)))
+        yield outputs
+
+
+@torch.inference_mode()
 def propagate_all(
     segmenter: Segmenter,
     features: VideoFeatures,
-    starts: dict[int, int],
-    memories: Mapping[int, Sequence[Memory]],
+    prompted: Mapping[int, Mapping[int, Memory]],
     num_frames: int,
     batch_size: int,
     *,
     backward: bool = True,
 ) -> Iterator[list[TrackedFrame]]:
-    """Tracks all instructions of a video: one sweep forward over the frames, then one back.
+    """Tracks all objects of a video: one sweep forward over the frames, then one back.
 
-    Each instruction joins a sweep at the frame after (before) its start and begins with the memories of its prompted frames
-    alone, so the two sweeps are independent. On a frame, instructions with equally many memories and pointers are tracked
-    in one batch. The features of a frame are freed after their last use.
+    Each object joins a sweep at the frame after (before) its first prompted frame and begins with the memories of its
+    prompted frames alone, so the two sweeps are independent. Prompted frames are not tracked; those that lie ahead are seen,
+    too, but without their pointers, as in SAM2. On a frame, objects with equally old memories are tracked in one batch. The
+    features of a frame are freed after their last use.
 
     Args:
         segmenter: SAM2.
         features: the video's image features.
-        starts: the frame after (before) which tracking begins, by instruction position: its keyframe, or the last of
-            several prompted frames.
-        memories: of the prompted frames, in their order, by instruction position.
+        prompted: memories of the prompted frames, by object and frame.
         num_frames: of the video.
-        batch_size: instructions in one step.
+        batch_size: objects in one step.
         backward: whether there is a sweep back.
 
     Yields:
-        The outputs of each batch.
+        The outputs of each batch; `TrackedFrame.position` is the object.
     """
     pointers = min(num_frames, segmenter.max_obj_ptrs_in_encoder) - 1
-    first, last = min(starts.values(), default=num_frames), max(starts.values(), default=0)
     for reverse in (False, True) if backward else (False,):
         tracks = [
-            _Track(position, frame, memories[position], segmenter.num_maskmem - 1, pointers)
-            for position, frame in starts.items()
+            _Track(position, own, segmenter.num_maskmem - 1, pointers) for position, own in prompted.items() if own
         ]
-        order = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
+        first, last = (choose((one.start for one in tracks), default=0) for choose in (min, max))
+        frames = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
+        order = [frame for frame in frames if any(track.needs(frame, reverse) for track in tracks)]
         for step, frame in enumerate(order):
             window = features.window()
             if step % window == 0:
@@ -128,40 +194,35 @@ def propagate_all(
                 features.forget(frame)
 
 
-def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[list[_Track]]:
-    """The tracks that have passed their start at this frame, in batches of equal memory shapes."""
-    by_shape: dict[tuple[int, int, int], list[_Track]] = {}
+_Group = list[tuple[_Track, _Seen]]
+
+
+def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[_Group]:
+    """The tracks that need this frame, in batches of equal memory shapes."""
+    by_shape: dict[tuple[object, ...], _Group] = {}
     for track in tracks:
-        if (frame < track.start) if reverse else (frame > track.start):
-            shape = len(track.conditioning), len(track.recent), len(track.pointers)
-            by_shape.setdefault(shape, []).append(track)
+        if track.needs(frame, reverse):
+            seen = track.seen_from(frame, reverse)
+            by_shape.setdefault(seen.shape, []).append((track, seen))
     for same in by_shape.values():
         for begin in range(0, len(same), batch_size):
             yield same[begin : begin + batch_size]
 
 
-def _track_group(
-    segmenter: Segmenter, features: VideoFeatures, group: Sequence[_Track], frame: int
-) -> list[TrackedFrame]:
-    image = features.get([frame])
-    recent = [torch.cat([track.recent[age] for track in group]) for age in range(len(group[0].recent))]
-    pointers = [torch.cat([track.pointers[age] for track in group]) for age in range(len(group[0].pointers))]
-    prompted = zip(*(track.conditioning for track in group), strict=True)
-    conditioning = [Memory.concatenate(memories) for memories in prompted]
+def _track_group(segmenter: Segmenter, features: VideoFeatures, group: _Group, frame: int) -> list[TrackedFrame]:
+    image, like = features.get([frame]), group[0][1]
+    recent = [torch.cat([seen.recent[place][1] for _, seen in group]) for place in range(len(like.recent))]
+    pointers = [torch.cat([seen.pointers[place] for _, seen in group]) for place in range(len(like.pointers))]
+    conditioning = [
+        Memory.concatenate(memories) for memories in zip(*(seen.prompted for _, seen in group), strict=True)
+    ]
+    ages = [age for age, _ in like.recent]
     decoded: Decoded
-    decoded, memory = segmenter.track(image, conditioning, recent, pointers)
+    decoded, memory = segmenter.track(image, conditioning, recent, pointers, ages=ages, ahead=like.ahead)
     outputs = []
-    for row, track in enumerate(group):
-        own = Memory(memory.features[row : row + 1].clone(), memory.pointer[row : row + 1].clone())
-        track.remember(own)
-        outputs.append(
-            TrackedFrame(
-                track.position,
-                frame,
-                decoded.low_res[row],
-                float(decoded.object_logit[row]),
-                float(decoded.iou[row]),
-                own,
-            )
-        )
+    for row, (track, _) in enumerate(group):
+        own = memory.row(row)
+        track.remember(frame, own)
+        score, iou = float(decoded.object_logit[row]), float(decoded.iou[row])
+        outputs.append(TrackedFrame(track.position, frame, decoded.low_res[row], score, iou, own))
     return outputs

@@ -18,10 +18,11 @@ from tests.support.parity import KIT, TOLERANCES, clip_weights, main_weights, mo
 from vrshq.operators.models.bundle import BUNDLED, CheckpointError, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import LOADERS, load_clip, load_language, load_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.vrs_hq.checkpoint import fill, layout, open_checkpoint, published_name, split_name
+from vrshq.operators.models.vrs_hq.load import LOADERS, load_clip, load_language, load_segmenter
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
-from vrshq.operators.models.weights import fill, layout, open_checkpoint, parameters_on_meta, published_name, split_name
+from vrshq.operators.models.weights import parameters_on_meta
 
 SHARD = "pytorch_model-00002-of-00002.bin"
 

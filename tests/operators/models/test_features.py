@@ -11,10 +11,11 @@ import torch
 
 from tests.support.array_video import ArrayVideo
 from tests.support.clips import h264
-from vrshq.operators.models.load import shared_network
-from vrshq.operators.models.sam2.features import Frames, VideoFeatures
+from vrshq.operators.models.family import Frames
+from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.models.shared import shared_network
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.video import Video, open_video
 
@@ -58,9 +59,9 @@ def sweep(video: Frames, keyframes: list[int], budget_frames: int = 10_000) -> S
     mask = torch.full((size, size), -1.0)
     mask[: size // 2] = 1.0
     conditioned = condition_all(segmenter(), features, starts, dict.fromkeys(starts, mask), 0)
-    memories = {position: [memory] for position, (_, memory) in conditioned.items()}
+    memories = {position: {starts[position]: memory} for position, (_, memory) in conditioned.items()}
     most, outputs = 0, []
-    for step in propagate_all(segmenter(), features, starts, memories, video.num_frames, 16):
+    for step in propagate_all(segmenter(), features, memories, video.num_frames, 16):
         most = max(most, features.kept_bytes // frame_bytes())
         outputs += [(item.position, item.frame) for item in step]
     return Swept(most, features.kept_bytes // frame_bytes(), features.encoder_calls, outputs)

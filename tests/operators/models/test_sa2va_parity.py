@@ -25,16 +25,16 @@ from tests.support.sa2va_parity import (
     load_case,
     model_config,
     needs_kit,
+    prompted_frames,
     segmenter,
     to_picture,
 )
 from vrshq.operators.models.preprocess import square_input
 from vrshq.operators.models.sa2va.network import Answer, Seen
 from vrshq.operators.models.sa2va.pictures import first_resize, fitted, picture
-from vrshq.operators.models.sa2va.tracker import segment_all
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import to_frame_size
-from vrshq.operators.models.sam2.tracking import TrackedFrame
+from vrshq.operators.models.sam2.segmenter import Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.tracking import TrackedFrame, prompt_all, propagate_all
 
 MOST_TOKENS = 40  # the longest answer of the kit has 20
 
@@ -175,15 +175,25 @@ def segmented(case_id: str) -> tuple[dict[tuple[int, int], TrackedFrame], VideoF
     video = CaseVideo(case)
     features = VideoFeatures(network, video, budget_bytes=1 << 30, batch_size=4)
     embeddings = {number: torch.from_numpy(row) for number, row in enumerate(case["seg_embed"])}
-    steps = segment_all(
-        network,
-        features,
-        embeddings,
-        prompted_frames=model_config().prompted_frames,
-        num_frames=video.num_frames,
-        batch_size=16,
-    )
-    return {(item.position, item.frame): item for step in steps for item in step}, features
+    found = segmented_in_steps(network, features, embeddings, prompted_frames(), 16)
+    return {(item.position, item.frame): item for item in found}, features
+
+
+def segmented_in_steps(
+    network: Segmenter, features: VideoFeatures, embeddings: dict[int, torch.Tensor], count: int, batch: int
+) -> list[TrackedFrame]:
+    """Objects prompted on the first frames, then tracked."""
+    total = features.video.num_frames
+    pairs = [(frame, number) for frame in range(min(count, total)) for number in embeddings]
+    outputs = [
+        item for step in prompt_all(network, features, pairs, list(embeddings.values()), batch, 0) for item in step
+    ]
+    memories: dict[int, dict[int, Memory]] = {number: {} for number in embeddings}
+    for item in outputs:
+        memories[item.position][item.frame] = item.memory
+    for step in propagate_all(network, features, memories, total, batch, backward=False):
+        outputs += step
+    return outputs
 
 
 @each_case()
@@ -209,7 +219,7 @@ def test_sa2va_sam2_input_and_features_parity(case_id: str) -> None:
 def test_sa2va_masks_parity(case_id: str) -> None:
     case, config = load_case(case_id), model_config()
     total = len(case["frames"])
-    count = min(config.prompted_frames, total)
+    count = min(prompted_frames(), total)
     found, features = segmented(case_id)
     for number in range(case.info["num_seg"]):
         prefix = f"seg{number}/"
@@ -253,7 +263,7 @@ def test_sa2va_parts_of_sam2_parity(case_id: str) -> None:
     """Every mask and IoU, the choice among them, the prompt tokens, and memory attention, object by object."""
     case, network, config = load_case(case_id), segmenter(), model_config()
     total = len(case["frames"])
-    count = min(config.prompted_frames, total)
+    count = min(prompted_frames(), total)
     video = CaseVideo(case)
     for number in range(case.info["num_seg"]):
         prefix = f"seg{number}/"
@@ -264,8 +274,7 @@ def test_sa2va_parts_of_sam2_parity(case_id: str) -> None:
             arguments_of(network.sam_mask_decoder) as given,
         ):
             embedding = {0: torch.from_numpy(case["seg_embed"][number])}
-            steps = segment_all(network, features, embedding, prompted_frames=count, num_frames=total, batch_size=count)
-            list(steps)
+            segmented_in_steps(network, features, embedding, count, batch=count)
         check(case, "sparse_prompt", given[0]["sparse_prompt_embeddings"][0], prefix=prefix)
         masks, iou, _, _ = decoded[0]
         if f"{prefix}prompt_low_res_multi" in case.keys:

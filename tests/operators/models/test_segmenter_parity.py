@@ -104,10 +104,10 @@ def test_keyframe_and_propagation_parity(case_id: str, holes: bool, schedule: st
     label = f"{schedule}, filled" if holes else schedule
     # "batched": three instructions at once, one of them this case's, on another keyframe or on the same
     key_frame, total = int(case["key_frame"]), len(case["frames"])
-    fused = [case["fused"][0].tolist()]
+    fused = [torch.from_numpy(case["fused"][0])]
     keyframes = {0: key_frame}
     if schedule == "batched":
-        rolled = np.roll(case["fused"][0], 7).tolist()
+        rolled = torch.from_numpy(np.roll(case["fused"][0], 7))
         fused, keyframes = [*fused, rolled, rolled], {0: key_frame, 1: key_frame, 2: total // 3}
     features = features_of(case, batch_size=4 if schedule == "batched" else 1)
     decoded = decode_candidates(
@@ -129,10 +129,10 @@ def test_keyframe_and_propagation_parity(case_id: str, holes: bool, schedule: st
         binarized = segmenter().to_image_size(low_res[None])[0] > 0
         check_mask(case, "cond_binarized_for_memory", binarized, case["key_mask_logits"], label=label)
 
-    memories = {position: [entry] for position, (_, entry) in conditioned.items()}
+    memories = {position: {keyframes[position]: entry} for position, (_, entry) in conditioned.items()}
     tracked: list[TrackedFrame] = [
         item
-        for step in propagate_all(segmenter(), features, keyframes, memories, total, 16)
+        for step in propagate_all(segmenter(), features, memories, total, 16)
         for item in step
         if item.position == 0
     ]
@@ -167,16 +167,13 @@ def test_tight_feature_budget_changes_no_mask_parity(case_id: str) -> None:
     calls = []
     for budget in (1, 1 << 30):
         features = features_of(case, budget_bytes=budget)
-        mask = {
-            0: decode_candidates(segmenter(), features, [(key_frame, 0)], case["fused"].tolist(), 16, 0)[key_frame, 0][
-                1
-            ]
-        }
-        memory: dict[int, list[Memory]] = {
-            position: [entry]
+        prompt = torch.from_numpy(case["fused"])
+        mask = {0: decode_candidates(segmenter(), features, [(key_frame, 0)], [*prompt], 16, 0)[key_frame, 0][1]}
+        memory: dict[int, dict[int, Memory]] = {
+            position: {key_frame: entry}
             for position, (_, entry) in condition_all(segmenter(), features, {0: key_frame}, mask, 0).items()
         }
-        steps = propagate_all(segmenter(), features, {0: key_frame}, memory, total, 16)
+        steps = propagate_all(segmenter(), features, memory, total, 16)
         low_res.append([item.low_res for step in steps for item in step])
         calls.append(features.encoder_calls)
     assert calls[0] >= calls[1] == total

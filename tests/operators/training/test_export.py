@@ -17,7 +17,7 @@ from tests.operators.training.helpers import (
     model_of,
 )
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
-from vrshq.operators.models.load import load_language
+from vrshq.operators.models.vrs_hq.load import load_language
 from vrshq.operators.training.config import StartConfig
 from vrshq.operators.training.schedule import (
     lora_layers,

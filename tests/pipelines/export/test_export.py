@@ -83,7 +83,7 @@ def write_run(
                 track |= {"status": "ok" if found.any() else "empty", "presence": 0.75}
                 given = (scores or {}).get((video, key), [2.0] * len(found))
                 for index, (mask, code) in enumerate(zip(found, encode(found), strict=True)):
-                    row = {"video_id": video, "instruction_id": key, "frame_index": index}
+                    row = {"video_id": video, "instruction_id": key, "object_id": 0, "frame_index": index}
                     row |= {"height": mask.shape[0], "width": mask.shape[1], "rle": code.rle, "area": code.area}
                     masks.append(row | {"bbox": list(code.bbox), "object_score": given[index]})
             else:

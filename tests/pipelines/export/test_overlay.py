@@ -38,7 +38,7 @@ def write_run(uri: str, video: Path, frames: list[int], masks: np.ndarray, **tra
         "object_score": 1.0,
     }
     rows = [
-        shown | {"frame_index": frame, "rle": one.rle, "area": one.area, "bbox": list(one.bbox)}
+        shown | {"object_id": 0, "frame_index": frame, "rle": one.rle, "area": one.area, "bbox": list(one.bbox)}
         for frame, one in zip(frames, rle.encode(masks), strict=True)
     ]
     about = row | {"status": "ok", "num_frames": frames[-1] + 1, "height": masks.shape[1], "width": masks.shape[2]}

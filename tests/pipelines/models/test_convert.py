@@ -23,8 +23,9 @@ from vrshq.cluster.storage import fetch as fetching
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
-from vrshq.operators.models.load import LOADERS, load_segmenter
-from vrshq.operators.models.weights import SAFETENSORS_TYPES, open_checkpoint, write_safetensors
+from vrshq.operators.models.vrs_hq.checkpoint import open_checkpoint
+from vrshq.operators.models.vrs_hq.load import LOADERS, load_segmenter
+from vrshq.operators.models.weights import SAFETENSORS_TYPES, write_safetensors
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.models import locate
 from vrshq.pipelines.models.convert import convert

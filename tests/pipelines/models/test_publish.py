@@ -16,7 +16,7 @@ from tests.support import clips
 from tests.support.fault_kit import checksums
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.load import load_clip, load_language
+from vrshq.operators.models.vrs_hq.load import load_clip, load_language
 from vrshq.operators.training.config import LoraConfig, StartConfig
 from vrshq.operators.training.schedule import lora_layers
 from vrshq.operators.training.start import build, write_bundle

@@ -80,6 +80,7 @@ def write_run(uri: str, tracks: list[dict[str, Any]], masks: np.ndarray | None =
         ]
         answers = [
             {"video_id": row["video_id"], "instruction_id": row["instruction_id"], "frame_index": index}
+            | {"object_id": 0}
             | {"height": mask.shape[0], "width": mask.shape[1], "area": int(mask.sum()), "bbox": [0, 0, 0, 0]}
             | {"rle": coco.encode(np.asfortranarray(mask, np.uint8))["counts"], "object_score": 3.0 - index}
             for row in rows
@@ -286,9 +287,10 @@ def test_sheets_of_any_shape_and_text_are_drawn(size: tuple[int, int], text: str
     height, width = drawing.picture_size(*size)
     assert max(height, width) <= 480
     frames = {index: np.full((height, width, 3), 200, np.uint8) for index in (0, 3, 6)}
-    answers = {index: drawing.Answer(np.ones(size, np.uint8) * (index > 0), 1.0) for index in (0, 3)}
+    answers = {index: [drawing.Answer(np.ones(size, np.uint8) * (index > 0), 1.0)] * (1 + index) for index in (0, 3)}
     track: dict[str, Any] = {"video_id": text, "instruction_id": text, "text": text, "status": "ok", "presence": None}
     track |= {"keyframe_index": 3, "num_frames": 7, "error_type": None, "error_message": None}
+    track |= {"answer": text, "num_objects": 4}
     sheet, repeated = drawing.draw_sheet(track, frames, answers, note=text)
     assert 0 < repeated < sheet.height
     assert 200 < sheet.width < 1600

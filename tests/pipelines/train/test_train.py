@@ -25,7 +25,7 @@ from tests.support.dataset_fixtures import write_revos
 from tests.support.label_runs import vrshq
 from tests.support.paths import CONFIGS, ROOT
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.load import load_language, load_segmenter
+from vrshq.operators.models.vrs_hq.load import load_language, load_segmenter
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.synth import KINDS, SynthConfig, make_video
 from vrshq.operators.training.clip import Clip

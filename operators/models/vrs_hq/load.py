@@ -1,20 +1,20 @@
-"""Loading of a bundle's networks, in evaluation mode. A network that several stages use is loaded once per process."""
+"""Loading of the networks of a VRS-HQ bundle, in evaluation mode."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from transformers import CLIPModel
 
-from vrshq.operators.models.bundle import Bundle, open_bundle
+from vrshq.operators.models.bundle import Bundle
 from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.vrs_hq.checkpoint import Part, fill, open_checkpoint
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
-from vrshq.operators.models.weights import Part, fill, open_checkpoint, parameters_on_meta
+from vrshq.operators.models.weights import parameters_on_meta
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -43,29 +43,6 @@ LOADERS: dict[str, Callable[[Bundle, str, torch.dtype], nn.Module]] = {
     "segmenter": load_segmenter,
     "clip": load_clip,
 }
-
-
-@functools.cache
-def shared_network(name: str, part: Part, device: str, dtype: str) -> Any:
-    """One copy of a network for all operators of this process.
-
-    Args:
-        name: of the bundle, see `open_bundle`.
-        part: the part of the model.
-        device: torch's name of the device.
-        dtype: torch's name of the weights' type, e.g. "float32".
-
-    Raises:
-        CheckpointError: no such bundle, or its weights do not fit.
-    """
-    return LOADERS[part](open_bundle(name), device, getattr(torch, dtype))
-
-
-def shared_segmenter(model: str, device: str, dtype: str) -> Segmenter:
-    """The SAM2 of a bundle, shared in this process. It computes in `dtype` (torch's name of it); its weights are float32."""
-    segmenter: Segmenter = shared_network(model, "segmenter", device, "float32")
-    segmenter.precision = getattr(torch, dtype)
-    return segmenter
 
 
 def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str, dtype: torch.dtype) -> Network:

@@ -1,0 +1,64 @@
+"""The families of models that the package knows, without their code: how to recognise their folders, and their published use.
+
+Planning reads this file alone; a family's own code, in the folder of `module`, is loaded where the networks run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# What a track begins with: the mask of one chosen frame, prompts on all sampled frames, or the text itself.
+Start = Literal["keyframe", "frames", "text"]
+Directions = Literal["both", "forward"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyInfo:
+    """A family of models.
+
+    Attributes:
+        name: its name in `bundle.json`.
+        module: the module with its code, see `family.Family`.
+        architectures: the names in `config.json` by which its published layout is recognised.
+        clip: whether a bundle has a CLIP for pre-sampling.
+        sampler: the sampler that was published.
+        frames: the largest number of sampled frames that was published.
+        start: what its tracks begin with, as published.
+        directions: directions of its tracks, as published.
+        hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
+    """
+
+    name: str
+    module: str
+    architectures: frozenset[str] = frozenset()
+    clip: bool = False
+    sampler: str = "first"
+    frames: int = 5
+    start: Start = "frames"
+    directions: Directions = "forward"
+    hole_area: int = 0
+
+
+VRS_HQ = FamilyInfo(
+    name="vrs-hq",
+    module="vrshq.operators.models.vrs_hq.family",
+    clip=True,
+    sampler="grid",
+    frames=12,
+    start="keyframe",
+    directions="both",
+    hole_area=8,
+)
+SA2VA = FamilyInfo(
+    name="sa2va",
+    module="vrshq.operators.models.sa2va.family",
+    architectures=frozenset({"Sa2VAChatModelQwen"}),
+)
+FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA)}
+
+
+def family_of_architectures(names: object) -> FamilyInfo:
+    """The family whose published layout has one of the given architectures; VRS-HQ where none is known."""
+    given = set(names) if isinstance(names, list) else set()
+    return next((one for one in FAMILIES.values() if one.architectures & given), VRS_HQ)

@@ -1,0 +1,126 @@
+"""A tracker made of SAM2: prompts on a chosen keyframe or on all sampled frames, then memory through the video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.families import FamilyInfo, Start
+from vrshq.operators.models.family import Candidate, Frames, Request, TrackConfig, TrackedObject
+from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.prompting import decode_candidates
+from vrshq.operators.models.sam2.segmenter import Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, prompt_all, propagate_all
+
+
+class Sam2Tracker:
+    """SAM2 in the way of a family (`Usage` of the segmenter), or in another way that the configuration asks for.
+
+    Cost: one image encoding per frame, one mask decoding per prompted frame and object, and one step of memory attention,
+    mask decoder and memory encoder per other frame and object. Objects of all instructions share the batches.
+
+    Args:
+        segmenter: SAM2.
+        config: its settings.
+        family: for what the settings leave open.
+    """
+
+    def __init__(self, segmenter: Segmenter, config: TrackConfig, family: FamilyInfo) -> None:
+        self.segmenter, self.config = segmenter, config
+        self.start: Start = config.start or family.start
+        self.backward = (config.directions or family.directions) == "both"
+        self.hole_area = family.hole_area if config.hole_area is None else config.hole_area
+        if self.start == "text":
+            raise ValueError("start 'text': SAM2 takes no text; expected keyframe or frames")
+
+    def open(self, video: Frames) -> VideoFeatures:
+        """The image features of a video."""
+        return VideoFeatures(
+            self.segmenter,
+            video,
+            budget_bytes=self.config.feature_cache_bytes,
+            batch_size=self.config.encode_batch,
+        )
+
+    def candidates(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:
+        """As `Tracker.candidates`."""
+        numbered = _numbered(requests)
+        pairs = [(frame, place) for place, (key, _) in enumerate(numbered) for frame in requests[key].frames]
+        found = self._decode(opened, pairs, requests)
+        result: dict[int, list[list[Candidate]]] = {key: [] for key in requests}
+        for place, (key, _) in enumerate(numbered):
+            result[key].append([Candidate(*found[frame, place]) for frame in requests[key].frames])
+        return result
+
+    def track(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
+        """As `Tracker.track`."""
+        numbered = _numbered(requests)
+        by_mask = self.start == "keyframe" and self.segmenter.usage.mask_prompts
+        steps = self._keyframes(opened, requests) if by_mask else self._prompted(opened, requests)
+        memories: dict[int, dict[int, Memory]] = {place: {} for place in range(len(numbered))}
+        for outputs in steps:
+            for item in outputs:
+                memories[item.position][item.frame] = item.memory
+            yield [self._output(item, numbered, prompted=True) for item in outputs]
+        total, batch = opened.video.num_frames, self.config.batch
+        for outputs in propagate_all(self.segmenter, opened, memories, total, batch, backward=self.backward):
+            yield [self._output(item, numbered) for item in outputs]
+
+    def full_size(self, opened: VideoFeatures, low_res: Tensor) -> Tensor:
+        """As `Tracker.full_size`."""
+        video = opened.video
+        return to_frame_size(low_res, self.segmenter.image_size, opened.resized_hw, (video.height, video.width))
+
+    def _output(self, item: TrackedFrame, numbered: list[tuple[int, int]], *, prompted: bool = False) -> TrackedObject:
+        # a keyframe's mask was filled before it prompted SAM2
+        low_res = item.low_res if prompted else fill_holes(item.low_res[None], self.hole_area)[0]
+        return TrackedObject(*numbered[item.position], item.frame, low_res, item.object_logit, prompted)
+
+    def _keyframes(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
+        """Gives SAM2 the mask of each object's keyframe as a prompt."""
+        numbered = _numbered(requests)
+        keyframes = {place: requests[key].keyframes[number] for place, (key, number) in enumerate(numbered)}
+        masks: dict[int, Tensor] = {}
+        missing: list[tuple[int, int]] = []
+        for place, (key, number) in enumerate(numbered):
+            logits = requests[key].logits
+            if logits is None:
+                missing.append((keyframes[place], place))
+            else:
+                masks[place] = logits[number]
+        masks |= {place: logits for (_, place), (_, logits) in self._decode(opened, missing, requests).items()}
+        conditioned = condition_all(self.segmenter, opened, keyframes, masks, self.hole_area)
+        for place, (low_res, memory) in conditioned.items():
+            key, number = numbered[place]
+            score = requests[key].scores[number]
+            yield [TrackedFrame(place, keyframes[place], low_res, score, float("nan"), memory)]
+
+    def _prompted(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
+        """Prompts each object's keyframe, or all its sampled frames."""
+        numbered = _numbered(requests)
+        chosen = self.start == "keyframe"
+        pairs = [
+            (frame, place)
+            for place, (key, number) in enumerate(numbered)
+            for frame in ([requests[key].keyframes[number]] if chosen else requests[key].frames)
+        ]
+        prompts = [_prompt(requests, one) for one in numbered]
+        return prompt_all(self.segmenter, opened, pairs, prompts, self.config.batch, self.hole_area)
+
+    def _decode(
+        self, opened: VideoFeatures, pairs: list[tuple[int, int]], requests: Mapping[int, Request]
+    ) -> dict[tuple[int, int], tuple[float, Tensor]]:
+        prompts = [_prompt(requests, one) for one in _numbered(requests)]
+        return decode_candidates(self.segmenter, opened, pairs, prompts, self.config.batch, self.hole_area)
+
+
+def _numbered(requests: Mapping[int, Request]) -> list[tuple[int, int]]:
+    """The objects of all requests as (key, number)."""
+    return [(key, number) for key, request in requests.items() for number in range(len(request.objects))]
+
+
+def _prompt(requests: Mapping[int, Request], numbered: tuple[int, int]) -> Tensor:
+    key, number = numbered
+    return requests[key].objects[number]

@@ -1,0 +1,43 @@
+"""Networks that several stages use, loaded once per process, and the family of a bundle."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+
+from vrshq.operators.models.bundle import Bundle, open_bundle
+from vrshq.operators.models.family import Family
+
+
+def family_of(bundle: Bundle) -> Family:
+    """The code of a bundle's family. It is imported here, so that one family does not load the libraries of the others."""
+    found: Any = importlib.import_module(bundle.family.module)
+    family: Family = found
+    return family
+
+
+@functools.cache
+def shared_network(name: str, part: str, device: str, dtype: str) -> Any:
+    """One copy of a network for all stages of this process.
+
+    Args:
+        name: of the bundle, see `open_bundle`.
+        part: the part of the model: "language", "segmenter" or "clip".
+        device: torch's name of the device.
+        dtype: torch's name of the weights' type, e.g. "float32".
+
+    Raises:
+        CheckpointError: no such bundle, or its weights do not fit.
+    """
+    bundle = open_bundle(name)
+    return family_of(bundle).load(bundle, part, device, getattr(torch, dtype))
+
+
+def shared_segmenter(model: str, device: str, dtype: str) -> Any:
+    """The SAM2 of a bundle, shared in this process. It computes in `dtype` (torch's name of it); its weights are float32."""
+    segmenter = shared_network(model, "segmenter", device, "float32")
+    segmenter.precision = getattr(torch, dtype)
+    return segmenter

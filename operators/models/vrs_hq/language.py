@@ -1,0 +1,74 @@
+"""VRS-HQ's language side: frames and instructions in, one [SEG] embedding per frame and one [TAK] per video out.
+
+The answer is teacher-forced: it is part of the prompt, one forward pass is made, nothing is generated. Work is shared:
+each distinct frame goes through the vision tower once, and the part of the prompt up to the last frame goes through the
+LLaMA once for each distinct set of frames; its keys and values then serve every instruction on these frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vrshq.operators.batch import InputError
+from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
+from vrshq.operators.models.preprocess import tower_input
+from vrshq.operators.models.shared import shared_network
+from vrshq.operators.models.vrs_hq.network import ChatUniVi
+from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
+from vrshq.operators.video.pixel_aspect import pixel_aspect_of
+
+FRAME_BATCH = 8  # frames through the vision tower at once
+
+
+class VrsHqLanguage:
+    """Chat-UniVi and the read-out of [SEG] and [TAK].
+
+    Cost per video: one tower pass for each distinct sampled frame, one LLaMA prefix (the frames' 112 tokens each) for
+    each distinct set of frames, and about 100 further tokens for each instruction.
+    """
+
+    def __init__(self, config: ReadConfig) -> None:
+        self.config = config
+        self.tokenizer = open_bundle(config.model).prompt_tokenizer()
+        self.network: ChatUniVi = shared_network(config.model, "language", config.device, config.dtype)
+
+    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:
+        """As `Language.read`. A prompt longer than the model has positions is an `InputError`."""
+        result: dict[int, Reading | InputError] = {}
+        groups: dict[tuple[int, ...], dict[int, Prompt]] = {}
+        for key, question in questions.items():
+            try:
+                groups.setdefault(question.frames, {})[key] = self._prompt(question)
+            except InputError as error:
+                result[key] = error
+        groups = {frames: prompts for frames, prompts in groups.items() if prompts}
+        tokens = self._image_tokens(video, sorted({frame for frames in groups for frame in frames}))
+        for frames, prompts in groups.items():
+            image_tokens = torch.stack([tokens[frame] for frame in frames])
+            read = self.network.read_out(list(prompts.values()), image_tokens, self.config.max_suffixes)
+            result |= {key: Reading(one.seg, one.tak) for key, one in zip(prompts, read, strict=True)}
+        return result
+
+    def _prompt(self, question: Question) -> Prompt:
+        limit = self.network.config.language.max_positions
+        text = normalize(question.text)
+        prompt = self.tokenizer.encode(text, len(question.frames), rule=self.config.questions)
+        if prompt.length > limit:
+            raise InputError(f"instruction too long: its prompt has {prompt.length} tokens; the model takes {limit}")
+        return prompt
+
+    @torch.inference_mode()
+    def _image_tokens(self, video: Frames, frames: list[int]) -> dict[int, Tensor]:
+        """The tokens (K, D) of each of the given distinct frames."""
+        tokens: dict[int, Tensor] = {}
+        tower, pixel_aspect = self.network.config.tower, pixel_aspect_of(video)
+        for begin in range(0, len(frames), FRAME_BATCH):
+            chosen = frames[begin : begin + FRAME_BATCH]
+            # frame by frame, so that one full-size frame is in memory at a time
+            pixels = torch.cat([tower_input(video.frames([frame]), tower, pixel_aspect) for frame in chosen])
+            tokens |= zip(chosen, self.network.image_tokens(pixels), strict=True)
+        return tokens

@@ -140,7 +140,7 @@ def test_poison_of_sixteen_kinds_costs_only_itself_in_bounded_attempts(
     label(good, alone, Settings(model="untrained-tiny"), videos=str(corpus), use_ray=False)
     rows = RunDirectory(run).read("masks", MASKS).to_pylist()
     got = [row for row in rows if row["video_id"] in (*GOOD, WRITTEN)]
-    keys = ("video_id", "instruction_id", "frame_index")
+    keys = ("video_id", "instruction_id", "object_id", "frame_index")
     expected = RunDirectory(alone).read("masks", MASKS).to_pylist()
     assert sorted(got, key=lambda row: [row[key] for key in keys]) == sorted(
         expected, key=lambda row: [row[key] for key in keys]

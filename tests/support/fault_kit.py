@@ -50,7 +50,9 @@ def checksums(run_uri: str) -> dict[str, str]:
     result = {}
     for name, schema in SCHEMAS.items():
         columns = [column for column in schema.names if column not in COURSE]
-        keys = [(key, "ascending") for key in ("video_id", "instruction_id", "frame_index") if key in columns]
+        keys = [
+            (key, "ascending") for key in ("video_id", "instruction_id", "object_id", "frame_index") if key in columns
+        ]
         rows = run.read(name, schema, columns).sort_by(keys).combine_chunks()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:

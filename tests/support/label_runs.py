@@ -43,7 +43,7 @@ def content(run: str) -> dict[str, list[dict[str, Any]]]:
         files = sorted(Path(run, name).glob("*.parquet"))
         rows = pa.concat_tables([pq.read_table(file) for file in files]).to_pylist() if files else []
         kept = [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
-        keys = ("video_id", "instruction_id", "frame_index")
+        keys = ("video_id", "instruction_id", "object_id", "frame_index")
         result[name] = sorted(kept, key=lambda row: tuple(row.get(key, 0) for key in keys))
     return result
 

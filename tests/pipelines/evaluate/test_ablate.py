@@ -74,7 +74,7 @@ def tables(run: Path) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for name, schema in (("masks", MASKS), ("tracks", TRACKS), ("tokens", TOKENS), ("errors", ERRORS)):
         rows: pa.Table = RunDirectory(str(run)).read(name, schema)
-        keys = [key for key in ("video_id", "instruction_id", "frame_index") if key in schema.names]
+        keys = [key for key in ("video_id", "instruction_id", "object_id", "frame_index") if key in schema.names]
         rows = rows.drop_columns([key for key in ("seconds", "at") if key in schema.names])
         found[name] = rows.sort_by([(key, "ascending") for key in keys]).to_pylist()
     return found

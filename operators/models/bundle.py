@@ -6,8 +6,8 @@ A bundle is a local folder in one of two layouts:
   sha256 or, with `weights: null`, a `seed` for untrained weights. Tensors have the published names; those of the
   pre-sampling CLIP start with `clip.`. `vrshq convert` writes this layout.
 * the published layout: `config.json` with sharded `pytorch_model-*.bin` (or safetensors), `tokenizer.model`, and the
-  pre-sampling CLIP in a `clip` folder as transformers saves it. Its sizes are the full-size ones unless a `bundle.json`
-  without `weights` lies beside it.
+  pre-sampling CLIP in a `clip` folder as transformers saves it. The sizes of its language model are those of its own
+  `config.json`, all others the full-size ones, unless a `bundle.json` without `weights` lies beside it.
 
 A folder of another family (`families.py`) has that family's published layout: `config.json`, safetensors with or without an
 index, and a tokenizer. A `bundle.json` without `weights` beside it names the family and has, as `model`, what `config.json`
@@ -15,6 +15,9 @@ lacks.
 
 A bundle of either layout may have a LoRA adapter in peft's format: in the folder that `adapter` of `bundle.json` names, else
 in the folder `adapter`, else in files beside the weights. The adapter is merged at loading.
+
+The folder of a fetched model may have descriptions alone, or the files of some parts of the model. What its source states of
+the others lies in `.source.json`, so that the description and the fingerprint are the same before and after they are fetched.
 
 Weights are read tensor by tensor, without running pickled code, into networks that are built without memory. The peak is one
 copy of the weights and one tensor. Tensors that are missing, unexpected or of another shape are a `CheckpointError` that
@@ -30,13 +33,15 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vrshq.errors import UserError
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.families import FAMILIES, VRS_HQ, FamilyInfo, family_of_architectures
+from vrshq.operators.models.published import language_sizes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
 FORMAT = "vrshq-bundle/1"
 DESCRIPTION = "bundle.json"
+SOURCE = ".source.json"  # of a fetched model: what its source states of its files
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 BUNDLED = Path(__file__).parent / "bundles"
@@ -70,6 +76,8 @@ class Bundle:
         presence: 0 to 1; instructions whose presence is at most this should get no mask, as chosen on the model's own
             validation data. 0: no instruction is left out.
         family: the family of the model.
+        stated: versions of the weights' files that the source of a fetched model states, by their names in `folder`. A file
+            that has one may be absent here.
     """
 
     name: str
@@ -82,6 +90,12 @@ class Bundle:
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
     presence: float = 0.0
     family: FamilyInfo = VRS_HQ
+    stated: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def fetched(self) -> tuple[Path, ...]:
+        """The files of the weights that lie here: all, unless an actor fetched only the parts that it uses."""
+        return tuple(path for path in self.shards if path.exists() or self._name_of(path) not in self.stated)
 
     @property
     def model(self) -> ModelConfig:
@@ -108,22 +122,27 @@ class Bundle:
 
         Safetensors without a listed sha256 are read whole.
         """
-        files = [*self.shards, *(path for path in self._adapter_files() if path.exists())]
-        names = {path: self._name_of(path) for path in files}
-        unlisted = {names[path]: _content(path) for path in files if names[path] not in self.checksums}
+        names = {path: self._name_of(path) for path in (*self.shards, *self.adapter_files())}
+        unlisted = {
+            name: self.stated.get(name) or _content(path) for path, name in names.items() if name not in self.checksums
+        }
         sizes = self.sizes.to_dict() if isinstance(self.sizes, ModelConfig) else dict(self.sizes)
         identity = {"model": sizes, "seed": self.seed, "weights": {**self.checksums, **unlisted}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _adapter_files(self) -> list[Path]:
-        return [self.adapter / name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS)] if self.adapter else []
+    def adapter_files(self) -> list[Path]:
+        """The files of the adapter, its config first; [] without one."""
+        if not self.adapter:
+            return []
+        files = [self.adapter / name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS)]
+        return [path for path in files if path.exists() or self._name_of(path) in self.stated]
 
     def _name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
 
     def adapter_weights(self) -> Path | None:
         """The file of the adapter's tensors; None without an adapter, or if the model's own files hold them."""
-        return next((path for path in self._adapter_files()[1:] if path.exists()), None)
+        return next((path for path in self.adapter_files() if path.name in ADAPTER_WEIGHTS), None)
 
     def verify(self, paths: Iterable[Path]) -> None:
         """Compares files with their listed sha256, once per process unless they change.
@@ -191,6 +210,14 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     description = read_json(path) if path.exists() else {}
     if path.exists() and description.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {description.get('format')!r}, expected {FORMAT!r}")
+    bundle = _opened(folder, description, clip, adapter)
+    if not (source := _source(folder)):
+        return bundle
+    return replace(bundle, name=description.get("name") or source["name"], stated=_stated(source))
+
+
+def _opened(folder: Path, description: Mapping[str, Any], clip: Path | None, adapter: Path | None) -> Bundle:
+    path = folder / DESCRIPTION
     family = _family(folder, description)
     if family is not VRS_HQ:
         return _of_another_family(folder, family, description)
@@ -200,7 +227,7 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     shards: tuple[Path, ...] = ()
     if seed is None:
         listed = [_inside(folder, item) for item in description.get("weights") or []]
-        shards = tuple(listed) or (*find_shards(folder), *find_shards(clip))
+        shards = tuple(listed) or (*find_shards(folder), *find_shards(clip, folder))
     elif adapter:
         raise CheckpointError(f"{adapter}: an adapter for untrained weights; expected one only beside trained weights")
     presence = description.get("presence", 0.0)
@@ -247,7 +274,13 @@ def _vrs_hq_sizes(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION}: {error}") from error
     if (folder / "config.json").exists():
-        return ModelConfig()
+        added = folder / "added_tokens.json"
+        config, tokens = read_json(folder / "config.json"), read_json(added) if added.exists() else {}
+        try:
+            full = ModelConfig()
+            return replace(full, language=replace(full.language, **language_sizes(config, tokens)))
+        except ValueError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     raise CheckpointError(f"{folder}: neither bundle.json nor config.json; expected the folder of a model")
 
 
@@ -287,12 +320,27 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{DESCRIPTION}"))
 
 
-def find_shards(folder: Path) -> tuple[Path, ...]:
+def _source(folder: Path) -> dict[str, Any]:
+    """What the source of a fetched model states; {} for any other folder."""
+    return read_json(folder / SOURCE) if (folder / SOURCE).exists() else {}
+
+
+def _stated(source: Mapping[str, Any]) -> dict[str, str]:
+    return {name: file["version"] for name, file in source.get("files", {}).items()}
+
+
+def find_shards(folder: Path, bundle: Path | None = None) -> tuple[Path, ...]:
     """The files of the weights in a folder in transformers' layout. Safetensors are preferred; an index, if any, lists them.
+
+    Args:
+        folder: with the weights.
+        bundle: the bundle's folder, if it is another. Files that its source states may be absent.
 
     Raises:
         CheckpointError: there are none, or a file that the index lists is absent.
     """
+    root = bundle or folder
+    stated = {root / name for name in _stated(_source(root))}
     for index, pattern in (
         ("model.safetensors.index.json", "*.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
@@ -301,13 +349,14 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
             weight_map = read_json(folder / index).get("weight_map")
             names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
             shards = [_inside(folder, name) for name in names]
-            absent = [shard.name for shard in shards if not shard.exists()]
+            absent = [shard.name for shard in shards if not shard.exists() and shard not in stated]
             if absent or not shards:
                 raise CheckpointError(
                     f"{folder}: {index} lists {', '.join(absent) or 'no files'}; fetch the folder again"
                 )
         else:
-            shards = sorted(path for path in folder.glob(pattern) if path.name not in ADAPTER_WEIGHTS)
+            found = {*folder.glob(pattern), *(path for path in stated if path.parent == folder)}
+            shards = sorted(path for path in found if fnmatch(path.name, pattern) and path.name not in ADAPTER_WEIGHTS)
         if shards:
             return tuple(shards)
     clip_hint = (

@@ -27,6 +27,8 @@ class FamilyInfo:
         start: what its tracks begin with, as published.
         directions: directions of its tracks, as published.
         hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
+        parts: the part of the model that a published tensor belongs to, by the beginning of its name. Empty: its parts are
+            not told apart, and an actor fetches all files.
     """
 
     name: str
@@ -38,6 +40,11 @@ class FamilyInfo:
     start: Start = "frames"
     directions: Directions = "forward"
     hole_area: int = 0
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def part_of(self, tensor: str) -> str | None:
+        """The part of the model that a published tensor belongs to; None where its name does not tell."""
+        return next((part for start, part in self.parts if tensor.startswith(start)), None)
 
 
 VRS_HQ = FamilyInfo(
@@ -49,11 +56,13 @@ VRS_HQ = FamilyInfo(
     start="keyframe",
     directions="both",
     hole_area=8,
+    parts=(("clip.", "clip"), ("model.visual_model.", "segmenter"), ("model.", "language"), ("lm_head.", "language")),
 )
 SA2VA = FamilyInfo(
     name="sa2va",
     module="vrshq.operators.models.sa2va.family",
     architectures=frozenset({"Sa2VAChatModelQwen"}),
+    parts=(("grounding_encoder.", "segmenter"), ("model.", "language"), ("text_hidden_fcs.", "language")),
 )
 FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA)}
 

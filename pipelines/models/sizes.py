@@ -21,6 +21,7 @@ from vrshq.operators.models.config import (
     TowerConfig,
     VisionConfig,
 )
+from vrshq.operators.models.published import language_sizes
 
 Config = TypeVar("Config", LanguageConfig, TowerConfig, Sam2Config)
 Shapes = Mapping[str, tuple[int, ...]]
@@ -90,8 +91,6 @@ def _count(shapes: Shapes, prefix: str) -> int:
 
 
 def _language_sizes(folder: Path, settings: dict[str, Any], shapes: Shapes, unknown: list[str]) -> LanguageConfig:
-    if settings.get("rope_scaling"):
-        raise CheckpointError(f"{folder / 'config.json'}: rope_scaling is not supported; expected null")
     vocabulary, width = _shape(shapes, "model.embed_tokens.weight", 2)
     derived = {
         "vocab_size": vocabulary,
@@ -99,20 +98,11 @@ def _language_sizes(folder: Path, settings: dict[str, Any], shapes: Shapes, unkn
         "intermediate_size": _shape(shapes, "model.layers.0.mlp.gate_proj.weight", 2)[0],
         "num_layers": _count(shapes, "model.layers."),
     }
-    known = {
-        "num_attention_heads": "num_heads",
-        "num_key_value_heads": "num_key_value_heads",
-        "rms_norm_eps": "rms_norm_eps",
-        "rope_theta": "rope_theta",
-        "max_position_embeddings": "max_positions",
-    }
-    given = {ours: settings[theirs] for theirs, ours in known.items() if settings.get(theirs) is not None}
-    if "num_heads" in given:
-        given.setdefault("num_key_value_heads", given["num_heads"])
-    if (folder / "added_tokens.json").exists():
-        added = read_json(folder / "added_tokens.json")
-        tokens = {"[SEG]": "seg_token_id", "[TAK]": "tak_token_id"}
-        given |= {ours: added[token] for token, ours in tokens.items() if token in added}
+    added = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").exists() else {}
+    try:
+        given = {name: value for name, value in language_sizes(settings, added).items() if name not in derived}
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     needed = ("num_heads", "rms_norm_eps", "seg_token_id", "tak_token_id")
     return _settle("language", LanguageConfig(), derived, given, needed, unknown)
 

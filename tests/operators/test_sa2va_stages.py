@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.array_video import ArrayVideo, unit_batch
-from tests.support.sa2va_tiny import ANSWER, MODEL, QUESTION, case, case_video, counted_calls, stages
+from tests.support.sa2va_tiny import ANSWERS, MODEL, QUESTIONS, case, case_video, counted_calls, stages
 from vrshq.operators.batch import Unit, run_operators
 from vrshq.operators.masks import rle
 from vrshq.operators.models.sam2.features import VideoFeatures
@@ -30,9 +30,9 @@ def answered(video: ArrayVideo, texts: list[str], **settings: Any) -> Unit:
 
 def test_sa2va_distilled_case_parity() -> None:
     """The stages give the answer, the embeddings and the masks of the reference."""
-    found, frames = case(), len(case()["frames"])
-    unit = answered(case_video(), [QUESTION])
-    assert unit["answers"] == [ANSWER]
+    found, frames = case("q3"), len(case("q3")["frames"])
+    unit = answered(case_video("q3"), [QUESTIONS["q3"]])
+    assert unit["answers"] == [ANSWERS["q3"]]
     assert unit["num_objects"] == [2]
     assert unit["sampled_frames"] == [[0, 1, 2, 3, 4]]
     assert unit["tak"] == [[]]
@@ -66,16 +66,17 @@ def test_sa2va_work_is_shared_by_all_instructions_and_objects(count: int) -> Non
     assert all(len(row) == total and all(row) for masks in unit["rles"] for row in masks)
 
 
-def test_sa2va_answer_without_seg_has_no_object_and_empty_masks() -> None:
-    video = ArrayVideo(7)
+def test_sa2va_answer_without_seg_has_no_object_and_empty_masks_parity() -> None:
+    video = case_video("q2")
     with counted_calls() as calls:
-        unit = answered(video, ["nothing"], prompt={"wording": "as_is", "max_new_tokens": 1})
+        unit = answered(video, [QUESTIONS["q2"]])
+    assert unit["answers"] == [ANSWERS["q2"]]
     assert unit["num_objects"] == [0]
     assert unit["presence"] == [None]
     assert unit["object_scores"] == [[]]
     assert calls.sam2 == 0
-    assert unit["areas"] == [[[0] * 7]]
-    assert all(not rle.decode(code, 40, 64).any() for code in unit["rles"][0][0])
+    assert unit["areas"] == [[[0] * 3]]
+    assert all(not rle.decode(code, video.height, video.width).any() for code in unit["rles"][0][0])
 
 
 def test_sa2va_instructions_do_not_change_each_other() -> None:

@@ -1,7 +1,8 @@
-"""A tiny Sa2VA in the published layout, and one case of its reference, distilled from the parity kit into the repository.
+"""A tiny Sa2VA in the published layout, and two cases of its reference, distilled from the parity kit into the repository.
 
 The weights are random, but for a language model that answers some questions with fixed sentences, see the kit's README. Case
-q3 has seven frames, of which the first five are prompted, and an answer with two [SEG].
+q3 has seven frames, of which the first five are prompted, and an answer with two [SEG]. Case q2 has three frames and an
+answer without [SEG].
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
 from tests.support.array_video import ArrayVideo
@@ -24,24 +27,31 @@ from vrshq.pipelines.label.worker import load_operator
 
 FOLDER = ROOT / "tests" / "data" / "sa2va-tiny"
 MODEL = str(FOLDER)
-CASE = ROOT / "tests" / "data" / "sa2va-q3.npz"
-# The question of the case, and its answer.
-QUESTION, ANSWER = "Which ball and which hand move?", "<p>the ball</p> [SEG] and <p>the hand</p> [SEG]."
+# The questions of the cases, and their answers.
+QUESTIONS = {"q2": "Is there an elephant that crosses the street?", "q3": "Which ball and which hand move?"}
+ANSWERS = {"q2": "There is no such object.", "q3": "<p>the ball</p> [SEG] and <p>the hand</p> [SEG]."}
 
 
 @cache
-def case() -> dict[str, np.ndarray]:
-    """The arrays of the case."""
-    with np.load(CASE) as arrays:
+def case(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a case."""
+    with np.load(ROOT / "tests" / "data" / f"sa2va-{name}.npz") as arrays:
         return dict(arrays)
 
 
-def case_video() -> ArrayVideo:
-    """The frames of the case."""
-    frames = case()["frames"]
+def case_video(name: str) -> ArrayVideo:
+    """The frames of a case."""
+    frames = case(name)["frames"]
     video = ArrayVideo(len(frames), *frames.shape[1:3])
     video.array = frames
     return video
+
+
+def write_frames(name: str, folder: Path) -> None:
+    """The frames of a case as a folder of PNG files."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(case(name)["frames"]):
+        Image.fromarray(frame).save(folder / f"{number:05d}.png")
 
 
 def stages(**settings: Any) -> list[Operator]:

@@ -116,8 +116,12 @@ def _load(
     device: str,
     dtype: torch.dtype,
 ) -> Network:
-    tensors = _tensors(folder)
-    check_tensors(folder, tensors, layout(config))
+    tensors, whole = _tensors(folder)
+    expected = layout(config)
+    if not whole:  # only some files were fetched, those of this part among them
+        tensors = {name: tensor for name, tensor in tensors.items() if place_of(name)[0] == part}
+        expected = {name: shape for name, shape in expected.items() if place_of(name)[0] == part}
+    check_tensors(folder, tensors, expected)
     with parameters_on_meta():
         network = build(config)
     for name in list(tensors):
@@ -129,12 +133,14 @@ def _load(
     return network.to(device).eval()
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's shards, mapped into memory."""
+def _tensors(folder: Path) -> tuple[dict[str, Tensor], bool]:
+    """All tensors of a folder's shards, mapped into memory, and whether all shards lie here."""
     found: dict[str, Tensor] = {}
-    for file in find_shards(folder):
+    shards = find_shards(folder)  # raises for one that is absent, unless its source states it
+    here = [file for file in shards if file.exists()]
+    for file in here:
         for name, tensor in map_file(file).items():
             if name in found:
                 raise CheckpointError(f"{file}: unexpected tensor {name}, which another file has too")
             found[name] = tensor
-    return found
+    return found, len(here) == len(shards)

@@ -48,17 +48,30 @@ class Checkpoint:
     files: dict[str, list[Path]] = field(default_factory=dict)
     mapped: set[Path] = field(default_factory=set)
 
-    def check(self, model: ModelConfig) -> None:
+    def check(self, model: ModelConfig, part: Part | None = None) -> None:
         """Compares names and shapes of all parts with the model. Reads nothing.
+
+        Args:
+            model: the sizes that are expected.
+            part: the part that is loaded. It alone is compared where only some files of the weights were fetched.
 
         Raises:
             CheckpointError: tensors are missing, unexpected or of another shape; the message counts them and names the first.
         """
         hint = ""
         if not (self.bundle.folder / DESCRIPTION).exists():
-            hint = "; without a bundle.json beside it, a checkpoint is taken for the published full-size model"
-        given = {name: tensor for name, tensor in self.tensors.items() if unused(name) is None}
-        check_tensors(self.bundle.folder, given, layout(model), hint)
+            hint = (
+                "; without a bundle.json beside it, a checkpoint has the published full sizes, but for the language model's, "
+                "which are those of its config.json"
+            )
+        whole = part is None or len(self.bundle.fetched) == len(self.bundle.shards)
+        given = {
+            name: tensor
+            for name, tensor in self.tensors.items()
+            if unused(name) is None and (whole or _part(name) == part)
+        }
+        expected = {name: shape for name, shape in layout(model).items() if whole or _part(name) == part}
+        check_tensors(self.bundle.folder, given, expected, hint)
 
     def files_of(self, part: Part) -> list[Path]:
         """The files that one part of the model is read from."""
@@ -90,7 +103,7 @@ def open_checkpoint(bundle: Bundle) -> Checkpoint:
     factors: dict[str, dict[str, Tensor]] = {}
     factor_files: dict[str, set[Path]] = {}
     adapter_weights = bundle.adapter_weights()
-    for file in (*bundle.shards, *([adapter_weights] if adapter_weights else [])):
+    for file in (*bundle.fetched, *([adapter_weights] if adapter_weights else [])):
         prefix = "clip." if file.parent == bundle.clip else ""
         if can_be_mapped(file):
             checkpoint.mapped.add(file)

@@ -54,7 +54,7 @@ def _load(bundle: Bundle, part: Part, build: Callable[[], Network], device: str,
                 _spread_untrained_outputs(network)
         return network.to(device=device, dtype=dtype).eval()
     checkpoint = open_checkpoint(bundle)
-    checkpoint.check(bundle.model)
+    checkpoint.check(bundle.model, part)
     bundle.verify(checkpoint.files_of(part))
     with parameters_on_meta():
         network = build()

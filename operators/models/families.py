@@ -11,6 +11,8 @@ from typing import Literal
 # What a track begins with: the mask of one chosen frame, prompts on all sampled frames, or the text itself.
 Start = Literal["keyframe", "frames", "text"]
 Directions = Literal["both", "forward"]
+# Which mask decoder carries masks through the video: that of the model, or SAM 2.0's own.
+Decoder = Literal["own", "original"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class FamilyInfo:
         frames: the largest number of sampled frames that was published.
         start: what its tracks begin with, as published.
         directions: directions of its tracks, as published.
+        decoders: mask decoders that can carry masks.
         hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
         parts: the part of the model that a published tensor belongs to, by the beginning of its name. Empty: its parts are
             not told apart, and an actor fetches all files.
@@ -39,6 +42,7 @@ class FamilyInfo:
     frames: int = 5
     start: Start = "frames"
     directions: Directions = "forward"
+    decoders: tuple[Decoder, ...] = ("own",)
     hole_area: int = 0
     parts: tuple[tuple[str, str], ...] = ()
 
@@ -62,9 +66,18 @@ SA2VA = FamilyInfo(
     name="sa2va",
     module="vrshq.operators.models.sa2va.family",
     architectures=frozenset({"Sa2VAChatModelQwen"}),
+    decoders=("own", "original"),
     parts=(("grounding_encoder.", "segmenter"), ("model.", "language"), ("text_hidden_fcs.", "language")),
 )
-FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA)}
+SAM3 = FamilyInfo(
+    name="sam3",
+    module="vrshq.operators.models.sam3.family",
+    architectures=frozenset({"Sam3VideoModel"}),
+    frames=2,  # nothing looks at them; the fewest that the setting takes
+    start="text",
+    hole_area=16,
+)
+FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA, SAM3)}
 
 
 def family_of_architectures(names: object) -> FamilyInfo:

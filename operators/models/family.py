@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import Bundle
-from vrshq.operators.models.families import Directions, Start
+from vrshq.operators.models.families import Decoder, Directions, Start
 
 # Which instructions VRS-HQ asks as they are: "reference" those that end in "?", "any_script" see `vrs_hq.prompt.is_question`.
 Questions = Literal["reference", "any_script"]
@@ -107,6 +107,7 @@ class TrackConfig:
         model: name or folder of the bundle.
         start: what a track begins with.
         directions: directions in which masks are carried from the prompted frames.
+        decoder: which mask decoder carries masks: the family's own, or SAM2's original one beside it.
         hole_area: holes of at most this many low-resolution pixels are filled; 0 fills none.
         feature_cache_bytes: budget of the image features of one video.
         encode_batch: frames through the image encoder at once.
@@ -118,6 +119,7 @@ class TrackConfig:
     model: str = "tiny"
     start: Start | None = None
     directions: Directions | None = None
+    decoder: Decoder = "own"
     hole_area: int | None = None
     feature_cache_bytes: int = 2 << 30
     encode_batch: int = 4

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from vrshq.operators.models.bundle import CheckpointError
 
 
-def map_file(file: Path) -> dict[str, Tensor]:
+def map_file(file: Path, inside: str = "") -> dict[str, Tensor]:
     """The tensors of a checkpoint file by name, mapped into memory: pages are read at their first access.
 
-    Files from before torch 1.6 cannot be mapped and are read whole.
+    Files from before torch 1.6 cannot be mapped and are read whole. `inside` is the key of a file of torch under which its
+    tensors lie, if it has that key.
 
     Raises:
         CheckpointError: a file that is truncated, or holds anything but tensors.
@@ -37,6 +38,8 @@ def map_file(file: Path) -> dict[str, Tensor]:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         # weights_only: a pickle that names any other code is refused
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=can_be_mapped(file))
+        if inside and isinstance(state, dict) and isinstance(state.get(inside), dict):
+            state = state[inside]
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{file}: refused, because it holds more than a dict of tensors")
         return {str(name): value for name, value in state.items()}

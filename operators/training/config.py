@@ -184,7 +184,7 @@ class StartConfig:
     """The model that training starts from: a bundle or fresh weights.
 
     Attributes:
-        bundle: name or local folder of a bundle; none: a fresh model of `sizes`.
+        bundle: a name of `vrshq models`, a local folder, a bucket uri or a hub id; none: a fresh model of `sizes`.
         sizes: sizes of a fresh model, as in a bundle's `bundle.json`. Its tokenizer has `sizes.language.vocab_size` - 2
             pieces, made of the words of synthetic instructions.
         lora: low-rank adapters.

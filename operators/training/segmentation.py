@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vrshq.operators.models.preprocess import sam2_input, sam2_size
-from vrshq.operators.models.sam2.segmenter import Decoded, Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
+from vrshq.operators.models.sam2.values import Decoded, Features, Memory
 from vrshq.operators.training.config import SegmentConfig
 
 

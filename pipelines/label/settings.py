@@ -111,6 +111,13 @@ class Tracking(_Section):
             "default: as published, both for VRS-HQ, forward for Sa2VA."
         ),
     )
+    decoder: Literal["own", "original"] = Field(
+        default="own",
+        description=(
+            "Mask decoder that carries masks: the model's own, or SAM 2.0's original one, whose published file lies in the "
+            "bundle's folder sam2; the model's own then makes the masks of the prompted frames alone (Sa2VA-i)."
+        ),
+    )
 
 
 class Masks(_Section):
@@ -326,6 +333,11 @@ class Settings(_Section):
             raise SettingsError(
                 f"sampling.sampler {sampler}: it needs a CLIP, which models of the family {family.name} do not have; "
                 f"expected one of {', '.join(BY_NUMBER)}"
+            )
+        if self.tracking.decoder not in family.decoders:
+            raise SettingsError(
+                f"tracking.decoder {self.tracking.decoder}: expected {' or '.join(family.decoders)} for a model of the family "
+                f"{family.name}"
             )
         return self.model_copy(update=resolved)
 

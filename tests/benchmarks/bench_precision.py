@@ -23,7 +23,8 @@ from tests.support.paths import DEMO
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks import rle
 from vrshq.operators.models.config import Sam2Config
-from vrshq.operators.models.sam2.segmenter import Memory, Segmenter
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.sam2.values import Memory
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.settings import Settings

@@ -35,8 +35,9 @@ from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import BUNDLED, open_bundle
 from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.models.sam2.values import Features, Memory
 from vrshq.operators.models.shared import shared_network
 
 # SAM2's own sam2_hiera_t.yaml; only the image is smaller: 512 instead of 1024 pixels.

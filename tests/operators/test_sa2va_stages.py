@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.support.array_video import ArrayVideo, unit_batch
 from tests.support.sa2va_tiny import ANSWERS, MODEL, QUESTIONS, case, case_video, counted_calls, stages
 from vrshq.operators.batch import Unit, run_operators
 from vrshq.operators.masks import rle
+from vrshq.operators.models.bundle import CheckpointError, open_bundle
+from vrshq.operators.models.sa2va import family as sa2va
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
+from vrshq.operators.models.sam2.values import Memory
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.video.sampling import spread
+from vrshq.pipelines.config.assignments import SettingsError
 
 MASK_MARGIN = 0.005  # masks may differ where the own logit is this near to 0 (section 8 of the kit's README)
 
 
-def answered(video: ArrayVideo, texts: list[str], **settings: Any) -> Unit:
+def answered(video: ArrayVideo, texts: list[str], *, model: str = MODEL, **settings: Any) -> Unit:
     """The unit's columns after all stages; no instruction may have failed."""
-    batch = run_operators(stages(**settings), unit_batch(video, texts))
+    batch = run_operators(stages(model, **settings), unit_batch(video, texts))
     unit = {column: values[0] for column, values in batch.items()}
     assert not any(unit["errors"]), unit["errors"]
     return unit
@@ -104,8 +110,8 @@ def test_sa2va_refused_texts_cost_their_own_instruction() -> None:
 class PlainLoop:
     """One object through a video, by SAM2's own rules: memories are looked up by frame number at each step."""
 
-    def __init__(self, video: ArrayVideo, prompt: list[float]) -> None:
-        self.network: Segmenter = shared_network(MODEL, "segmenter", "cpu", "float32")
+    def __init__(self, video: ArrayVideo, prompt: list[float], network: Segmenter | None = None) -> None:
+        self.network: Segmenter = network or shared_network(MODEL, "segmenter", "cpu", "float32")
         self.features = VideoFeatures(self.network, video, budget_bytes=1 << 30, batch_size=1)
         self.prompt, self.total = torch.tensor([prompt]), video.num_frames
         self.size = (video.height, video.width)
@@ -137,7 +143,9 @@ class PlainLoop:
             )
             self.logits[frame] = decoded.low_res
 
-    def compare(self, codes: list[bytes]) -> None:
+    def compare(self, codes: list[bytes], pixels: int = 0) -> None:
+        """The masks are equal but where the logit is near 0, and in so many pixels of all frames."""
+        far = 0
         for frame, code in enumerate(codes):
             mask = rle.decode(code, *self.size).astype(bool)
             if frame not in self.logits:
@@ -145,8 +153,8 @@ class PlainLoop:
                 continue
             resized = (self.network.image_size, self.network.image_size)
             full = to_frame_size(self.logits[frame], self.network.image_size, resized, self.size)[0].numpy()
-            assert (np.abs(full[mask != (full > 0)]) < MASK_MARGIN).all()
-        assert any(codes)
+            far += int((np.abs(full[mask != (full > 0)]) >= MASK_MARGIN).sum())
+        assert far <= pixels
 
 
 TOTAL = 23
@@ -185,3 +193,73 @@ def test_sa2va_keyframes_by_object_score_equal_a_plain_loop(directions: str) -> 
             loop.track(memory, list(range(keyframe - 1, -1, -1)))
         loop.compare(unit["rles"][0][number])
         assert len(loop.logits) == (TOTAL if directions == "both" else TOTAL - keyframe)
+
+
+@pytest.fixture(scope="module")
+def with_sam2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model with the file of another SAM2 beside it, as SAM2 is published."""
+    folder = tmp_path_factory.mktemp("with-sam2") / "model"
+    folder.mkdir()
+    for file in Path(MODEL).iterdir():
+        (folder / file.name).symlink_to(file)
+    random = torch.Generator().manual_seed(5)
+    decoder = shared_network(MODEL, "segmenter", "cpu", "float32").sam_mask_decoder.state_dict()
+    changed = {
+        f"sam_mask_decoder.{name}": value + 0.03 * torch.randn(value.shape, generator=random)
+        for name, value in decoder.items()
+    }
+    (folder / "sam2").mkdir()
+    torch.save({"model": {**changed, "no_mem_embed": torch.zeros(1)}}, folder / "sam2" / "sam2.pt")
+    return str(folder)
+
+
+@torch.inference_mode()
+def test_sa2va_masks_carried_by_the_original_decoder_equal_a_plain_loop(with_sam2: str) -> None:
+    """Sa2VA-i: two whole networks, one after the other, against one that holds two decoders."""
+    video = ArrayVideo(TOTAL)
+    with counted_calls(with_sam2) as calls:
+        unit = answered(
+            video,
+            TWO,
+            model=with_sam2,
+            sampling={"sampler": "spread"},
+            tracking={"decoder": "original"},
+            prompt=SHORT,
+        )
+    assert calls.sam2 == TOTAL
+    bundle = open_bundle(with_sam2)
+    tuned, original = (sa2va.load(bundle, "segmenter", "cpu", torch.float32) for _ in range(2))
+    assert isinstance(tuned, Segmenter)
+    assert isinstance(original, Segmenter)
+    state = torch.load(Path(with_sam2) / "sam2" / "sam2.pt", weights_only=True)["model"]
+    original.load_state_dict({name: value for name, value in state.items() if "decoder" in name}, strict=False)
+    original.gate_masks = True
+    side = tuned.image_size
+    for number, prompt in enumerate(unit["prompts"][0]):
+        first, loop = PlainLoop(video, prompt, tuned), PlainLoop(video, prompt, original)
+        prompted = {}
+        for frame in spread(TOTAL, 5):
+            first.prompted(frame)
+            assert unit["object_scores"][0][number][spread(TOTAL, 5).index(frame)] == pytest.approx(
+                first.scores[frame], abs=1e-3
+            )
+            full = F.interpolate(first.logits[frame][:, None], size=loop.size, mode="bilinear") > 0
+            square = F.interpolate(full.float(), size=(side, side), mode="bilinear", antialias=True) >= 0.5
+            features = loop.features.get([frame])
+            entered = original._use_mask_as_output(features.s16, [features.s4, features.s8], square.float())
+            memory = original.encode_mask(features, entered[1][:, 0].sigmoid())
+            prompted[frame], loop.logits[frame] = Memory(memory, entered[5]), entered[0][:, 0]
+        loop.track(prompted, [frame for frame in range(1, TOTAL) if frame not in prompted])
+        # a prompted frame's logit near 0 decides about a pixel of the entered mask
+        loop.compare(unit["rles"][0][number], pixels=20)
+    own = answered(video, TWO, sampling={"sampler": "spread"}, prompt=SHORT)
+    assert own["rles"] != unit["rles"]
+
+
+def test_sa2va_without_the_original_decoder_says_what_is_expected() -> None:
+    with pytest.raises(CheckpointError, match=r"sam2: 0 files with weights; .*sam2_hiera_large\.pt"):
+        stages(tracking={"decoder": "original"})
+    with pytest.raises(SettingsError, match="expected own for a model of the family vrs-hq"):
+        stages("untrained-tiny", tracking={"decoder": "original"})
+    with pytest.raises(SettingsError, match=r"sampling\.sampler grid: it needs a CLIP"):
+        stages(sampling={"sampler": "grid"})

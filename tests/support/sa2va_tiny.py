@@ -54,9 +54,9 @@ def write_frames(name: str, folder: Path) -> None:
         Image.fromarray(frame).save(folder / f"{number:05d}.png")
 
 
-def stages(**settings: Any) -> list[Operator]:
+def stages(model: str = MODEL, **settings: Any) -> list[Operator]:
     """The operators from an open video to mask columns."""
-    configs = Settings.model_validate(settings).operator_configs(MODEL, "cpu")
+    configs = Settings.model_validate(settings).operator_configs(model, "cpu")
     names = ("presample", "tokens", "fuse", "keyframe", "propagate")
     return [load_operator(name)(configs[name]) for name in names]
 
@@ -71,11 +71,11 @@ class Calls:
 
 
 @contextmanager
-def counted_calls() -> Iterator[Calls]:
+def counted_calls(model: str = MODEL) -> Iterator[Calls]:
     """Counts by hooks on the networks that all operators of this process share."""
     calls = Calls()
-    language = shared_network(MODEL, "language", "cpu", "float32").model.model
-    segmenter = shared_network(MODEL, "segmenter", "cpu", "float32")
+    language = shared_network(model, "language", "cpu", "float32").model.model
+    segmenter = shared_network(model, "segmenter", "cpu", "float32")
 
     def images(_: nn.Module, given: tuple[Tensor, ...]) -> None:
         calls.sam2 += len(given[0])

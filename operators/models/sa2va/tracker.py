@@ -5,7 +5,8 @@ from __future__ import annotations
 from sam2.modeling.sam2_utils import MLP
 
 from vrshq.operators.models.sa2va.config import Sa2vaSam2Config
-from vrshq.operators.models.sam2.segmenter import Segmenter, Usage
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.sam2.values import Usage
 
 # Three masks, the best by predicted IoU; masks are not gated by the object score (pointers are); the whole
 # square; prompted masks are remembered as they are.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vrshq.operators.models.family import Frames
 from vrshq.operators.models.preprocess import sam2_input, square_input
-from vrshq.operators.models.sam2.segmenter import Features, Segmenter
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.sam2.values import Features
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
@@ -84,11 +85,8 @@ class VideoFeatures:
                 pixels.to(self._parameter.device, self._parameter.dtype, non_blocking=True)
             )
         self.encoder_calls += len(indices)
-        # cloned, so that a kept frame does not hold its whole batch
-        return {
-            index: Features(*(part[row : row + 1].clone() for part in (features.s4, features.s8, features.s16)))
-            for row, index in enumerate(indices)
-        }
+        # copied, so that a kept frame does not hold its whole batch
+        return {index: features.row(row) for row, index in enumerate(indices)}
 
     def _keep(self, index: int, features: Features | None) -> None:
         if features is None:

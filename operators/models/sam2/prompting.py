@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Decoded, Segmenter
+from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.sam2.values import Decoded
 
 
 @torch.inference_mode()

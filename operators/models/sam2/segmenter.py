@@ -7,7 +7,6 @@ Shape letters: B batch, C `d_model`, M `memory_dim`, S `image_size`, h = S/16, l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam.mask_decoder import MaskDecoder
 from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
@@ -23,98 +23,7 @@ from torch import Tensor, nn
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2.attention import attend_to_memory
-
-
-@dataclass(frozen=True)
-class Features:
-    """Image features of B frames.
-
-    Attributes:
-        s4: (B, C/8, S/4, S/4) for the mask decoder.
-        s8: (B, C/4, S/8, S/8) for the mask decoder.
-        s16: (B, C, h, h) for the decoder and the memory.
-    """
-
-    s4: Tensor
-    s8: Tensor
-    s16: Tensor
-
-    def __len__(self) -> int:
-        return len(self.s16)
-
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Features:
-        return Features(self.s4[index], self.s8[index], self.s16[index])
-
-    def expand(self, size: int) -> Features:
-        """Features of one frame, repeated for `size` instructions without a copy. Features of `size` frames are unchanged."""
-        return Features(*(part.expand(size, -1, -1, -1) for part in (self.s4, self.s8, self.s16)))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the three feature maps."""
-        return sum(part.element_size() * part.nelement() for part in (self.s4, self.s8, self.s16))
-
-    @staticmethod
-    def concatenate(parts: Sequence[Features]) -> Features:
-        """One object with the rows of all parts, in order."""
-        return Features(*(torch.cat([getattr(part, name) for part in parts]) for name in ("s4", "s8", "s16")))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """How a family uses SAM2. The defaults are VRS-HQ's.
-
-    Attributes:
-        candidates: whether the mask decoder makes three masks, of which the one with the highest predicted IoU is taken with
-            its pointer; otherwise one.
-        gated: whether mask logits are -1024 where the object score is <= 0.
-        square: whether frames are resized to the model's square (bicubic) whatever their aspect; otherwise their longest
-            side fits (bilinear), and the rest is padded.
-        mask_prompts: whether the mask of a chosen keyframe is given back to SAM2 as a prompt; otherwise it is remembered as
-            its decoder made it.
-    """
-
-    candidates: bool = False
-    gated: bool = True
-    square: bool = False
-    mask_prompts: bool = True
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """The mask decoder's output for B prompts.
-
-    Attributes:
-        low_res: (B, l, l) mask logits of the chosen mask; -1024 where `object_logit` <= 0, if masks are gated.
-        object_logit: (B,) logits of the object score.
-        iou: (B,) predicted IoU.
-        pointer: (B, C) object pointers; the learned no-object pointer where `object_logit` <= 0.
-    """
-
-    low_res: Tensor
-    object_logit: Tensor
-    iou: Tensor
-    pointer: Tensor
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The memory of a frame, to which later frames attend: spatial `features` (B, M, h, h) and object `pointer` (B, C)."""
-
-    features: Tensor
-    pointer: Tensor
-
-    def __getitem__(self, index: slice) -> Memory:
-        return Memory(self.features[index], self.pointer[index])
-
-    def row(self, index: int) -> Memory:
-        """A copy of one row (B = 1), which does not hold the others."""
-        return Memory(self.features[index : index + 1].clone(), self.pointer[index : index + 1].clone())
-
-    @staticmethod
-    def concatenate(parts: Sequence[Memory]) -> Memory:
-        """One object with the rows of all parts, in order."""
-        return Memory(torch.cat([part.features for part in parts]), torch.cat([part.pointer for part in parts]))
+from vrshq.operators.models.sam2.values import Decoded, Features, Memory, Usage
 
 
 class _NoPosition(nn.Module):
@@ -131,9 +40,10 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         precision: the type in which matrix products and convolutions are computed.
         gate_masks: whether mask logits are -1024 where the object score is <= 0. Training switches this off, because a
             gated mask has no gradient.
+        second_decoder: SAM2's original mask decoder beside a fine-tuned one; `encode` then makes features for both.
     """
 
-    def __init__(self, config: Sam2Config, usage: Usage = Usage()) -> None:
+    def __init__(self, config: Sam2Config, usage: Usage = Usage()) -> None:  # noqa: B008 - frozen
         grid = config.image_size // 16
         channels = [config.embed_dim * 2**level for level in range(len(config.stages))]
 
@@ -222,6 +132,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         )
         self.precision = torch.float32
         self.gate_masks = usage.gated
+        self.second_decoder: MaskDecoder | None = None
 
     def _autocast(self) -> torch.autocast:
         """Matrix products and convolutions in `precision`.
@@ -234,8 +145,10 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
     def encode(self, pixels: Tensor) -> Features:
         """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`."""
         with self._autocast():
-            s4, s8, s16 = self.forward_image(pixels)["backbone_fpn"]
-        return Features(s4, s8, s16)
+            s4, s8, s16 = self.image_encoder(pixels)["backbone_fpn"]
+            own, second = self.sam_mask_decoder, self.second_decoder
+            original = second and (second.conv_s0(s4), second.conv_s1(s8))
+            return Features(own.conv_s0(s4), own.conv_s1(s8), s16, original)
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
         """Decodes one prompt of k embeddings (B, k*C) per frame, without memory. TKS takes its candidate masks from this."""
@@ -267,6 +180,14 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             low_res = fill_holes(low_res[:, 0], hole_area)
             memory_mask = (self.to_image_size(low_res) > 0).float()
             return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
+
+    def enter(self, features: Features, masks: Tensor) -> tuple[Tensor, Memory]:
+        """Enters masks (B, S, S) bool as they are: low-resolution logits (B, l, l) of -10 to 10, and the masks' memory."""
+        with self._autocast():
+            low_res, full, _, _, _, pointer, _ = self._use_mask_as_output(
+                features.s16, [features.s4, features.s8], masks[:, None].float()
+            )
+            return low_res[:, 0], Memory(self.encode_mask(features, torch.sigmoid(full[:, 0])), pointer)
 
     def track(
         self,

@@ -10,9 +10,11 @@ from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.families import FamilyInfo, Start
 from vrshq.operators.models.family import Candidate, Frames, Request, TrackConfig, TrackedObject
 from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.original import OriginalFeatures, enter_all
 from vrshq.operators.models.sam2.prompting import decode_candidates
-from vrshq.operators.models.sam2.segmenter import Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, prompt_all, propagate_all
+from vrshq.operators.models.sam2.values import Memory
 
 
 class Sam2Tracker:
@@ -25,10 +27,13 @@ class Sam2Tracker:
         segmenter: SAM2.
         config: its settings.
         family: for what the settings leave open.
+        original: the segmenter with the decoder that carries masks, where it is another one.
     """
 
-    def __init__(self, segmenter: Segmenter, config: TrackConfig, family: FamilyInfo) -> None:
-        self.segmenter, self.config = segmenter, config
+    def __init__(
+        self, segmenter: Segmenter, config: TrackConfig, family: FamilyInfo, original: Segmenter | None = None
+    ) -> None:
+        self.segmenter, self.config, self.original = segmenter, config, original
         self.start: Start = config.start or family.start
         self.backward = (config.directions or family.directions) == "both"
         self.hole_area = family.hole_area if config.hole_area is None else config.hole_area
@@ -65,7 +70,8 @@ class Sam2Tracker:
                 memories[item.position][item.frame] = item.memory
             yield [self._output(item, numbered, prompted=True) for item in outputs]
         total, batch = opened.video.num_frames, self.config.batch
-        for outputs in propagate_all(self.segmenter, opened, memories, total, batch, backward=self.backward):
+        carrying, features = (self.original, OriginalFeatures(opened)) if self.original else (self.segmenter, opened)
+        for outputs in propagate_all(carrying, features, memories, total, batch, backward=self.backward):
             yield [self._output(item, numbered) for item in outputs]
 
     def full_size(self, opened: VideoFeatures, low_res: Tensor) -> Tensor:
@@ -107,6 +113,8 @@ class Sam2Tracker:
             for frame in ([requests[key].keyframes[number]] if chosen else requests[key].frames)
         ]
         prompts = [_prompt(requests, one) for one in numbered]
+        if self.original:
+            return enter_all(self.segmenter, self.original, opened, pairs, prompts, self.config.batch)
         return prompt_all(self.segmenter, opened, pairs, prompts, self.config.batch, self.hole_area)
 
     def _decode(

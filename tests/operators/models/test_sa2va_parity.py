@@ -33,8 +33,9 @@ from vrshq.operators.models.preprocess import square_input
 from vrshq.operators.models.sa2va.network import Answer, Seen
 from vrshq.operators.models.sa2va.pictures import first_resize, fitted, picture
 from vrshq.operators.models.sam2.features import VideoFeatures
-from vrshq.operators.models.sam2.segmenter import Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import TrackedFrame, prompt_all, propagate_all
+from vrshq.operators.models.sam2.values import Memory
 
 MOST_TOKENS = 40  # the longest answer of the kit has 20
 

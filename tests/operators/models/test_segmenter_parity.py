@@ -26,8 +26,9 @@ from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.preprocess import sam2_input
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates
-from vrshq.operators.models.sam2.segmenter import Features, Memory, Segmenter, to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, propagate_all
+from vrshq.operators.models.sam2.values import Features, Memory
 
 
 @cache

@@ -1,0 +1,63 @@
+"""Run directories of earlier versions of the tables are read like those of today."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.clips import h264
+from tests.support.label_runs import instruction, write_table
+from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.evaluate.predictions import RunPredictions
+from vrshq.pipelines.export.run import export
+from vrshq.pipelines.label.opened import open_run
+from vrshq.pipelines.label.run import label
+from vrshq.pipelines.label.schema import MASKS
+from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.report.run import write_report
+
+# What version 3 added to version 2.
+ADDED = {"object_id", "answer", "num_objects"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A run of today, and the same run as version 2 wrote it, in merged files."""
+    folder = tmp_path_factory.mktemp("older")
+    h264(folder / "clip.mp4", frames=4)
+    table = write_table(folder / "t.jsonl", [instruction("clip.mp4", number, "the block") for number in range(2)])
+    today, older = folder / "today" / "run", folder / "older" / "run"
+    label(table, str(today), Settings(model="untrained-tiny"), use_ray=False)
+    shutil.copytree(today, older)
+    for file in [*older.glob("masks/*.parquet"), *older.glob("tracks/*.parquet")]:
+        stored = pq.read_table(file)
+        kept = [name for name in stored.column_names if name not in ADDED]
+        pq.write_table(stored.select(kept), file)
+    return str(today), str(older)
+
+
+def test_masks_of_version_2_are_those_of_object_0(runs: tuple[str, str]) -> None:
+    today, older = (RunDirectory(uri).read("masks", MASKS) for uri in runs)
+    assert older["object_id"].to_pylist() == [0] * 8
+    assert older.equals(today)
+    for uri in runs:
+        assert open_run(uri).masks("clip.mp4", "1").objects == [0]
+
+
+def test_report_and_exports_of_a_run_of_version_2_are_those_of_today(runs: tuple[str, str], tmp_path: Path) -> None:
+    pages = set()
+    for name, uri in zip(("today", "older"), runs, strict=True):
+        write_report(uri, str(tmp_path / name))
+        pages.add((tmp_path / name / "report.html").read_text().replace(uri, "RUN"))
+        export(uri, "coco-rle", str(tmp_path / f"{name}-coco"))
+    assert len(pages) == 1
+    first, second = ((tmp_path / f"{name}-coco" / "annotations.json").read_bytes() for name in ("today", "older"))
+    assert first == second
+
+
+def test_predictions_of_a_run_of_version_2_are_scored(runs: tuple[str, str]) -> None:
+    rows = [RunPredictions(uri, None, "first").tracks["clip.mp4"] for uri in runs]
+    assert rows[0] == rows[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -10,29 +10,57 @@ from rich.table import Table
 from vrshq.pipelines.cli.options import Adapter, Dtype, NewFolder, Weights
 from vrshq.pipelines.cli.terminal import console, say
 
+if TYPE_CHECKING:
+    from vrshq.pipelines.models.known import KnownModel
+
 
 def models(
     full: Annotated[bool, typer.Option("--full", help="Print every value whole, a model a block.")] = False,
 ) -> None:
-    """List the models inside the package."""
-    from vrshq.operators.models.bundle import bundled_names, open_bundle
+    """List the models that have a name: what they need, their licence, and what was proven of them."""
+    from vrshq.pipelines.models.known import human_bytes, known_models
 
-    heads = ("name", "frames at", "language model", "fingerprint", "weights")
+    heads = ("name", "family", "parameters", "licence", "download", "memory, bfloat16 / float32", "proven here")
     table = Table(*heads)
-    for name in bundled_names():
-        bundle = open_bundle(name)
-        sizes = bundle.model
-        weights = f"untrained (seed {bundle.seed})" if bundle.seed is not None else "trained"
-        language = f"{sizes.language.num_layers} layers, {sizes.language.hidden_size} wide"
-        row = (name, f"{sizes.sam2.image_size} px", language, bundle.fingerprint, weights)
+    for model in known_models().values():
         if full:
-            for head, value in zip(heads, row, strict=True):
-                say(f"{head}: {value}")
-            say("")
-        table.add_row(*row)
+            _say_whole(model)
+            continue
+        memory = " / ".join(human_bytes(model.memory[dtype]) for dtype in ("bfloat16", "float32"))
+        download = human_bytes(model.download) if model.hub else "in the package"
+        parameters = f"{model.parameters / 1e9:.2f} B" if model.parameters >= 1e9 else f"{model.parameters / 1e6:.1f} M"
+        table.add_row(model.name, model.family, parameters, model.licences, download, memory, model.proven)
     if not full:
         console.print(table)
     console.print("Also: the folder, bucket uri or hub id of a bundle, or of a checkpoint in the published layout.")
+
+
+def _say_whole(model: KnownModel) -> None:
+    """Prints every value of a known model as a block."""
+    from vrshq.operators.models.bundle import bundled_names, open_bundle
+    from vrshq.pipelines.models.known import human_bytes
+
+    values = {"name": model.name, "family": model.family, "parameters": f"{model.parameters:,}"}
+    if model.hub:
+        values |= {"hub": model.hub}
+    values |= {f"companion {place}": one.hub for place, one in model.companions.items()}
+    values |= {"licence": model.licences}
+    if model.hub:
+        values |= {"download": f"about {human_bytes(model.download)}: {model.derived}"}
+    values |= {f"memory in {dtype}": f"{human_bytes(size)} of weights" for dtype, size in model.memory.items()}
+    values |= {"proven here": model.proven}
+    if model.name in bundled_names():
+        bundle = open_bundle(model.name)
+        sizes = bundle.model
+        values |= {
+            "frames at": f"{sizes.sam2.image_size} px",
+            "language model": f"{sizes.language.num_layers} layers, {sizes.language.hidden_size} wide",
+            "fingerprint": bundle.fingerprint,
+            "weights": f"untrained (seed {bundle.seed})" if bundle.seed is not None else "trained",
+        }
+    for head, value in values.items():
+        say(f"{head}: {value}")
+    say("")
 
 
 def convert(

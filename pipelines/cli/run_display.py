@@ -20,6 +20,8 @@ from vrshq.pipelines.label.plan import Plan
 from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
+from vrshq.pipelines.label.worker import parts_of
+from vrshq.pipelines.models.known import human_bytes
 
 logger = logging.getLogger("vrshq.run")
 
@@ -106,9 +108,28 @@ def print_plan(plan: Plan) -> None:
     grid.add_row(
         "model", f"{plan.model_name}, {plan.settings.dtype}, fingerprint {plan.identity['model']['fingerprint']}"
     )
+    _add_model(grid, plan)
     if todo:
         _add_placement(grid, plan, todo)
     console.print(grid, highlight=False)
+
+
+def _add_model(grid: Table, plan: Plan) -> None:
+    """Adds the licence of the model, the memory of its weights, and what a machine fetches, as far as they are known."""
+    model = plan.model
+    if model is None:
+        return
+    known, remote = model.known, model.remote
+    if remote is not None:
+        grid.add_row("licence", f"{remote.licence} ({remote.uri})")
+    if known is not None:
+        sizes = ", ".join(f"{human_bytes(size)} in {dtype}" for dtype, size in known.memory.items())
+        grid.add_row("memory", f"the weights take {sizes}; frames and features come on top")
+    if remote is not None:
+        parts = parts_of([operator for pool in plan.pools for operator in pool.operators], plan.settings)
+        whole, absent = model.weights(parts), model.weights(parts, absent=True)
+        here = f"this machine lacks {human_bytes(absent)} of them" if absent else "this machine has them"
+        grid.add_row("weights", f"{human_bytes(whole)}, fetched once on each machine that needs them; {here}")
 
 
 def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
@@ -123,6 +144,8 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         gpus = f", {share} GPU" if pool.gpus else ""
         most = f" to {pool.max_actors}" if pool.max_actors else ""
         memory = f"about {actor_memory(plan.settings, pool.operators) / 2**30:.1f} GiB and the weights"
+        if plan.model and plan.model.remote:
+            memory += f", fetches {human_bytes(plan.model.weights(parts_of(pool.operators, plan.settings)))}"
         actors = f"{pool.actors}{most} {'actor' if pool.actors == 1 and not most else 'actors'}"
         grid.add_row("pool", f"{' + '.join(pool.operators)}: {actors}, each {pool.cpus:g} CPU{gpus}, {memory}")
     expected = plan.expected

@@ -31,7 +31,7 @@ from vrshq.pipelines.label.settings import Pool, Settings
 from vrshq.pipelines.label.stats import read_commands
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.label.worker import UnitWorker, encode_schema
-from vrshq.pipelines.models.locate import open_model
+from vrshq.pipelines.models.locate import DescribedModel, describe_model
 
 _HASHED_ROWS = 65536
 
@@ -55,6 +55,7 @@ class Plan:
         expected: the estimated cost of an unfinished unit; None if it was never measured.
         shown: whether somebody will read it, for whom the headers of some videos are read.
         lengths: what the headers of some unfinished units' videos say; None where none was read.
+        model: the model's description; its weights may lie elsewhere.
         stored: the manifest of the run directory when the plan was made; None where it had none.
         missing: the resources that the pools need and the machines lack, one line per pool.
     """
@@ -74,6 +75,7 @@ class Plan:
     missing: list[str] = field(default_factory=list)
     shown: bool = False
     lengths: Lengths | None = None
+    model: DescribedModel | None = None
     stored: pa.Table | None = None
 
     @property
@@ -128,7 +130,8 @@ def make_plan(
         max_instructions_per_unit=settings.max_instructions_per_unit,
     )
     manifest = build(table)
-    bundle = open_model(settings.model)
+    model = describe_model(settings.model)
+    bundle = model.bundle
     settings = settings.for_bundle(bundle)
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -156,6 +159,7 @@ def make_plan(
         identity=identity,
         finished=finished_units(run, manifest) - (run.errored_units() if retry_errors else set()),
         model_name=bundle.name,
+        model=model,
         commands=read_commands(run),
         shown=shown,
         stored=stored,

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from vrshq.cluster.ray import guard
 from vrshq.cluster.ray.errors import ProcessUnusable
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, close_videos, failure, new_batch, run_operators
+from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.settings import Settings
@@ -45,6 +46,8 @@ _STICKY = re.compile(
     re.IGNORECASE,
 )
 NEED_PIXELS = {"presample", "tokens", "keyframe", "propagate"}
+# The part of the model that a stage loads.
+_PARTS = {"presample": "clip", "tokens": "language", "keyframe": "segmenter", "propagate": "segmenter"}
 
 _floats = pa.list_(pa.list_(pa.float32()))
 _failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("message", pa.string())])
@@ -130,7 +133,8 @@ class UnitWorker:
         parsed = Settings.model_validate_json(settings)
         torch.set_num_threads(parsed.resources.threads)
         names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
-        configs = parsed.operator_configs(local_model(parsed.model), device)
+        model = local_model(parsed.model, parts=parts_of(operators, parsed))
+        configs = parsed.operator_configs(model, device)
         self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
@@ -242,6 +246,12 @@ def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, 
         "encoder_calls": unit.get("encoder_calls", 0),
         "seconds": {stage: unit["seconds"].get(stage) for stage in STAGES},
     }
+
+
+def parts_of(operators: Sequence[str], settings: Settings) -> set[str]:
+    """The parts of the model that an actor with these operators loads."""
+    parts = {_PARTS[name] for name in operators if name in _PARTS}
+    return parts - {"clip"} if settings.sampling.sampler in BY_NUMBER else parts
 
 
 def load_operator(name: str) -> Callable[[Any], Operator]:

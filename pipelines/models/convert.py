@@ -35,6 +35,7 @@ LICENCE = (
     "this folder on."
 )
 SHARD_BYTES = 4 * 10**9
+INDEX = "model.safetensors.index.json"
 
 
 def convert(
@@ -143,6 +144,10 @@ def _write_weights(
     for number, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         checksums[file] = write_safetensors(folder / file, {name: contents[name] for name in names}, read)
+    if len(groups) > 1:  # so that an actor fetches only the files of the parts that it uses
+        files = {name: file for names, file in zip(groups, checksums, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(map(_nbytes, contents.values()))}, "weight_map": files}
+        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return checksums, len(contents), sum(map(_nbytes, contents.values()))
 
 

@@ -27,6 +27,7 @@ from vrshq.pipelines.train.on_ray import run_stage_on_ray
 from vrshq.pipelines.train.result import write_result
 from vrshq.pipelines.train.settings import TrainSettings
 from vrshq.pipelines.train.stage import Report, run_stage
+from vrshq.pipelines.train.weights import check_start
 
 
 def train(
@@ -54,6 +55,7 @@ def train(
         StorageError: the folder cannot be read or written.
         CheckpointError: the bundle that training starts from does not fit the settings.
     """
+    check_start(settings)
     folder = Folder(output)
     claim_folder(folder, settings)
     on_begin()

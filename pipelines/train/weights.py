@@ -10,9 +10,12 @@ import torch
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import is_remote, local_path
-from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.bundle import CheckpointError, open_bundle
+from vrshq.operators.models.families import VRS_HQ
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.start import build, prepare_start
+from vrshq.pipelines.models.known import known_model
+from vrshq.pipelines.models.locate import local_model
 from vrshq.pipelines.train.checkpoints import load_weights
 from vrshq.pipelines.train.settings import TrainSettings
 
@@ -38,8 +41,31 @@ def presence_of(settings: TrainSettings, start: str) -> float:
     return open_bundle(start).presence if settings.presence is None else settings.presence
 
 
+def check_start(settings: TrainSettings) -> None:
+    """Refuses a start of another family than the one that can be trained, before anything is fetched or written.
+
+    Raises:
+        CheckpointError: the start is of another family, or is no model.
+    """
+    if (name := settings.start.bundle) is None:
+        return
+    known = known_model(name)
+    if known is not None and not Path(name).is_dir():
+        family = known.family
+    elif Path(name).is_dir():
+        family = open_bundle(name).family.name
+    else:
+        return  # its description is fetched with it
+    if family != VRS_HQ.name:
+        raise CheckpointError(
+            f"start.bundle {name}: a model of the family {family}; vrshq train trains the family {VRS_HQ.name} alone"
+        )
+
+
 def start_bundle(settings: TrainSettings, output: str) -> str:
-    """The local folder or name of the bundle that training starts from."""
+    """The local folder or name of the bundle that training starts from. A remote one is fetched once per node."""
+    if settings.start.bundle is not None:
+        return local_model(settings.start.bundle, "start.bundle")
     if is_remote(output):
         scratch = Path(tempfile.gettempdir()) / f"vrshq-start-{os.getuid()}-{os.getpid()}"
         return prepare_start(settings.start, settings.seed, scratch)

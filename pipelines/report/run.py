@@ -22,19 +22,9 @@ from vrshq.pipelines.report.sheets import Track, png
 from vrshq.pipelines.report.videos import draw_video
 
 TRACK_COLUMNS = (
-    *(
-        "video_id",
-        "video_uri",
-        "instruction_id",
-        "text",
-        "answer",
-        "num_objects",
-        "status",
-        "num_frames",
-        "height",
-        "width",
-    ),
-    *("start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes", "error_type", "error_message"),
+    *("video_id", "video_uri", "instruction_id", "text", "answer", "num_objects", "status", "num_frames"),
+    *("height", "width", "start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes"),
+    *("error_type", "error_message"),
 )
 
 

@@ -18,14 +18,8 @@ from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Limits
 from vrshq.pipelines.report.names import remove_other_sheets, sheet_name
 from vrshq.pipelines.report.run_page import Sheet, run_page
-from vrshq.pipelines.report.sheets import Track, png
+from vrshq.pipelines.report.sheets import TRACK_COLUMNS, Track, png
 from vrshq.pipelines.report.videos import draw_video
-
-TRACK_COLUMNS = (
-    *("video_id", "video_uri", "instruction_id", "text", "answer", "num_objects", "status", "num_frames"),
-    *("height", "width", "start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes"),
-    *("error_type", "error_message"),
-)
 
 
 def write_report(

@@ -46,6 +46,13 @@ class FamilyInfo:
     hole_area: int = 0
     parts: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def ways(self) -> dict[str, tuple[str, ...]]:
+        """The values that the settings of tracking may have. A tracker that begins with the text has one way alone."""
+        if self.start == "text":
+            return {"start": ("text",), "directions": (self.directions,), "decoder": self.decoders}
+        return {"start": ("keyframe", "frames"), "directions": ("both", "forward"), "decoder": self.decoders}
+
     def part_of(self, tensor: str) -> str | None:
         """The part of the model that a published tensor belongs to; None where its name does not tell."""
         return next((part for start, part in self.parts if tensor.startswith(start)), None)

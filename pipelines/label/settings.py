@@ -95,12 +95,13 @@ class Keyframe(_Section):
 class Tracking(_Section):
     """The way from sampled frames to masks on all frames."""
 
-    start: Literal["keyframe", "frames"] | None = Field(
+    start: Literal["keyframe", "frames", "text"] | None = Field(
         default=None,
         examples=["keyframe"],
         description=(
-            "Beginning of a track: keyframe takes the mask on one chosen frame, frames prompts all sampled frames; default: as "
-            "the model's family published it, keyframe for VRS-HQ, frames for Sa2VA."
+            "Beginning of a track: keyframe takes the mask on one chosen frame, frames prompts all sampled frames, text (SAM 3 "
+            "alone, and its only way) finds what the text names on every frame; default: as the model's family published it, "
+            "keyframe for VRS-HQ, frames for Sa2VA."
         ),
     )
     directions: Literal["both", "forward"] | None = Field(
@@ -108,7 +109,7 @@ class Tracking(_Section):
         examples=["both"],
         description=(
             "Directions in which masks are carried; forward leaves frames before the first prompted one without a mask; "
-            "default: as published, both for VRS-HQ, forward for Sa2VA."
+            "default: as published, both for VRS-HQ, forward for Sa2VA and SAM 3 (its only way)."
         ),
     )
     decoder: Literal["own", "original"] = Field(
@@ -129,7 +130,8 @@ class Masks(_Section):
         examples=["0"],
         description=(
             "Largest area of a hole that is filled, in pixels of the low-resolution mask; 0 fills none; default: as the "
-            "model's family published it, 8 for VRS-HQ, 0 for Sa2VA."
+            "model's family published it, 8 for VRS-HQ, 0 for Sa2VA, and what its config.json says (16) for SAM 3, which "
+            "removes specks of this area, too."
         ),
     )
     presence: float | None = Field(
@@ -315,7 +317,7 @@ class Settings(_Section):
         """The settings with a bundle's presence and its family's published values where they have none of their own.
 
         Raises:
-            SettingsError: a sampler that needs a CLIP, which models of the family do not have.
+            SettingsError: a setting that models of the family have no use for, such as a sampler that needs a CLIP.
         """
         family = bundle.family
         published: dict[str, dict[str, Any]] = {
@@ -334,11 +336,10 @@ class Settings(_Section):
                 f"sampling.sampler {sampler}: it needs a CLIP, which models of the family {family.name} do not have; "
                 f"expected one of {', '.join(BY_NUMBER)}"
             )
-        if self.tracking.decoder not in family.decoders:
-            raise SettingsError(
-                f"tracking.decoder {self.tracking.decoder}: expected {' or '.join(family.decoders)} for a model of the family "
-                f"{family.name}"
-            )
+        for name, ways in family.ways.items():
+            if (given := getattr(resolved["tracking"], name)) not in ways:
+                expected = f"expected {' or '.join(ways)} for a model of the family {family.name}"
+                raise SettingsError(f"tracking.{name} {given}: {expected}")
         return self.model_copy(update=resolved)
 
     def operator_configs(self, model: str, device: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("operators.models.weights", "operators.models.requests", "operators.models.shared"),
         ("operators.models.sam2",),
         # the families: nothing below or beside imports them; `shared` loads a bundle's own by its name
-        ("operators.models.vrs_hq", "operators.models.sa2va"),
+        ("operators.models.vrs_hq", "operators.models.sa2va", "operators.models.sam3"),
         ("operators",),
         ("operators.training",),
     ),

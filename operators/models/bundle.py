@@ -213,7 +213,7 @@ def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = N
     bundle = _opened(folder, description, clip, adapter)
     if not (source := _source(folder)):
         return bundle
-    return replace(bundle, name=description.get("name") or source["name"], stated=_stated(source))
+    return replace(bundle, name=description.get("name") or source.get("name") or bundle.name, stated=_stated(source))
 
 
 def _opened(folder: Path, description: Mapping[str, Any], clip: Path | None, adapter: Path | None) -> Bundle:

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from vrshq.cluster.storage.uris import is_file_uri, is_remote, local_path
 from vrshq.operators.models.bundle import SOURCE, Bundle, CheckpointError, bundled_names, open_bundle
 from vrshq.pipelines.models.known import KnownModel, human_bytes, known_model, known_models
 from vrshq.pipelines.models.parts import weights_for, without_doubles
-from vrshq.pipelines.models.sources import RemoteFile, in_bucket, is_description, on_hub
+from vrshq.pipelines.models.sources import RemoteFile, cache_folder, in_bucket, is_description, on_hub
 
 logger = logging.getLogger("vrshq.models")
 
@@ -74,12 +73,10 @@ class RemoteModel:
         with _one_process_at_a_time(self.folder):
             if not (absent := self.absent(names)):
                 return
+            places = sorted({self.files[name].uri.rpartition("/")[0] for name in absent})
+            size = human_bytes(self.nbytes(absent))
             logger.warning(
-                "model %s: fetches %s from %s, licence: %s",
-                self.name,
-                human_bytes(self.nbytes(absent)),
-                self.uri,
-                self.licence,
+                "model %s: fetches %s from %s, licence: %s", self.name, size, " and ".join(places), self.licence
             )
             self._fetch(absent)
 
@@ -111,12 +108,6 @@ class DescribedModel:
             return 0
         names = weights_for(self.bundle, parts, self.remote.files)
         return self.remote.nbytes(self.remote.absent(names) if absent else names)
-
-
-def cache_folder() -> Path:
-    """The node's folder of fetched models: VRSHQ_CACHE, else `vrshq` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrshq"
-    return Path(os.environ.get("VRSHQ_CACHE") or default)
 
 
 def local_model(name: str, given_as: str = "--model", parts: Collection[str] | None = None) -> str:

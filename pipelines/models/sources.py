@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import checked_name
 from vrshq.operators.models.bundle import DESCRIPTION, CheckpointError
 from vrshq.pipelines.models.known import NO_LICENCE
+
+logger = logging.getLogger("vrshq.models")
 
 # Of a hub's or bucket's folder, what a model may consist of; others, such as videos and archives beside it, are not fetched.
 DESCRIPTIONS = ("*.json", "*.model", "*.txt")
@@ -48,6 +51,12 @@ class Source:
     uri: str
     files: dict[str, RemoteFile]
     licence: str = NO_LICENCE
+
+
+def cache_folder() -> Path:
+    """The node's folder of fetched models: VRSHQ_CACHE, else `vrshq` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrshq"
+    return Path(os.environ.get("VRSHQ_CACHE") or default)
 
 
 def is_description(name: str) -> bool:
@@ -99,7 +108,7 @@ def on_hub(repository: str, given_as: str) -> Source:
     """A model on the hub, at the revision that is newest now. One request; the files' text is not fetched.
 
     The version of a file is the sha256 that the hub states for large files, else the hash of its content that git has. Where
-    the hub cannot be reached, the files are those that huggingface_hub has in its cache.
+    the hub does not answer, the files are those that it stated last, or those that huggingface_hub has in its cache.
 
     Raises:
         CheckpointError: the hub does not give the model.
@@ -108,32 +117,66 @@ def on_hub(repository: str, given_as: str) -> Source:
 
     try:
         about = HfApi().model_info(repository, files_metadata=True)
-        revision, card = str(about.sha), about.card_data
-        states = [
-            (one.rfilename, (one.lfs.sha256 if one.lfs else one.blob_id) or "", one.size or 0)
-            for one in about.siblings or []
-        ]
+        listing = _Listing(
+            str(about.sha),
+            str((about.card_data.license if about.card_data else None) or NO_LICENCE),
+            [
+                (one.rfilename, (one.lfs.sha256 if one.lfs else one.blob_id) or "", one.size or 0)
+                for one in about.siblings or []
+            ],
+        )
+        _remember(repository, listing)
     except Exception as error:
-        if not (cached := _in_hubs_cache(repository)):
-            reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
+        found = _remembered(repository) or _in_hubs_cache(repository)
+        if found is None:
             raise CheckpointError(
                 f"{given_as} {repository}: no local folder, and the hub did not give it ({reason})"
             ) from error
-        (revision, states), card = cached, None
+        logger.warning("%s: the hub does not answer (%s); uses what was fetched before", repository, reason[:100])
+        listing = found
     files = {
         checked_name(name): RemoteFile(
             f"{repository}/{name}",
             version,
             nbytes,
-            functools.partial(_from_hub, repository, revision, name, version, given_as),
+            functools.partial(_from_hub, repository, listing.revision, name, version, given_as),
         )
-        for name, version, nbytes in states
+        for name, version, nbytes in listing.files
         if _wanted(name)
     }
-    return Source(repository, files, str((card.license if card else None) or NO_LICENCE))
+    return Source(repository, files, listing.licence)
 
 
-def _in_hubs_cache(repository: str) -> tuple[str, list[tuple[str, str, int]]] | None:
+@dataclass(frozen=True)
+class _Listing:
+    """What the hub states of a repository: the revision, the licence, and of each file its name, version and size."""
+
+    revision: str
+    licence: str
+    files: list[tuple[str, str, int]]
+
+
+def _place_of_listing(repository: str) -> Path:
+    return cache_folder() / "hub" / f"{repository.replace('/', '--')}.json"
+
+
+def _remember(repository: str, listing: _Listing) -> None:
+    place = _place_of_listing(repository)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(asdict(listing)), encoding="utf-8")
+    unfinished.replace(place)
+
+
+def _remembered(repository: str) -> _Listing | None:
+    try:
+        return _Listing(**json.loads(_place_of_listing(repository).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _in_hubs_cache(repository: str) -> _Listing | None:
     """The newest revision in huggingface_hub's cache, with its files: name, version, size. It names contents by version."""
     from huggingface_hub import snapshot_download
 
@@ -146,7 +189,7 @@ def _in_hubs_cache(repository: str) -> tuple[str, list[tuple[str, str, int]]] | 
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    return (folder.name, states) if states else None
+    return _Listing(folder.name, NO_LICENCE, states) if states else None
 
 
 def _version_in_cache(path: Path) -> str:

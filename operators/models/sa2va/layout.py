@@ -14,7 +14,7 @@ from vrshq.operators.models.sa2va.config import Sa2vaConfig, Sa2vaSam2Config
 from vrshq.operators.models.sa2va.network import Sa2vaLanguage
 from vrshq.operators.models.sa2va.tracker import sa2va_segmenter
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.weights import check_tensors, map_file, parameters_on_meta, set_tensor
+from vrshq.operators.models.weights import check_tensors, map_file, parameters_on_meta, release_pages, set_tensor
 
 Part = Literal["language", "segmenter"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -126,10 +126,11 @@ def _load(
         network = build(config)
     for name in list(tensors):
         owner, inside = place_of(name)
-        stored = tensors.pop(name)  # the mapped pages are free once nothing refers to them
+        stored = tensors.pop(name)
         if owner != part:
             continue
         set_tensor(network, inside, stored.to(device=device, dtype=dtype, copy=True))
+        release_pages(stored)
     return network.to(device).eval()
 
 

@@ -43,7 +43,9 @@ def _say_whole(model: KnownModel) -> None:
     values = {"name": model.name, "family": model.family, "parameters": f"{model.parameters:,}"}
     if model.hub:
         values |= {"hub": model.hub}
-    values |= {f"companion {place}": one.hub for place, one in model.companions.items()}
+    for place, one in model.companions.items():
+        needed = f"with {one.optional} alone" if one.optional else "always"
+        values |= {f"companion {place}": f"{one.hub}, licence {one.licence}, needed {needed}"}
     values |= {"licence": model.licences}
     if model.hub:
         values |= {"download": f"about {human_bytes(model.download)}: {model.derived}"}

@@ -251,6 +251,8 @@ def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, 
 def parts_of(operators: Sequence[str], settings: Settings) -> set[str]:
     """The parts of the model that an actor with these operators loads."""
     parts = {_PARTS[name] for name in operators if name in _PARTS}
+    if "segmenter" in parts and settings.tracking.decoder == "original":
+        parts.add("original_decoder")
     return parts - {"clip"} if settings.sampling.sampler in BY_NUMBER else parts
 
 

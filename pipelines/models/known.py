@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,19 @@ NO_LICENCE = "none stated"
 
 @dataclass(frozen=True)
 class Companion:
-    """Weights that a model needs from another repository: its hub id, and the licence that its publisher states."""
+    """Weights that a model needs from another repository.
+
+    Attributes:
+        hub: the repository.
+        licence: as its publisher states it.
+        files: names of the files that are needed; empty: all of a model.
+        optional: the setting without which they are not needed; empty: they always are.
+    """
 
     hub: str
     licence: str
+    files: tuple[str, ...] = ()
+    optional: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +38,7 @@ class KnownModel:
     Attributes:
         name: short name, for `--model`.
         family: its family, a key of `vrshq.operators.models.families.FAMILIES`.
-        parameters: numbers in the weights, companions included.
+        parameters: numbers in the networks, companions included that are not optional; so are `memory` and `download`.
         licence: as its publisher states it, or "none stated".
         memory: bytes of the loaded weights alone, by the setting `dtype`.
         proven: what was proven of it here.
@@ -52,9 +61,17 @@ class KnownModel:
 
     @property
     def licences(self) -> str:
-        """The licence, and in brackets those of the companions."""
-        others = ", ".join(f"{place}: {one.licence}" for place, one in self.companions.items())
+        """The licence, and in brackets those of the companions that it always needs."""
+        others = ", ".join(f"{place}: {one.licence}" for place, one in self.companions.items() if not one.optional)
         return f"{self.licence} ({others})" if others else self.licence
+
+    def companions_on(self, files: Collection[str]) -> dict[str, Companion]:
+        """The companions whose folder is not among the model's own files."""
+        return {
+            place: one
+            for place, one in self.companions.items()
+            if not any(file.startswith(f"{place}/") for file in files)
+        }
 
 
 @functools.cache
@@ -79,4 +96,5 @@ def human_bytes(nbytes: float) -> str:
 
 
 def _companions(row: Mapping[str, Any]) -> dict[str, Companion]:
-    return {place: Companion(**given) for place, given in row.get("companions", {}).items()}
+    given: dict[str, dict[str, Any]] = row.get("companions", {})
+    return {place: Companion(**{**one, "files": tuple(one.get("files", ()))}) for place, one in given.items()}

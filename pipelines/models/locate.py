@@ -176,17 +176,22 @@ def _find(name: str, given_as: str) -> str | RemoteModel:
         raise CheckpointError(
             f"{given_as} {name}: no such bundle; give one of {names}, or a folder, bucket uri or hub id"
         )
-    files = dict(source.files)
-    for place, companion in known.companions.items() if known else ():
-        if not any(file.startswith(f"{place}/") for file in source.files):
-            files |= {f"{place}/{file}": one for file, one in on_hub(companion.hub, given_as).files.items()}
+    files, optional = dict(source.files), dict[str, RemoteFile]()
+    for place, companion in known.companions_on(source.files).items() if known else ():
+        try:
+            found = on_hub(companion.hub, given_as, companion.files).files
+        except CheckpointError:
+            if not companion.optional:
+                raise
+            continue  # who needs it is told that it is missing
+        (optional if companion.optional else files).update({f"{place}/{file}": one for file, one in found.items()})
     versions = [(file, one.version) for file, one in sorted(files.items())]
     folder = cache_folder() / hashlib.sha256(repr((source.uri, versions)).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return RemoteModel(
         known.name if known else source.uri.rstrip("/").rpartition("/")[2],
         source.uri,
-        files,
+        files | optional,
         known.licences if known else source.licence,
         folder,
         cache_folder() / "incoming",

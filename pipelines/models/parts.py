@@ -9,6 +9,8 @@ from vrshq.operators.models.bundle import ADAPTER_WEIGHTS, Bundle, read_json
 from vrshq.pipelines.models.sources import is_description
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# The part, and the folder of a bundle, of SAM2's original decoder beside a fine-tuned one.
+_DECODER, _ORIGINAL = "original_decoder", "sam2"
 
 
 def weights_for(bundle: Bundle, parts: Collection[str], files: Collection[str]) -> list[str]:
@@ -19,14 +21,15 @@ def weights_for(bundle: Bundle, parts: Collection[str], files: Collection[str]) 
 
     Args:
         bundle: the model, of which descriptions may be all that is there.
-        parts: the parts of the model that are used: "language", "segmenter", "clip".
+        parts: the parts of the model that are used: "language", "segmenter", "clip", "original_decoder".
         files: names of all files that the model's source has.
     """
     parts = set(parts) if bundle.family.clip else set(parts) - {"clip"}
     if not parts:
         return []
+    other_decoder = {name for name in files if name.startswith(f"{_ORIGINAL}/")} if _DECODER in parts else set()
     needed = [path for path in bundle.shards if _is_needed(bundle, path, parts)]
-    names = {path.relative_to(bundle.folder).as_posix() for path in (*needed, *bundle.adapter_files())}
+    names = {path.relative_to(bundle.folder).as_posix() for path in (*needed, *bundle.adapter_files())} | other_decoder
     return [name for name in files if name in names and not is_description(name)]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,7 +23,7 @@ logger = logging.getLogger("vrshq.models")
 
 # Of a hub's or bucket's folder, what a model may consist of; others, such as videos and archives beside it, are not fetched.
 DESCRIPTIONS = ("*.json", "*.model", "*.txt")
-_MODEL_FILES = (*DESCRIPTIONS, "*.safetensors", "pytorch_model*.bin", "clip/*", "*adapter_model.bin")
+_MODEL_FILES = (*DESCRIPTIONS, "*.safetensors", "pytorch_model*.bin", "clip/*", "sam2/*", "*adapter_model.bin")
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,16 @@ def _from_bucket(uri: str, checksum: str | None, given_as: str, path: Path, inco
         Path(fetched).replace(path)
 
 
-def on_hub(repository: str, given_as: str) -> Source:
+def on_hub(repository: str, given_as: str, only: Collection[str] = ()) -> Source:
     """A model on the hub, at the revision that is newest now. One request; the files' text is not fetched.
 
     The version of a file is the sha256 that the hub states for large files, else the hash of its content that git has. Where
     the hub does not answer, the files are those that it stated last, or those that huggingface_hub has in its cache.
+
+    Args:
+        repository: the hub id.
+        given_as: the option or argument that gave the name, for error messages.
+        only: names of the files that are wanted; empty: all that a model may consist of.
 
     Raises:
         CheckpointError: the hub does not give the model.
@@ -143,7 +148,7 @@ def on_hub(repository: str, given_as: str) -> Source:
             functools.partial(_from_hub, repository, listing.revision, name, version, given_as),
         )
         for name, version, nbytes in listing.files
-        if _wanted(name)
+        if (name in only if only else _wanted(name))
     }
     return Source(repository, files, listing.licence)
 

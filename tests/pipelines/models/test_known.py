@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import snapshot_download
 
-from tests.support.hub_server import HubServer
+from tests.support.hub_server import HubServer, Repository
 from tests.support.label_runs import content, instruction, vrshq, vrshq_process, write_table
 from tests.support.sa2va_tiny import FOLDER, MODEL, write_frames
 from vrshq.cluster.storage.folder import Folder
@@ -87,7 +87,7 @@ def test_models_prints_every_known_model_and_whole_values_on_demand() -> None:
         assert all(text in row for text in (model.family, model.licence, model.proven))
         assert f"name: {model.name}\n" in whole
         assert model.hub is None or f"hub: {model.hub}\n" in whole
-    assert "companion clip: openai/clip-vit-large-patch14-336" in whole
+    assert "companion clip: openai/clip-vit-large-patch14-336, licence MIT, needed always\n" in whole
     assert f"fingerprint: {open_bundle('tiny').fingerprint}" in whole
 
 
@@ -172,6 +172,19 @@ def test_an_actor_fetches_only_the_parts_that_it_uses(hub: HubServer, tmp_path: 
         assert set(actor("keyframe", "propagate")) == {SECOND}
         assert set(actor("tokens")) == {f"{VRS_HQ}/pytorch_model-00001-of-00002.bin"}
         assert bundle.weights(PARTS, absent=True) == 0
+
+
+def test_a_companion_that_a_setting_needs_is_fetched_with_that_setting_alone(hub: HubServer, tmp_path: Path) -> None:
+    decoder = "facebook/sam2-hiera-large"
+    files = {"sam2_hiera_large.pt": b"weights", "model.safetensors": b"the same", "config.json": b"{}"}
+    hub.repositories[decoder] = Repository(files, "apache-2.0")
+    original = Settings.model_validate({"tracking": {"decoder": "original"}})
+    with hub.reached(tmp_path):
+        local_model("sa2va-qwen3-vl-4b", parts=parts_of(("keyframe", "propagate"), Settings()))
+        assert not [name for name in hub.sent if name.startswith(decoder)]
+        folder = local_model("sa2va-qwen3-vl-4b", parts=parts_of(("keyframe", "propagate"), original))
+    assert [name for name in hub.sent if name.startswith(decoder)] == [f"{decoder}/sam2_hiera_large.pt"]
+    assert [path.name for path in Path(folder, "sam2").iterdir()] == ["sam2_hiera_large.pt"]
 
 
 def test_a_sampler_without_a_clip_needs_none() -> None:

@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 
 from tests.support.hub_server import HubServer, Repository
 from tests.support.label_runs import content, instruction, vrshq, vrshq_process, write_table
+from tests.support.paths import ROOT
 from tests.support.sa2va_tiny import FOLDER, MODEL, write_frames
 from vrshq.cluster.storage.folder import Folder
 from vrshq.operators.models.bundle import CheckpointError, bundled_names, open_bundle
@@ -89,6 +90,13 @@ def test_models_prints_every_known_model_and_whole_values_on_demand() -> None:
         assert model.hub is None or f"hub: {model.hub}\n" in whole
     assert "companion clip: openai/clip-vit-large-patch14-336, licence MIT, needed always\n" in whole
     assert f"fingerprint: {open_bundle('tiny').fingerprint}" in whole
+
+
+def test_the_page_about_models_names_every_known_model() -> None:
+    rows = [line for line in (ROOT / "docs" / "models.md").read_text().splitlines() if line.startswith("| `")]
+    for model in known_models().values():
+        row = next(line for line in rows if f"`{model.name}`" in line)
+        assert all(text in row for text in (model.hub or "in the package", model.licence))
 
 
 def test_plan_on_a_machine_without_the_weights_fetches_descriptions_and_says_what_is_needed(

@@ -23,6 +23,7 @@ class Columns:
 _VIDEO = "The video's id: the instruction table's `video_id`, else its `video_uri` as given."
 _INSTRUCTION = "The instruction's id, unique within its video."
 _PERCENT = "in percent, rounded as the protocol rounds; 0 without a usable answer, null without ground truth."
+_TRUST = "Of the objects' union, over the labelled frames; null where there is nothing to look at and before version 3."
 _FIXED = "in percent, not rounded, computed on 0/1 masks."
 
 TABLES: dict[str, Columns] = {
@@ -41,7 +42,7 @@ TABLES: dict[str, Columns] = {
             '`pycocotools.mask.decode({"size": [height, width], "counts": rle})` gives its pixels.',
             "area": "Pixels of the mask.",
             "bbox": "Bounding box as x, y, width, height in pixels; zeros where the mask is empty.",
-            "object_score": "SAM2's object score on this frame, a logit: above 0 SAM2 takes the object to be visible.",
+            "object_score": "The tracker's object score on this frame, a logit: above 0 it takes the object to be visible.",
         },
     ),
     "tracks/": Columns(
@@ -68,9 +69,17 @@ TABLES: dict[str, Columns] = {
             "sampled_frames": "The frames that the MLLM read.",
             "clip_probs": "CLIP's probability of each labelled frame for this text; they sum to 1. Null without CLIP.",
             "similarities": "Cosine of each sampled frame's [SEG] embedding with [TAK]'s, -1 to 1; empty without [TAK].",
-            "object_scores": "The object score (a logit) on each sampled frame, from its prompt alone; object after object.",
+            "object_scores": "The object score (a logit) on each sampled frame, from its prompt alone; object after object. "
+            "Of SAM 3 each object's score on the first frame that shows it.",
             "presence": "0 to 1: the sigmoid of the highest of `object_scores`; null without an object. Calibrate it before "
             "you threshold it.",
+            "flicker": f"Mean of 1 - IoU of the masks of neighbouring frames, 0 to 1, where one of them has a mask. {_TRUST}",
+            "longest_gap": f"Most frames in a row without a mask between frames with one; 0 without a gap. {_TRUST}",
+            "area_jump": "The largest change of area between neighbouring frames with a mask, as a share of the larger one, "
+            f"0 to 1. {_TRUST}",
+            "score_dips": f"Share of the frames whose `object_score` is below 0. {_TRUST}",
+            "lowest_score": f"The lowest `object_score`. {_TRUST}",
+            "border_share": f"Share of the masks' pixels in the outermost rows and columns of their frame. {_TRUST}",
             "attempts": "How many times the unit was begun.",
             "seconds": "Seconds of each stage for the whole unit, not for this instruction alone.",
             "notes": "What a user should know about the video's frames, such as damage and where it is, and changes made to "

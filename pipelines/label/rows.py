@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.operators.batch import Unit
+from vrshq.operators.masks.rle import EncodedMask
+from vrshq.operators.masks.trust import Trust, trust, united
 from vrshq.pipelines.label.carried import carried_columns
 from vrshq.pipelines.label.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
 
@@ -121,6 +123,7 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
                 "similarities": _at(unit, "similarities", position),
                 "object_scores": scores and [score for row in scores for score in row],
                 "presence": _at(unit, "presence", position),
+                **({} if error else vars(_trust(unit, position))),
                 "attempts": attempts,
                 "seconds": seconds,
                 "notes": _notes(unit, position),
@@ -134,6 +137,15 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
     for field in carried:
         table = table.append_column(field, extra[field.name])
     return table
+
+
+def _trust(unit: Unit, position: int) -> Trust:
+    """The signals of the union of an answer's objects; without an object there are no scores to look at."""
+    size = unit["height"], unit["width"]
+    coded = (unit[column][position] for column in ("rles", "areas", "bboxes"))
+    objects = [[EncodedMask(*mask) for mask in zip(*one, strict=True)] for one in zip(*coded, strict=True)]
+    scores = [max(on_frame) for on_frame in zip(*unit["frame_scores"][position], strict=True)]
+    return trust(united(objects, *size), scores if unit["num_objects"][position] else [], *size)
 
 
 def _notes(unit: Unit, position: int) -> str | None:

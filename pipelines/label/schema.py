@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from vrshq.cluster.storage.run_directory import VALUE_BEFORE
+from vrshq.operators.masks.trust import NAMES as TRUST_NAMES
 
 SCHEMA_VERSION = 3
 # All stages, in order; the names under which seconds are counted.
@@ -61,6 +62,8 @@ TRACKS = pa.schema(
         pa.field("similarities", pa.list_(pa.float32())),
         pa.field("object_scores", pa.list_(pa.float32())),
         pa.field("presence", pa.float32()),
+        # signals of trust: `operators.masks.trust`
+        *(pa.field(name, pa.float32()) for name in TRUST_NAMES),
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("seconds", pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])),
         pa.field("notes", pa.string()),
@@ -90,6 +93,18 @@ ERRORS = pa.schema(
         pa.field("error_type", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+# What people judged, one row a part (`reviews.py`). The latest row of a judge counts.
+REVIEWS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("instruction_id", pa.string(), nullable=False),
+        pa.field("judge", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("comment", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )

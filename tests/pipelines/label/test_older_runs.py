@@ -11,6 +11,7 @@ import pytest
 from tests.support.clips import h264
 from tests.support.label_runs import instruction, write_table
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.operators.masks.trust import NAMES as TRUST_NAMES
 from vrshq.pipelines.evaluate.predictions import RunPredictions
 from vrshq.pipelines.export.run import export
 from vrshq.pipelines.label.opened import open_run
@@ -20,7 +21,7 @@ from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.report.run import write_report
 
 # What version 3 added to version 2.
-ADDED = {"object_id", "answer", "num_objects"}
+ADDED = {"object_id", "answer", "num_objects", *TRUST_NAMES}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ Columns that every batch has:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypedDict
@@ -60,6 +61,16 @@ def failure(stage: str, error: BaseException) -> Failure:
     return Failure(stage=stage, error_type=type(error).__name__, message=message[:2000])
 
 
+# What CUDA's libraries say when an allocation fails inside them.
+_NO_DEVICE_MEMORY = re.compile(r"CUDA out of memory|STATUS_ALLOC_FAILED|NVML_SUCCESS == r INTERNAL ASSERT")
+
+
+def is_out_of_device_memory(error: BaseException) -> bool:
+    """Whether an exception means that the GPU has no memory left: torch's own error, or that of a CUDA library."""
+    names = {one.__name__ for one in type(error).__mro__}
+    return "OutOfMemoryError" in names or bool(_NO_DEVICE_MEMORY.search(str(error)))
+
+
 def open_instructions(unit: Unit) -> list[int]:
     """Positions of the instructions that no stage has failed yet."""
     return [position for position, error in enumerate(unit["errors"]) if error is None]
@@ -84,7 +95,8 @@ def map_units(stage: str, batch: Batch, function: Callable[[Unit], Unit], empty:
         empty: the columns to add where `function` was not run or raised.
 
     An exception becomes the failure of every open instruction of that unit; the other units go on. A `MemoryError` is
-    caught like any other; what ends the process is the engine's matter.
+    caught like any other; what ends the process is the engine's matter. A device that is out of memory is no fault of the
+    unit: that exception is raised, for whoever can try again with smaller batches.
     """
     size = len(batch["unit_id"])
     rows = [{column: values[index] for column, values in batch.items()} for index in range(size)]
@@ -95,7 +107,10 @@ def map_units(stage: str, batch: Batch, function: Callable[[Unit], Unit], empty:
         if open_instructions(unit):
             try:
                 added = function(dict(unit))
-            except Exception as error:  # noqa: BLE001 - the quarantine: any failure of one unit becomes its error row
+            except Exception as error:
+                if is_out_of_device_memory(error):
+                    raise
+                # the quarantine: any other failure of one unit becomes its error row
                 why = failure(stage, error)
                 added = {"errors": [old or why for old in unit["errors"]]}
         seconds = unit["seconds"] | {stage: unit["seconds"].get(stage, 0.0) + time.perf_counter() - begin}

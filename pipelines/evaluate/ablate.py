@@ -38,8 +38,9 @@ from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.loop import one_by_one
 from vrshq.pipelines.label.placement import choose_pools
 from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
+from vrshq.pipelines.label.resources import OperatorName
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
-from vrshq.pipelines.label.settings import OperatorName, Settings, load_settings
+from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
 
 # Only the operators of `REST` read these groups of settings. Runs that differ in nothing else have the same tokens.

@@ -24,7 +24,12 @@ from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.worker import UnitWorker, receipt
 
 # Words of a `Lost` unit's reason -> error type of its error rows.
-_LOSSES = {"took longer": "DeadlineExceeded", "for memory": "OutOfMemory", "process died": "WorkerDied"}
+_LOSSES = {
+    "took longer": "DeadlineExceeded",
+    "for memory": "OutOfMemory",
+    "out of device memory": "OutOfMemory",
+    "process died": "WorkerDied",
+}
 
 
 def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watcher) -> Generator[dict[str, Any]]:
@@ -40,6 +45,8 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
     with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
         plan = on_machines(plan, cluster_machines(), grows=may_grow())
         watcher.planned(plan)
+        if plan.model is not None:
+            announce_fetching(plan.model, parts_of(STAGES, plan.settings))
         _note_placement(summary, plan)
         todo = plan.todo
         # a fresh run streams its manifest from the file; the rest of an interrupted run is a table in memory already

@@ -8,7 +8,8 @@ from math import floor
 from vrshq.cluster.ray.resources import Resources, total
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.costs import Estimate
-from vrshq.pipelines.label.settings import MIB, OperatorName, Pool, Settings
+from vrshq.pipelines.label.resources import OperatorName, Pool
+from vrshq.pipelines.label.settings import MIB, Settings
 from vrshq.pipelines.label.worker import NEED_PIXELS
 
 # The stages that pools name. Decoding is not placed: each actor that needs pixels decodes for itself.

@@ -26,8 +26,9 @@ from vrshq.pipelines.label.growth import check_types, continued_manifest
 from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
 from vrshq.pipelines.label.placement import choose_pools, network_device
+from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
-from vrshq.pipelines.label.settings import Pool, Settings
+from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import read_commands
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.label.worker import UnitWorker, encode_schema
@@ -227,6 +228,7 @@ def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
         "run": plan.run.uri,
         "device": device,
         "carried": encode_schema(plan.carried),
+        "gpus": pool.gpus,
     }
 
 

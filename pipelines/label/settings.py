@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
+from vrshq.pipelines.label.resources import Resources, Section
 
 MIB = 1 << 20
 _DECODE = DecodeConfig()
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sampling(_Section):
+class Sampling(Section):
     """The choice of the frames that the MLLM sees."""
 
     sampler: Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread"] | None = Field(
@@ -53,7 +50,7 @@ class Sampling(_Section):
     )
 
 
-class PromptSettings(_Section):
+class PromptSettings(Section):
     """The sentence that the MLLM reads."""
 
     questions: Literal["reference", "any_script"] = Field(
@@ -76,7 +73,7 @@ class PromptSettings(_Section):
     )
 
 
-class Fusion(_Section):
+class Fusion(Section):
     """TDA, the fusion of the frames' [SEG] tokens with the video's [TAK] token."""
 
     alpha: float = Field(
@@ -84,7 +81,7 @@ class Fusion(_Section):
     )
 
 
-class Keyframe(_Section):
+class Keyframe(Section):
     """The choice of the keyframe: TKS or one of its baselines."""
 
     method: Literal["tks", "clip", "similarity", "object_score", "random", "first", "middle"] = Field(
@@ -92,7 +89,7 @@ class Keyframe(_Section):
     )
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """The way from sampled frames to masks on all frames."""
 
     start: Literal["keyframe", "frames", "text"] | None = Field(
@@ -121,7 +118,7 @@ class Tracking(_Section):
     )
 
 
-class Masks(_Section):
+class Masks(Section):
     """The treatment of predicted masks."""
 
     hole_area: int | None = Field(
@@ -149,7 +146,7 @@ class Masks(_Section):
 _ACCESS = {"allow_http", "allow_private_addresses"}
 
 
-class Limits(_Section):
+class Limits(Section):
     """Limits on videos: on their sizes, checked before they are fetched or memory is taken, and on whom they may call.
 
     `allow_http` and `allow_private_addresses` are rules of the machines that do the work. They change no table of a video
@@ -182,7 +179,7 @@ class Limits(_Section):
         return self.model_dump(exclude=_ACCESS)
 
 
-class Decoding(_Section):
+class Decoding(Section):
     """The frames that are labelled, and the treatment of unusual videos.
 
     The column `notes` of `tracks/` says what was done to an unusual video.
@@ -222,72 +219,7 @@ class Decoding(_Section):
     )
 
 
-OperatorName = Literal["presample", "tokens", "fuse", "keyframe", "propagate"]
-
-
-class Pool(_Section):
-    """One stage placement: the operators that share an actor, and the resources of each actor."""
-
-    operators: tuple[OperatorName, ...] = Field(description="Operators of each actor, in the order of the stages.")
-    actors: int = Field(default=1, ge=1, description="Number of actors at the start.")
-    max_actors: int | None = Field(
-        default=None,
-        ge=1,
-        description="Number of actors up to which the pool grows with the cluster; default: it does not.",
-    )
-    cpus: float = Field(default=1, gt=0, description="CPUs that Ray reserves for each actor.")
-    gpus: float = Field(default=0, ge=0, description="GPUs that Ray reserves for each actor; a fraction shares a GPU.")
-
-
-class Resources(_Section):
-    """Place and speed of the work.
-
-    As long as `threads` and the batch sizes stay, these settings change no bit of the tables. A unit that exceeds its
-    deadline is given up and tried again, like a unit whose process died. `threads` does not depend on the machine, because
-    sums over more threads differ in their last bits, and the number of actors must not change a table.
-    """
-
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Device of the networks; auto takes GPUs where the cluster has any."
-    )
-    pools: tuple[Pool, ...] | None = Field(
-        default=None,
-        examples=[
-            "[{operators: [presample, tokens], gpus: 1}, {operators: [fuse, keyframe, propagate], gpus: 1, actors: 2}]"
-        ],
-        description="Actor pools, first to last; default: chosen from the machines and measured costs.",
-    )
-    threads: int = Field(default=1, ge=1, description="Threads of torch and of the decoder in each actor.")
-    frame_cache_mib: int = Field(default=512, ge=0, description="Decoded frames kept in memory per open video, in MiB.")
-    feature_cache_mib: int = Field(
-        default=2048, ge=1, description="SAM2 image features kept in memory per open video, in MiB."
-    )
-    clip_batch: int = Field(default=16, ge=1, description="Frames per batch of the pre-sampling CLIP.")
-    encode_batch: int = Field(default=4, ge=1, description="Frames per batch of SAM2's image encoder.")
-    instruction_batch: int = Field(
-        default=16, ge=1, description="Instructions per batch of the LLaMA, of keyframe choice and of propagation."
-    )
-    attempts: int = Field(
-        default=3, ge=1, le=20, description="Attempts at a unit whose process dies or whose deadline passes."
-    )
-    deadline_seconds: float = Field(
-        default=600,
-        gt=0,
-        description="Time of a unit until its video is open, in seconds; also added to the time after it.",
-    )
-    deadline_seconds_per_frame: float = Field(
-        default=5,
-        ge=0,
-        description="Time of a unit with one instruction per frame, in seconds; each further one adds a quarter of it.",
-    )
-    compact: bool = Field(default=True, description="Merge the parts into larger files once the run is complete.")
-
-    def deadline(self, num_frames: int, instructions: int) -> float:
-        """Time of a unit once its video is open, in seconds."""
-        return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)
-
-
-class Settings(_Section):
+class Settings(Section):
     """A labelling run."""
 
     model: str = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -17,10 +18,20 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.cluster.ray import guard
-from vrshq.cluster.ray.errors import ProcessUnusable
+from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.operators.batch import LIVE_COLUMNS, Batch, Operator, close_videos, failure, new_batch, run_operators
+from vrshq.operators.batch import (
+    LIVE_COLUMNS,
+    Batch,
+    Operator,
+    close_videos,
+    failure,
+    is_out_of_device_memory,
+    new_batch,
+    run_operators,
+)
 from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.settings import Settings
@@ -104,6 +115,10 @@ RECEIPT = pa.schema(
 )
 
 
+class OutOfDeviceMemory(RuntimeError):  # noqa: N818 - reads as the sentence that it is
+    """The device has too little memory for a unit, even with batches of one. It is tried again like a unit that was lost."""
+
+
 class UnitWorker:
     """Runs a pool's operators over units (rows of `MANIFEST` or `WIRE`); the last pool's worker writes their parts.
 
@@ -112,6 +127,7 @@ class UnitWorker:
         operators: names of the pool's operators, in the order of the stages.
         run: uri of the run directory.
         device: torch's name of the networks' device.
+        gpus: GPUs of the actor; a fraction limits the memory that it takes of its GPU.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
         log_units: whether to write a JSON line on stderr when a unit begins and ends.
     """
@@ -124,6 +140,7 @@ class UnitWorker:
         run: str,
         device: str,
         carried: str,
+        gpus: float = 0,
         log_units: bool = False,
     ) -> None:
         import torch
@@ -132,10 +149,13 @@ class UnitWorker:
             _log_units()
         parsed = Settings.model_validate_json(settings)
         torch.set_num_threads(parsed.resources.threads)
-        names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
-        model = local_model(parsed.model, parts=parts_of(operators, parsed))
-        configs = parsed.operator_configs(model, device)
-        self.operators: list[Operator] = [load_operator(name)(configs[name]) for name in names]
+        if device == "cuda" and 0 < gpus < 1:
+            # so that one actor that takes too much fails itself and not its neighbours on the GPU
+            torch.cuda.set_per_process_memory_fraction(gpus)
+        self.names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
+        self.model = local_model(parsed.model, parts=parts_of(operators, parsed))
+        self.settings, self.device = parsed, device
+        self.operators = self._operators(parsed.resources)
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
         self.run = RunDirectory(run, patience_s=PATIENCE_S)
@@ -148,19 +168,49 @@ class UnitWorker:
         units = from_wire(table)
         for unit in units:
             _log("begin", unit_id=unit["unit_id"], video_id=unit["video_id"], attempt=unit["attempt"])
-        batch = self._run(new_batch(units))
+        batch = self._run_in_memory(units)
         for unit in rows_of(batch):
             self._check_process(unit)
         if not self.writes:
             return to_wire({**batch, "busy": _added(batch["busy"], time.perf_counter() - begin)})
         return pa.Table.from_pylist([self._write(unit, begin) for unit in rows_of(batch)], schema=RECEIPT)
 
-    def _run(self, batch: Batch) -> Batch:
+    def _operators(self, resources: Resources) -> list[Operator]:
+        """The pool's operators. Networks are loaded once per process, so another set of operators costs nothing."""
+        configs = self.settings.model_copy(update={"resources": resources}).operator_configs(self.model, self.device)
+        return [load_operator(name)(configs[name]) for name in self.names]
+
+    def _run_in_memory(self, units: list[dict[str, Any]]) -> Batch:
+        """Runs the operators over the units; where the GPU's memory is too small, again with batches of half the size.
+
+        Raises:
+            OutOfDeviceMemory: batches of one do not fit either.
+        """
+        operators, resources = self.operators, self.resources
+        while True:
+            try:
+                return self._run(new_batch(units), operators)
+            except Exception as error:
+                if not is_out_of_device_memory(error):
+                    raise
+                reason = one_line(error)
+            _free_device_memory(self.device)
+            smaller = resources.with_halved_batches()
+            if smaller == resources:
+                raise OutOfDeviceMemory(f"out of device memory with batches of one: {reason}")
+            resources, operators = smaller, self._operators(smaller)
+            for unit in units:
+                _log("halved", unit_id=unit["unit_id"], reason=reason, instruction_batch=resources.instruction_batch)
+
+    def _run(self, batch: Batch, operators: Sequence[Operator]) -> Batch:
         """Runs the operators over the batch; remote videos lie on local scratch until it returns."""
         given = batch["video_uri"]
         with contextlib.ExitStack() as stack:
             local: list[str] = []
             for index, uri in enumerate(given):
+                if operators[0].name != "decode":  # a pool that needs no pixels fetches no video
+                    local.append(uri)
+                    continue
                 try:
                     local.append(stack.enter_context(local_video(uri, self.scratch, self.limits, PATIENCE_S)))
                 except Exception as error:  # noqa: BLE001 - whatever a uri does, it costs its own unit alone
@@ -168,10 +218,14 @@ class UnitWorker:
                     why = failure("decode", error)
                     batch["errors"][index] = [old or why for old in batch["errors"][index]]
             batch = {**batch, "video_uri": local}
-            for operator in self.operators:
-                batch = run_operators([operator], batch)
-                if operator.name == "decode":
-                    self._allow_time(batch)
+            try:
+                for operator in operators:
+                    batch = run_operators([operator], batch)
+                    if operator.name == "decode":
+                        self._allow_time(batch)
+            except Exception:
+                close_videos(batch)
+                raise
             # the counters of the live objects, before they are closed
             passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
             features = batch.get("features", [None] * len(given))
@@ -202,6 +256,15 @@ class UnitWorker:
         done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
         _log("end", video_id=unit["video_id"], **done)
         return done
+
+
+def _free_device_memory(device: str) -> None:
+    """Frees what the failed attempt left: cycles of Python objects, and the allocator's unused blocks."""
+    import torch
+
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _log(event: str, **content: Any) -> None:

@@ -22,8 +22,9 @@ from vrshq.pipelines.label.placement import (
     choose_pools,
     wall_seconds,
 )
+from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.schema import STAGES
-from vrshq.pipelines.label.settings import Pool, Settings
+from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.worker import UnitWorker
 
 GIB = 1 << 30

@@ -1,0 +1,85 @@
+"""The settings of place and speed: actor pools, batches, caches, attempts and deadlines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and without unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+OperatorName = Literal["presample", "tokens", "fuse", "keyframe", "propagate"]
+
+
+class Pool(Section):
+    """One stage placement: the operators that share an actor, and the resources of each actor."""
+
+    operators: tuple[OperatorName, ...] = Field(description="Operators of each actor, in the order of the stages.")
+    actors: int = Field(default=1, ge=1, description="Number of actors at the start.")
+    max_actors: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of actors up to which the pool grows with the cluster; default: it does not.",
+    )
+    cpus: float = Field(default=1, gt=0, description="CPUs that Ray reserves for each actor.")
+    gpus: float = Field(default=0, ge=0, description="GPUs that Ray reserves for each actor; a fraction shares a GPU.")
+
+
+class Resources(Section):
+    """Place and speed of the work.
+
+    As long as `threads` and the batch sizes stay, these settings change no bit of the tables. A unit that exceeds its
+    deadline is given up and tried again, like a unit whose process died. `threads` does not depend on the machine, because
+    sums over more threads differ in their last bits, and the number of actors must not change a table.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Device of the networks; auto takes GPUs where the cluster has any."
+    )
+    pools: tuple[Pool, ...] | None = Field(
+        default=None,
+        examples=[
+            "[{operators: [presample, tokens], gpus: 1}, {operators: [fuse, keyframe, propagate], gpus: 1, actors: 2}]"
+        ],
+        description="Actor pools, first to last; default: chosen from the machines and measured costs.",
+    )
+    threads: int = Field(default=1, ge=1, description="Threads of torch and of the decoder in each actor.")
+    frame_cache_mib: int = Field(default=512, ge=0, description="Decoded frames kept in memory per open video, in MiB.")
+    feature_cache_mib: int = Field(
+        default=2048, ge=1, description="SAM2 image features kept in memory per open video, in MiB."
+    )
+    clip_batch: int = Field(default=16, ge=1, description="Frames per batch of the pre-sampling CLIP.")
+    encode_batch: int = Field(default=4, ge=1, description="Frames per batch of SAM2's image encoder.")
+    instruction_batch: int = Field(
+        default=16, ge=1, description="Instructions per batch of the LLaMA, of keyframe choice and of propagation."
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=20, description="Attempts at a unit whose process dies or whose deadline passes."
+    )
+    deadline_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="Time of a unit until its video is open, in seconds; also added to the time after it.",
+    )
+    deadline_seconds_per_frame: float = Field(
+        default=5,
+        ge=0,
+        description="Time of a unit with one instruction per frame, in seconds; each further one adds a quarter of it.",
+    )
+    compact: bool = Field(default=True, description="Merge the parts into larger files once the run is complete.")
+
+    def with_halved_batches(self) -> Resources:
+        """These resources with batches of half the size, at least 1; equal to these where all are 1."""
+        batches = {
+            name: max(1, getattr(self, name) // 2) for name in ("clip_batch", "encode_batch", "instruction_batch")
+        }
+        return self.model_copy(update=batches)
+
+    def deadline(self, num_frames: int, instructions: int) -> float:
+        """Time of a unit once its video is open, in seconds."""
+        return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)

@@ -22,6 +22,7 @@ from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.worker import parts_of
 from vrshq.pipelines.models.known import human_bytes
+from vrshq.pipelines.models.locate import DescribedModel
 
 logger = logging.getLogger("vrshq.run")
 
@@ -132,6 +133,12 @@ def _add_model(grid: Table, plan: Plan) -> None:
         grid.add_row("weights", f"{human_bytes(whole)}, fetched once on each machine that needs them; {here}")
 
 
+def _fetches(model: DescribedModel, parts: set[str]) -> str:
+    """What an actor with these parts of the model fetches, in words."""
+    size = human_bytes(model.weights(parts))
+    return f"fetches {size}" if model.weights(parts, absent=True) else f"whose {size} are here"
+
+
 def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
     """Adds the machines, the pools on them, the expected cost, and the missing resources."""
     there = total(plan.machines)
@@ -145,7 +152,7 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         most = f" to {pool.max_actors}" if pool.max_actors else ""
         memory = f"about {actor_memory(plan.settings, pool.operators) / 2**30:.1f} GiB and the weights"
         if plan.model and plan.model.remote:
-            memory += f", fetches {human_bytes(plan.model.weights(parts_of(pool.operators, plan.settings)))}"
+            memory += f", {_fetches(plan.model, parts_of(pool.operators, plan.settings))}"
         actors = f"{pool.actors}{most} {'actor' if pool.actors == 1 and not most else 'actors'}"
         grid.add_row("pool", f"{' + '.join(pool.operators)}: {actors}, each {pool.cpus:g} CPU{gpus}, {memory}")
     expected = plan.expected

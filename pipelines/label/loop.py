@@ -18,10 +18,11 @@ from vrshq.operators.batch import Failure
 from vrshq.pipelines.label.placement import network_device
 from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, worker_arguments
 from vrshq.pipelines.label.rows import unit_tables
-from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
-from vrshq.pipelines.label.worker import UnitWorker, receipt
+from vrshq.pipelines.label.worker import UnitWorker, parts_of, receipt
+from vrshq.pipelines.models.locate import announce_fetching
 
 # Words of a `Lost` unit's reason -> error type of its error rows.
 _LOSSES = {
@@ -44,9 +45,9 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
     watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
     with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
         plan = on_machines(plan, cluster_machines(), grows=may_grow())
-        watcher.planned(plan)
         if plan.model is not None:
             announce_fetching(plan.model, parts_of(STAGES, plan.settings))
+        watcher.planned(plan)
         _note_placement(summary, plan)
         todo = plan.todo
         # a fresh run streams its manifest from the file; the rest of an interrupted run is a table in memory already

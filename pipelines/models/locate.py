@@ -73,12 +73,14 @@ class RemoteModel:
         with _one_process_at_a_time(self.folder):
             if not (absent := self.absent(names)):
                 return
-            places = sorted({self.files[name].uri.rpartition("/")[0] for name in absent})
-            size = human_bytes(self.nbytes(absent))
-            logger.warning(
-                "model %s: fetches %s from %s, licence: %s", self.name, size, " and ".join(places), self.licence
-            )
+            self.announce(absent)
             self._fetch(absent)
+
+    def announce(self, names: Collection[str]) -> None:
+        """Says that files will be fetched: their size, their places, and the licence."""
+        places = " and ".join(sorted({self.files[name].uri.rpartition("/")[0] for name in names}))
+        size = human_bytes(self.nbytes(names))
+        logger.warning("model %s: fetches %s from %s, licence: %s", self.name, size, places, self.licence)
 
     def _fetch(self, names: Collection[str]) -> None:
         for name in names:
@@ -108,6 +110,14 @@ class DescribedModel:
             return 0
         names = weights_for(self.bundle, parts, self.remote.files)
         return self.remote.nbytes(self.remote.absent(names) if absent else names)
+
+
+def announce_fetching(model: DescribedModel, parts: Collection[str]) -> None:
+    """Says what this machine lacks before actors, whose output nobody sees, fetch it here or on others."""
+    if model.remote is not None:
+        absent = model.remote.absent(weights_for(model.bundle, parts, model.remote.files))
+        if absent:
+            model.remote.announce(absent)
 
 
 def local_model(name: str, given_as: str = "--model", parts: Collection[str] | None = None) -> str:

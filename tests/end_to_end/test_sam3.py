@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import Sam3VideoConfig
 
 from tests.support.array_video import ArrayVideo
 from tests.support.label_runs import content, decoded, instruction, write_table
 from tests.support.sam3_tiny import TEXTS, Weights, write_bundle
 from vrshq.operators.models.family import Request, TrackConfig
 from vrshq.operators.models.sam3.family import tracker
+from vrshq.operators.models.sam3.layout import layout
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.export.run import FORMATS, export
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings, Tracking
+from vrshq.pipelines.models.known import known_models
 
 FRAMES = 10
 WEIGHTS = Weights(9, 10.0)
@@ -55,7 +59,7 @@ def expected(model: str, seed: int, text: str) -> dict[tuple[int, int], tuple[np
     own = tracker(TrackConfig(model=model))
     opened = own.open(ArrayVideo(FRAMES, seed=seed))
     steps = own.track(opened, {0: Request(text, [0], [])})
-    return {(one.number, one.frame): (one.low_res.numpy() > 0, one.score) for step in steps for one in step}
+    return {(one.number, one.frame): (one.low_res.numpy(), one.score) for step in steps for one in step}
 
 
 def test_sam3_tables_hold_masklets_as_objects(run: str, model: str) -> None:
@@ -124,6 +128,12 @@ def test_sam3_refuses_settings_that_it_has_no_use_for(
 def test_other_models_do_not_begin_with_the_text(table: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"tracking\.start text: expected keyframe or frames for a .* vrs-hq"):
         label(table, str(tmp_path / "run"), Settings(model="tiny", tracking=Tracking(start="text")), use_ray=False)
+
+
+def test_the_known_model_has_the_sizes_of_the_network() -> None:
+    known = known_models()["sam3"]
+    assert known.parameters == sum(torch.Size(shape).numel() for shape in layout(Sam3VideoConfig()).values())
+    assert known.memory == {"bfloat16": 2 * known.parameters, "float32": 4 * known.parameters}
 
 
 def test_sam3_run_says_its_family_in_run_json(run: str) -> None:

@@ -1,8 +1,8 @@
 """Two image operations that transformers' SAM 3 takes from a compiled package, here with numpy and OpenCV.
 
 transformers fetches the package `cv-utils` from the hub while a model runs, and leaves both operations out where it cannot.
-Results would then depend on the machine, and code from elsewhere would run. `install` puts the operations below in its place,
-which follow the CPU code of SAM 3's own repository: greedy suppression, and 8-connected regions.
+Results would then depend on the machine, and code from elsewhere would run. `install` puts the operations below in its place:
+greedy suppression, and regions with neighbours in eight directions.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def forget(session: Any, frame: int, model: Any) -> None:
         nearest = sorted(conditioned)[-sizes.max_cond_frame_num :] if sizes.max_cond_frame_num >= 0 else conditioned
         for index, output in conditioned.items():
             _keep(output, _MEMORY if index >= oldest_memory or index in nearest else _POINTER)
+            _separate(output)
     by_frame = (
         *session.frames_tracked_per_obj.values(),
         *session.mask_inputs_per_obj.values(),
@@ -74,6 +75,13 @@ def forget(session: Any, frame: int, model: Any) -> None:
     ):
         for frames in lists.values():
             del frames[max(1, length) :]
+
+
+def _separate(output: dict[str, Any]) -> None:
+    """Copies tensors that are slices of a larger one, which otherwise stays in memory for all objects of its frame."""
+    for name, value in output.items():
+        if value.untyped_storage().nbytes() > value.nbytes:
+            output[name] = value.clone()
 
 
 def _keep(output: dict[str, Any], names: tuple[str, ...]) -> None:

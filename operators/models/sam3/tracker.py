@@ -81,12 +81,13 @@ class TextTracker:
                 forget(one.session, frame, self.network.model)
                 for ready in one.put(output, self.network.model.hotstart_delay, last=last):
                     found = self.processor.postprocess_outputs(one.session, ready)
-                    if shown := one.shown(ready, found):
-                        yield shown
+                    shown = one.shown(ready, found)
+                    for begin in range(0, len(shown), self.config.batch):
+                        yield shown[begin : begin + self.config.batch]
 
     def full_size(self, opened: Opened, low_res: Tensor) -> Tensor:  # noqa: ARG002
-        """As `Tracker.full_size`. The masks have their full size already, because they are settled at this size."""
-        return low_res
+        """As `Tracker.full_size`. Masks have their full size already: which object has a pixel is settled at that size."""
+        return low_res.float()
 
     def _session(self, text: str, video: Frames, pictures: Pictures) -> Any:
         dtype, device = self.network.dtype_and_device
@@ -122,12 +123,12 @@ class _Masklets:
             yield self.held.popleft()
 
     def shown(self, output: Any, found: Mapping[str, Any]) -> list[TrackedObject]:
-        """The masks of a frame, for each instruction with this text."""
+        """The masks of a frame, (H, W) bool, for each instruction with this text."""
         shown = []
         for identity, mask in zip(found["object_ids"].tolist(), found["masks"], strict=True):
             first = identity not in self.numbers
             number = self.numbers.setdefault(identity, len(self.numbers))
             probability = torch.tensor(output.obj_id_to_tracker_score.get(identity, 0.0), dtype=torch.float64)
             score = float(torch.logit(probability, eps=_LEAST))
-            shown += [TrackedObject(key, number, output.frame_idx, mask.float(), score, first) for key in self.keys]
+            shown += [TrackedObject(key, number, output.frame_idx, mask, score, first) for key in self.keys]
         return shown

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+# Data-centre GPUs before Ampere, by Ray's names of accelerator types: compute capability below 8.
+_WITHOUT_BFLOAT16 = ("V100", "T4", "P100", "P4", "K80")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs (cores), GPUs and memory (bytes) over `nodes` machines."""
+    """CPUs (cores), GPUs and memory (bytes) over `nodes` machines. `bfloat16`: whether all their GPUs compute in that type."""
 
     cpus: float
     gpus: float
     memory_bytes: int
     nodes: int
+    bfloat16: bool = True
 
 
 def local_resources() -> Resources:
     """The resources that this process may use on its machine, by CPU affinity and container limits."""
-    return Resources(cpus=_cpus(), gpus=float(_gpus()), memory_bytes=_memory(), nodes=1)
+    models = [_text(path) for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
+    old = any(re.search(rf"\b{name}\b", model) for model in models for name in _WITHOUT_BFLOAT16)
+    return Resources(cpus=_cpus(), gpus=float(_gpus()), memory_bytes=_memory(), nodes=1, bfloat16=not old)
 
 
 def cluster_resources() -> Resources:
@@ -80,6 +86,9 @@ def cluster_machines() -> list[Resources]:
             gpus=float(node["Resources"].get("GPU", 0)),
             memory_bytes=int(node["Resources"].get("memory", 0)),
             nodes=1,
+            bfloat16=not any(
+                name == f"accelerator_type:{old}" for name in node["Resources"] for old in _WITHOUT_BFLOAT16
+            ),
         )
         for node in ray.nodes()
         if node["Alive"]

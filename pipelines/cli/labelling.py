@@ -83,9 +83,19 @@ def plan(
     from vrshq.pipelines.cli.run_display import print_plan
     from vrshq.pipelines.label.plan import in_this_process, make_plan, plan_for
     from vrshq.pipelines.label.settings import load_settings
+    from vrshq.pipelines.label.types import cluster_of
 
     settings = load_settings(config, set_ or [], model=model)
-    made = make_plan(instructions, output, settings, videos=videos, shown=True, grow=grow, retry_errors=retry_errors)
+    made = make_plan(
+        instructions,
+        output,
+        settings,
+        videos=videos,
+        shown=True,
+        grow=grow,
+        retry_errors=retry_errors,
+        cluster=cluster_of(address, use_ray=ray),
+    )
     made = plan_for(made, address) if ray else in_this_process(made)
     print_plan(made)
     if made.missing and not made.grows:

@@ -30,6 +30,7 @@ from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import read_commands
+from vrshq.pipelines.label.types import with_type
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.label.worker import UnitWorker, encode_schema
 from vrshq.pipelines.models.locate import DescribedModel, describe_model
@@ -101,6 +102,7 @@ def make_plan(
     shown: bool = False,
     grow: bool = False,
     retry_errors: bool = False,
+    cluster: str | None = None,
 ) -> Plan:
     """Reads and checks everything that can be checked before work starts, for this machine.
 
@@ -112,6 +114,7 @@ def make_plan(
         shown: whether somebody will read the plan; the headers of some videos are then read for its estimate.
         grow: whether the table may have rows that the run directory does not have yet.
         retry_errors: whether finished units with error rows count as unfinished.
+        cluster: address of the Ray cluster, which decides what `dtype: auto` is; None: this machine.
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
@@ -133,14 +136,14 @@ def make_plan(
     manifest = build(table)
     model = describe_model(settings.model)
     bundle = model.bundle
-    settings = settings.for_bundle(bundle)
+    run = RunDirectory(output)
+    settings = with_type(settings.for_bundle(bundle), run, cluster)
     identity = {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": bundle.name, "fingerprint": bundle.fingerprint},
         "manifest_sha256": _manifest_hash(manifest),
         "settings": settings.identity(),
     }
-    run = RunDirectory(output)
     stored = run.read_manifest() if run.has_manifest() else None
     if stored is not None:
         manifest = continued_manifest(run, stored, table, manifest, build, grow=grow)

@@ -21,6 +21,7 @@ from vrshq.pipelines.label.plan import Plan, finished_units, make_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import add_command
 from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.types import cluster_of
 from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.worker import PATIENCE_S
 
@@ -57,7 +58,10 @@ def label(
         UserError: the table, the settings, the model or the run directory cannot be used; see `make_plan`.
     """
     settings, errors, watcher = settings or Settings(), errors or ErrorPolicy(), watcher or Watcher()
-    plan = make_plan(instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow)
+    cluster = cluster_of(address, use_ray=use_ray)
+    plan = make_plan(
+        instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow, cluster=cluster
+    )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
         plan = _begin(plan, retry_errors=errors.retry)

@@ -225,8 +225,19 @@ class Settings(Section):
     model: str = Field(
         default="tiny", description="Model: a name of `vrshq models`, a local folder, a bucket uri or a hub id."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="Type of weights and activations; parity with the reference is shown in float32."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description=(
+            "Type of weights and activations; auto is bfloat16 on GPUs that have it and float32 elsewhere; `run.json` holds "
+            "which. Parity with the reference is shown in float32."
+        ),
+    )
+    tf32: bool = Field(
+        default=False,
+        description=(
+            "TF32 in the float32 matrix products and convolutions of GPUs: faster, and about as exact as float16. Off, float32 "
+            "is float32, as parity needs."
+        ),
     )
     max_instructions_per_unit: int = Field(
         default=16, ge=1, description="Largest number of instructions that are answered together on one video."
@@ -289,7 +300,8 @@ class Settings(Section):
         from vrshq.operators.tokens import TokensConfig
 
         chosen, resources = self.for_bundle(open_bundle(model)), self.resources
-        network: dict[str, Any] = {"model": model, "device": device, "dtype": self.dtype}
+        dtype = ("bfloat16" if device == "cuda" else "float32") if self.dtype == "auto" else self.dtype
+        network: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
         tracking: dict[str, Any] = {
             **chosen.tracking.model_dump(),
             "hole_area": chosen.masks.hole_area,

@@ -149,6 +149,8 @@ class UnitWorker:
             _log_units()
         parsed = Settings.model_validate_json(settings)
         torch.set_num_threads(parsed.resources.threads)
+        # float32 means float32 unless TF32 is asked for: cuDNN's convolutions would use it by default
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = parsed.tf32
         if device == "cuda" and 0 < gpus < 1:
             # so that one actor that takes too much fails itself and not its neighbours on the GPU
             torch.cuda.set_per_process_memory_fraction(gpus)

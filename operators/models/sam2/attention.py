@@ -44,7 +44,9 @@ def _attend(
     spatial = memory.shape[1] - num_pointer_tokens
     queries = attention.q_proj(query)
     keys = attention.k_proj(torch.cat([memory[:, :spatial] + position, memory[:, spatial:]], dim=1))
-    frequencies = attention.freqs_cis.to(query.device)
+    if attention.freqs_cis.device != query.device:  # once, not a copy in each step
+        attention.freqs_cis = attention.freqs_cis.to(query.device)
+    frequencies = attention.freqs_cis
     rotated, rotated_keys = apply_rotary_enc(
         queries[:, None], keys[:, None, :spatial], freqs_cis=frequencies, repeat_freqs_k=True
     )

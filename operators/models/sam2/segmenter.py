@@ -6,7 +6,8 @@ Shape letters: B batch, C `d_model`, M `memory_dim`, S `image_size`, h = S/16, l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,20 @@ class _NoPosition(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_empty(0)
+
+
+@contextmanager
+def _tables_on_the_cpu() -> Iterator[None]:
+    """A context in which SAM2 builds its rotary tables on the CPU.
+
+    It puts them on the GPU wherever there is one, which opens a CUDA context in processes that never compute there.
+    """
+    available = torch.cuda.is_available
+    torch.cuda.is_available = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = available
 
 
 class Segmenter(SAM2Base):  # type: ignore[misc]
@@ -58,6 +73,23 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
                 **arguments,
             )
 
+        with _tables_on_the_cpu():
+            self._build(config, channels, attention)
+        if config.decoder_dim_feedforward != 2048:  # SAM2Base's width
+            self.sam_mask_decoder.transformer = TwoWayTransformer(
+                depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
+            )
+        self.config, self.usage = config, usage
+        # Pointers come from the token of the chosen mask.
+        self.sam_mask_decoder.use_multimask_token_for_obj_ptr = usage.candidates
+        self.image_position = PositionEmbeddingSine(
+            num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
+        )
+        self.precision = torch.float32
+        self.gate_masks = usage.gated
+        self.second_decoder: MaskDecoder | None = None
+
+    def _build(self, config: Sam2Config, channels: list[int], attention: Callable[..., RoPEAttention]) -> None:
         super().__init__(
             image_encoder=ImageEncoder(
                 trunk=Hiera(
@@ -120,19 +152,6 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             fixed_no_obj_ptr=True,
             use_mlp_for_obj_ptr_proj=True,
         )
-        if config.decoder_dim_feedforward != 2048:  # SAM2Base's width
-            self.sam_mask_decoder.transformer = TwoWayTransformer(
-                depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
-            )
-        self.config, self.usage = config, usage
-        # Pointers come from the token of the chosen mask.
-        self.sam_mask_decoder.use_multimask_token_for_obj_ptr = usage.candidates
-        self.image_position = PositionEmbeddingSine(
-            num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
-        )
-        self.precision = torch.float32
-        self.gate_masks = usage.gated
-        self.second_decoder: MaskDecoder | None = None
 
     def _autocast(self) -> torch.autocast:
         """Matrix products and convolutions in `precision`.

@@ -469,3 +469,13 @@ def test_ray_exports_the_names_and_labels_that_the_dashboard_queries() -> None:
         (first, *_) = re.findall(r"\bray_\w+", query)
         asked = re.findall(r"by \((\w+)\)", query) + re.findall(r"[{,](\w+)=", query)
         assert set(asked) <= exported[first], query
+
+
+def test_a_gpu_machine_on_ec2_gives_its_gpu_to_the_container() -> None:
+    """A driver for the CUDA of torch, the runtime's option, and the variables that the runtime asks the image for."""
+    kind = load("aws.yaml")["available_node_types"]["gpu"]
+    assert kind["docker"]["worker_run_options"] == ["--gpus all"]
+    assert "nvidia-driver-gpu-ubuntu" in kind["node_config"]["ImageId"]
+    assert kind["resources"]["GPU"] == 1
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert "NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility" in image

@@ -112,3 +112,12 @@ def test_a_backward_sweep_starts_decoding_once_for_each_window(decord: bool, tmp
         assert swept.encoded == 100
         # one pass for the keyframe, and one or two for each window, which decord may read in two parts
         assert video.decode_passes - before <= 1 + 2 * -(-99 // WINDOW)
+
+
+def test_a_segmenter_on_the_cpu_touches_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAM2's own constructor moves tables to a GPU that it finds; here that would fail, because there is none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    built = Segmenter(segmenter().config)
+    tables = [layer.cross_attn_image.freqs_cis for layer in built.memory_attention.layers]
+    assert {table.device.type for table in tables} == {"cpu"}
+    assert torch.cuda.is_available()

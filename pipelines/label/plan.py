@@ -22,7 +22,7 @@ from vrshq.cluster.storage.uris import is_web
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, estimate
-from vrshq.pipelines.label.growth import check_types, continued_manifest
+from vrshq.pipelines.label.growth import check_types, continued_manifest, write_manifest
 from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
 from vrshq.pipelines.label.placement import choose_pools, network_device
@@ -32,7 +32,7 @@ from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import read_commands
 from vrshq.pipelines.label.types import with_type
 from vrshq.pipelines.label.units import build_manifest
-from vrshq.pipelines.label.worker import UnitWorker, encode_schema
+from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker, encode_schema
 from vrshq.pipelines.models.locate import DescribedModel, describe_model
 
 _HASHED_ROWS = 65536
@@ -169,6 +169,16 @@ def make_plan(
         stored=stored,
     )
     return on_machines(plan, [local_resources()])
+
+
+def begin(plan: Plan, *, retry_errors: bool) -> Plan:
+    """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
+    write_manifest(plan.run, plan.stored, plan.manifest)
+    finished = finished_units(plan.run, plan.manifest)
+    errored = plan.run.errored_units() & finished if retry_errors else set()
+    for unit_id in errored:
+        plan.run.forget_unit(unit_id)
+    return replace(plan, finished=finished - errored, run=RunDirectory(plan.run.uri, patience_s=PATIENCE_S))
 
 
 def plan_for(plan: Plan, address: str | None = None) -> Plan:

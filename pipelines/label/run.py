@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from dataclasses import replace
 
 from vrshq.cluster.storage.lease import Lease
-from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.growth import write_manifest
 from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
-from vrshq.pipelines.label.plan import Plan, finished_units, make_plan
+from vrshq.pipelines.label.plan import Plan, begin, finished_units, make_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import add_command
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.types import cluster_of
 from vrshq.pipelines.label.watcher import Watcher
-from vrshq.pipelines.label.worker import PATIENCE_S
 
 
 def label(
@@ -41,10 +37,10 @@ def label(
     """Labels every instruction of a table. The same call again continues an interrupted run.
 
     Args:
-        instructions: the table: its uri, a pyarrow.Table, or one dict for each row; see `read_instructions`.
+        instructions: the table, as for `read_instructions`.
         output: uri of the run directory.
         settings: default `Settings()`.
-        videos: root of relative `video_uri`s; default: the table's folder, and for a table in memory the current one.
+        videos: root of relative `video_uri`s; default: the table's folder, else the current one.
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         use_ray: False runs the same operators in this process, one unit after the other.
         errors: retries of earlier errors, and the share of errors that stops the run; default `ErrorPolicy()`.
@@ -64,7 +60,7 @@ def label(
     )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
-        plan = _begin(plan, retry_errors=errors.retry)
+        plan = begin(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         if plan.todo.num_rows:
             begin = time.monotonic()
@@ -82,16 +78,6 @@ def label(
         _end(plan, summary)
     watcher.finished(summary)
     return summary
-
-
-def _begin(plan: Plan, *, retry_errors: bool) -> Plan:
-    """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
-    write_manifest(plan.run, plan.stored, plan.manifest)
-    finished = finished_units(plan.run, plan.manifest)
-    errored = plan.run.errored_units() & finished if retry_errors else set()
-    for unit_id in errored:
-        plan.run.forget_unit(unit_id)
-    return replace(plan, finished=finished - errored, run=RunDirectory(plan.run.uri, patience_s=PATIENCE_S))
 
 
 def _end(plan: Plan, summary: RunSummary) -> None:

@@ -171,7 +171,7 @@ def make_plan(
     return on_machines(plan, [local_resources()])
 
 
-def begin(plan: Plan, *, retry_errors: bool) -> Plan:
+def begun(plan: Plan, *, retry_errors: bool) -> Plan:
     """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
     write_manifest(plan.run, plan.stored, plan.manifest)
     finished = finished_units(plan.run, plan.manifest)

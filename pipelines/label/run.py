@@ -14,7 +14,7 @@ from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
-from vrshq.pipelines.label.plan import Plan, begin, finished_units, make_plan
+from vrshq.pipelines.label.plan import Plan, begun, finished_units, make_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import add_command
 from vrshq.pipelines.label.summary import RunSummary
@@ -60,7 +60,7 @@ def label(
     )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
-        plan = begin(plan, retry_errors=errors.retry)
+        plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         if plan.todo.num_rows:
             begin = time.monotonic()

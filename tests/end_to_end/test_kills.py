@@ -37,7 +37,7 @@ MODEL = ["--model", "untrained-tiny"]
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(Size(videos=12, driver_kills=3, actor_kills=2), id="12 videos"),
+        pytest.param(Size(videos=8, driver_kills=2, actor_kills=1), id="8 videos"),
         pytest.param(Size(videos=56, driver_kills=20, actor_kills=3), id="56 videos", marks=pytest.mark.long),
     ],
 )

@@ -56,7 +56,7 @@ def test_sa2va_distilled_case_parity() -> None:
     assert unit["presence"][0] == pytest.approx(1 / (1 + np.exp(-np.max(unit["object_scores"][0]))))
 
 
-@pytest.mark.parametrize("count", [1, 5, 20])
+@pytest.mark.parametrize("count", [1, 5, pytest.param(20, marks=pytest.mark.long)])
 def test_sa2va_work_is_shared_by_all_instructions_and_objects(count: int) -> None:
     """The reference encodes each frame for each [SEG], and runs vision tower and prefix for each instruction."""
     total, prompted = 40, 5

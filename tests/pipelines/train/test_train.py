@@ -359,6 +359,7 @@ def test_workers_of_ray_train_take_the_step_of_the_plain_loop(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("shared_ray")
 def test_sharded_weights_take_the_step_of_the_plain_loop_and_each_continues_the_other(tmp_path: Path) -> None:

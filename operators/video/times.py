@@ -18,10 +18,12 @@ class FrameTimes:
     Attributes:
         ticks: when each frame is shown, in units of `unit` from the first frame on.
         unit: seconds of a tick.
+        zero: when the first frame is shown by the file's own clock, in seconds.
     """
 
     ticks: list[int]
     unit: Fraction
+    zero: Fraction = Fraction(0)
 
     def duration(self, index: int) -> int:
         """Ticks from a frame to the next one; the last frame lasts as long as the one before it."""
@@ -48,7 +50,8 @@ def frame_times(path: str, num_frames: int) -> FrameTimes:
             rate = stream.average_rate or DEFAULT_RATE
             ticks = sorted({packet.pts for packet in container.demux(stream) if packet.pts is not None})
             if len(ticks) == num_frames and stream.time_base:
-                return FrameTimes([tick - ticks[0] for tick in ticks], Fraction(stream.time_base))
+                unit = Fraction(stream.time_base)
+                return FrameTimes([tick - ticks[0] for tick in ticks], unit, ticks[0] * unit)
     else:
         rate = DEFAULT_RATE
     return FrameTimes(list(range(num_frames)), 1 / Fraction(rate))

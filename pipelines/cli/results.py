@@ -35,8 +35,9 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="png-tree (or png), mevis-zip (mevis), refytvos-zip (ref-youtube-vos), davis-official (davis), coco-rle "
-            "(coco), ytvis-json (ytvis), revos-json (revos), cvat, fiftyone or overlay-mp4 (overlay).",
+            help="png-tree (or png), mevis-zip (mevis), refytvos-zip (ref-youtube-vos), davis-official (davis), palette-png "
+            "(palette), coco-rle (coco), ytvis-json (ytvis), revos-json (revos), cvat, fiftyone, yolo-seg (yolo), overlay-mp4 "
+            "(overlay), mask-mp4 (mask-video), cutout (cutout-png) or cutout-webm.",
         ),
     ],
     output: Annotated[str, typer.Option("--output", metavar="FOLDER", help="New local folder.")],

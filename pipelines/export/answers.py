@@ -109,7 +109,7 @@ class ExportSummary:
         if self.merged:
             lines.append(
                 f"{self.merged} instructions with several objects written as the union of their masks; coco, ytvis, cvat, "
-                "fiftyone, palette-png and overlay-mp4 keep objects apart"
+                "fiftyone, palette-png, yolo-seg, overlay-mp4, mask-mp4 and cutout keep objects apart"
             )
         if self.left_out:
             lines.append(

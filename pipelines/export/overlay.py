@@ -2,80 +2,53 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import nullcontext
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
 from vrshq.operators.masks.rle import decode
-from vrshq.operators.video.times import FrameTimes, frame_times
-from vrshq.operators.video.video import Video, open_video
+from vrshq.operators.video.video import Video
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, color_of, overlaid
 from vrshq.pipelines.drawing.text import font_for, wrapped
 from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVideo
-from vrshq.pipelines.export.names import part_of, path_of
-from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.export.films import Film, Pictures, Source, each_answer, write_film
+from vrshq.pipelines.export.sound import sound_of
+
+FILM = Film("mp4", "libx264", "yuv420p", options={"crf": "18", "preset": "veryfast"}, header={"movflags": "+faststart"})
 
 
 def write_overlays(answers: Answers, output: Path, summary: ExportSummary) -> None:
     """`<video>/<instruction>.mp4`: the labelled frames with each object's mask in its colour, and the text below.
 
-    The model's answer, if it gives one, stands below the text. The keyframe is framed. Frames keep their times. H.264 in 4:2:0
-    needs even sides, so an odd side gets one more row or column. A video that cannot be read is left out with a note. Memory
-    does not depend on its length; each instruction costs one decode of the video.
+    The model's answer, if it gives one, stands below the text. The keyframe is framed. Frames keep their times, and the video's
+    sound is cut to them. H.264 in 4:2:0 needs even sides, so an odd side gets one more row or column. A video that cannot be
+    read is left out with a note. Memory does not depend on its length; each instruction costs one decode of the video.
     """
-    for video, found in answers:
-        folder = output / path_of(video.video_id)
-        try:
-            with (
-                tempfile.TemporaryDirectory(prefix="vrshq-overlay-") as scratch,
-                local_video(video.uri, scratch, Limits()) as path,
-                open_video(path, summary.decoding) as frames,
-            ):
-                times = frame_times(path, frames.num_frames)
-                for answer in found:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _write(folder / f"{part_of(answer.instruction_id)}.mp4", video, answer, frames, times)
-        except Exception as error:  # noqa: BLE001 - one video must not prevent the others
-            summary.notes.append(f"{video.video_id}: no overlay, because the video cannot be read now: {error}")
-            for _ in found:  # they are counted, and the next video comes after them
-                pass
+    each_answer(answers, output, summary, "overlay", _write)
 
 
-def _write(target: Path, video: RunVideo, answer: Answer, frames: Video, times: FrameTimes) -> None:
-    """One mp4, which appears whole or not at all."""
-    partial = target.with_suffix(".partial")
-    try:
-        _encode(partial, video, answer, frames, times)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(place: Path, video: RunVideo, answer: Answer, source: Source) -> None:
+    asked = [index for index, *masks in zip(video.frames, *answer.objects, strict=True) if any(masks)]
+    if not asked:
+        return
+    times = source.times
+    first, end = times.ticks[asked[0]], times.ticks[asked[-1]] + times.duration(asked[-1])
+    with sound_of(source.path, times.zero, first * times.unit, end * times.unit) or nullcontext() as sound:
+        pictures = _frames(video, answer, source.frames)
+        write_film(place.with_name(f"{place.name}.mp4"), FILM, pictures, times, video.pixel_aspect, sound)
 
 
-def _encode(target: Path, video: RunVideo, answer: Answer, frames: Video, times: FrameTimes) -> None:
+def _frames(video: RunVideo, answer: Answer, frames: Video) -> Pictures:
     banner = _banner(answer, video.width)
-    height, width = video.height + video.height % 2, video.width + video.width % 2
-    with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = times.unit
-        aspect = Fraction(video.pixel_aspect).limit_denominator(1000)
-        stream.sample_aspect_ratio = stream.codec_context.sample_aspect_ratio = aspect
-        for index, picture in _pictures(video, answer, frames, banner):
-            padded = np.pad(picture, ((0, height - video.height), (0, width - video.width), (0, 0)), mode="edge")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-            frame.pts, frame.time_base = times.ticks[index], times.unit
-            frame.duration = times.duration(index)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    padding = ((0, video.height % 2), (0, video.width % 2), (0, 0))
+    for index, picture in _pictures(video, answer, frames, banner):
+        padded = np.ascontiguousarray(np.pad(picture, padding, mode="edge"))
+        yield index, av.VideoFrame.from_ndarray(padded, format="rgb24")
 
 
 def _pictures(video: RunVideo, answer: Answer, frames: Video, banner: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -5,51 +5,15 @@ read the manifest, tracks and masks a few units at a time -> one writer -> expor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import is_remote, local_path
-from vrshq.pipelines.export.answers import Answers, ExportSummary, read_answers
-from vrshq.pipelines.export.coco_json import write_coco, write_revos, write_ytvis
-from vrshq.pipelines.export.cvat import write_cvat
-from vrshq.pipelines.export.davis import write_davis
+from vrshq.pipelines.export.answers import ExportSummary, read_answers
 from vrshq.pipelines.export.errors import ExportError
-from vrshq.pipelines.export.fiftyone import write_fiftyone
-from vrshq.pipelines.export.overlay import write_overlays
+from vrshq.pipelines.export.formats import ALIASES, FORMATS
 from vrshq.pipelines.export.sinks import to_json
-from vrshq.pipelines.export.trees import write_mevis, write_palette_tree, write_png_tree, write_ref_youtube_vos
 from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.settings import Limits
-
-FORMATS: dict[str, Callable[[Answers, Path, ExportSummary], None]] = {
-    "png-tree": write_png_tree,
-    "mevis-zip": write_mevis,
-    "refytvos-zip": write_ref_youtube_vos,
-    "davis-official": write_davis,
-    "palette-png": write_palette_tree,
-    "coco-rle": write_coco,
-    "ytvis-json": write_ytvis,
-    "revos-json": write_revos,
-    "cvat": write_cvat,
-    "fiftyone": write_fiftyone,
-    "overlay-mp4": write_overlays,
-}
-# Names that people use for these formats.
-ALIASES = {
-    "png": "png-tree",
-    "palette": "palette-png",
-    "mevis": "mevis-zip",
-    "ref-youtube-vos": "refytvos-zip",
-    "refytvos": "refytvos-zip",
-    "davis": "davis-official",
-    "coco": "coco-rle",
-    "ytvis": "ytvis-json",
-    "youtube-vis": "ytvis-json",
-    "revos": "revos-json",
-    "overlay": "overlay-mp4",
-}
 
 
 def export(run_uri: str, format_name: str, output: str, *, videos: str | None = None) -> ExportSummary:

@@ -15,7 +15,8 @@ from tests.support.fault_kit import Command, checksums, nodes, wait_until
 from tests.support.label_runs import content, decoded, instruction, write_table
 from tests.support.sa2va_tiny import ANSWERS, MODEL, QUESTIONS, write_frames
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.export.run import FORMATS, export
+from vrshq.pipelines.export.formats import FORMATS
+from vrshq.pipelines.export.run import export
 from vrshq.pipelines.label.opened import open_run
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
@@ -109,6 +110,7 @@ def test_sa2va_exports_keep_objects_apart_or_say_that_they_do_not(
 ) -> None:
     summary = export(run, name, str(tmp_path / "out"))
     apart = {"coco-rle", "ytvis-json", "cvat", "fiftyone", "palette-png", "overlay-mp4"}
+    apart |= {"mask-mp4", "cutout", "cutout-webm", "yolo-seg"}
     merged = any("as the union of their masks" in line for line in summary.lines())
     assert merged == (name not in apart | {"davis-official"})  # whose ids these are not
     assert summary.written == {"ok": 3, "empty": 1, "error": 1}

@@ -19,7 +19,8 @@ from vrshq.operators.models.family import Request, TrackConfig
 from vrshq.operators.models.sam3.family import tracker
 from vrshq.operators.models.sam3.layout import layout
 from vrshq.pipelines.config.assignments import SettingsError
-from vrshq.pipelines.export.run import FORMATS, export
+from vrshq.pipelines.export.formats import FORMATS
+from vrshq.pipelines.export.run import export
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings, Tracking
 from vrshq.pipelines.models.known import known_models

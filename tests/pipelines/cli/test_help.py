@@ -20,8 +20,8 @@ from vrshq.pipelines.cli.main import app
 from vrshq.pipelines.config.describe import describe, suggestion
 from vrshq.pipelines.evaluate.datasets import ALIASES as DATASET_ALIASES
 from vrshq.pipelines.evaluate.datasets import DatasetError, benchmark_names, open_benchmark
-from vrshq.pipelines.export.run import ALIASES as FORMAT_ALIASES
-from vrshq.pipelines.export.run import FORMATS
+from vrshq.pipelines.export.formats import ALIASES as FORMAT_ALIASES
+from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.synth.settings import FORMATS as SYNTH_FORMATS
 from vrshq.pipelines.train.settings import TrainSettings, load_train_settings, packaged_configs

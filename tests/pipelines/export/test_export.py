@@ -38,9 +38,10 @@ from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.export.answers import EXTRACT, UNITS_AT_ONCE
 from vrshq.pipelines.export.cvat import row_runs
 from vrshq.pipelines.export.errors import ExportError
+from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.export.names import part_of, path_of, source_files
 from vrshq.pipelines.export.pictures import voc_palette
-from vrshq.pipelines.export.run import FORMATS, export
+from vrshq.pipelines.export.run import export
 from vrshq.pipelines.label.moved import MovedVideosError
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.label.units import build_manifest

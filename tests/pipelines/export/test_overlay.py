@@ -8,44 +8,15 @@ from typing import Any
 
 import av
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from tests.support import clips
-from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.operators.masks import rle
+from tests.support.one_answer import write_run
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, MASK_COLOR
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
-from vrshq.pipelines.label.units import build_manifest
 
 TIMES = [0, 40, 80, 300, 340, 900, 950, 1000]  # milliseconds
 HEIGHT, WIDTH = 192, 320
-
-
-def write_run(uri: str, video: Path, frames: list[int], masks: np.ndarray, **track: Any) -> RunDirectory:
-    """A run with one instruction: masks (n, H, W) bool on `frames`, the second of them the keyframe."""
-    run = RunDirectory(uri)
-    row = {"video_id": "v", "video_uri": str(video), "instruction_id": "0", "text": "the block"}
-    run.write_manifest(
-        build_manifest(pa.Table.from_pylist([row]), videos_root=None, base="/", max_instructions_per_unit=1)
-    )
-    shown = {
-        "video_id": "v",
-        "instruction_id": "0",
-        "height": masks.shape[1],
-        "width": masks.shape[2],
-        "object_score": 1.0,
-    }
-    rows = [
-        shown | {"object_id": 0, "frame_index": frame, "rle": one.rle, "area": one.area, "bbox": list(one.bbox)}
-        for frame, one in zip(frames, rle.encode(masks), strict=True)
-    ]
-    about = row | {"status": "ok", "num_frames": frames[-1] + 1, "height": masks.shape[1], "width": masks.shape[2]}
-    about |= {"presence": 0.9, "attempts": 1, "schema_version": SCHEMA_VERSION, "keyframe_index": frames[1], **track}
-    tables = {"tracks": pa.Table.from_pylist([about], schema=TRACKS), "masks": pa.Table.from_pylist(rows, schema=MASKS)}
-    run.commit_unit(run.read_manifest()["unit_id"][0].as_py(), tables)
-    return run
 
 
 def decoded(path: Path) -> tuple[list[np.ndarray], list[Fraction], Any]:
@@ -122,3 +93,77 @@ def test_a_video_that_is_gone_is_a_note_and_the_rest_is_written(tmp_path: Path) 
     assert any(note.startswith("v: no overlay, because the video cannot be read now: ") for note in summary.notes)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json"]
     assert "decoding" not in (tmp_path / "out" / "export.json").read_text()
+
+
+RATE = 32_000
+
+
+def with_beep(path: Path, frames: int, begins: float, codec: str = "aac") -> Path:
+    """A clip at 25 frames per second with a tone of 1 kHz that begins at a moment, in seconds; silence before."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+        sound: Any = output.add_stream(codec, rate=RATE, layout="stereo")
+        for number in range(frames):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(clips.code_frame(number), format="rgb24")))
+        output.mux(stream.encode(None))
+        moments = np.arange(frames * RATE // 25) / RATE
+        wave = (0.5 * np.sin(2000 * np.pi * moments) * (moments >= begins) * 32767).astype(np.int16)
+        for first in range(0, len(wave), 1024):
+            block = np.repeat(wave[None, first : first + 1024], 2, 1)  # both channels, one after the other
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, first, Fraction(1, RATE)
+            output.mux(sound.encode(frame))
+        output.mux(sound.encode(None))
+    return path
+
+
+def heard(path: Path) -> tuple[np.ndarray, float, int]:
+    """The sound of a file as (n,) float32 of its first channel, the time of its first sample in seconds, and its rate."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        frames = list(container.decode(stream))
+        assert frames[0].pts is not None
+        assert frames[0].time_base is not None
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+        return samples.astype(np.float32), float(frames[0].pts * frames[0].time_base), stream.rate
+
+
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame", "flac"])
+def test_sound_is_kept_and_stays_beside_its_picture(codec: str, tmp_path: Path) -> None:
+    clip = with_beep(tmp_path / ("v.mkv" if codec == "flac" else "v.mp4"), 50, 1.0, codec)
+    run = write_run(str(tmp_path / "run"), clip, list(range(50)), np.zeros((50, 96, 160), bool))
+    export(run.uri, "overlay-mp4", str(tmp_path / "out"))
+    _, times, _ = decoded(tmp_path / "out" / "v" / "0.mp4")
+    assert times == [Fraction(number, 25) for number in range(50)]
+    samples, first, rate = heard(tmp_path / "out" / "v" / "0.mp4")
+    assert rate == RATE
+    assert abs(first) < 0.05
+    assert first + len(samples) / rate == pytest.approx(2, abs=0.05)
+    assert first + float(np.argmax(np.abs(samples) > 0.25)) / rate == pytest.approx(1.0, abs=0.03)
+    spectrum = np.abs(np.fft.rfft(samples[-rate // 2 :]))
+    assert float(np.argmax(spectrum)) * 2 == pytest.approx(1000, abs=10)
+
+
+def test_sound_is_cut_to_the_labelled_span(tmp_path: Path) -> None:
+    clip = with_beep(tmp_path / "v.mp4", 75, 1.0)
+    span = list(range(20, 45))
+    run = write_run(
+        str(tmp_path / "run"), clip, span, np.zeros((25, 96, 160), bool), num_frames=75, start=20, end=45, every=1
+    )
+    export(run.uri, "overlay-mp4", str(tmp_path / "out"))
+    pictures, times, _ = decoded(tmp_path / "out" / "v" / "0.mp4")
+    assert [clips.read_code(picture) for picture in pictures] == span
+    samples, first, rate = heard(tmp_path / "out" / "v" / "0.mp4")
+    assert first == pytest.approx(float(times[0]), abs=0.05)
+    assert len(samples) / rate == pytest.approx(1.0, abs=0.07)
+    onset = first + float(np.argmax(np.abs(samples) > 0.25)) / rate
+    assert onset - float(times[0]) == pytest.approx(1.0 - 20 / 25, abs=0.03)
+
+
+def test_a_video_without_sound_has_none(clip: Path, tmp_path: Path) -> None:
+    run = write_run(str(tmp_path / "run"), clip, list(range(8)), np.zeros((8, HEIGHT, WIDTH), bool))
+    export(run.uri, "overlay-mp4", str(tmp_path / "out"))
+    with av.open(str(tmp_path / "out" / "v" / "0.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]

@@ -22,7 +22,8 @@ from vrshq.operators.models.sam3.family import language, load, tracker
 from vrshq.operators.models.sam3.kernels import Kernels
 from vrshq.operators.models.sam3.session import forget
 
-FRAMES = 16
+FRAMES = 12
+PERIOD = 16  # of a longer video, long enough for every count to reach its most
 # (weights, video): many short objects; objects that are removed again; objects that are conditioned again and again
 CASES = [(Weights(3, 8.0), 2), (Weights(4, 12.0), 1), (Weights(10, 10.0), 2)]
 
@@ -203,8 +204,8 @@ def test_a_longer_video_takes_no_more_memory(
         counts.append(kept(session))
 
     def most(frames: int) -> dict[str, int]:
-        video = ArrayVideo(FRAMES, seed=seed)
-        video.array = np.concatenate([video.array] * (frames // FRAMES))
+        video = ArrayVideo(PERIOD, seed=seed)
+        video.array = np.concatenate([video.array] * (frames // PERIOD))
         video.num_frames = frames
         counts.clear()
         own = tracker(TrackConfig(model=folders[weights]))
@@ -216,7 +217,7 @@ def test_a_longer_video_takes_no_more_memory(
         return {name: max(row.get(name, 0) for _, row in counts) for name in counts[-1][1]} | {"at once": held}
 
     monkeypatch.setattr(tracker_module, "forget", watched)
-    short, long = most(FRAMES), most(3 * FRAMES)
+    short, long = most(PERIOD), most(3 * PERIOD)
     assert short["tracked"] == 3  # max_object_pointers_in_encoder - 1
     assert short["memories"] <= 2 + 1  # num_maskmem - 1 tracked frames, max_cond_frame_num conditioned ones
     assert short["masks"] == short["slices"] == 0
@@ -234,10 +235,9 @@ def test_a_long_video_still_equals_the_library(folders: dict[Weights, str]) -> N
 def test_bfloat16_equals_the_library(folders: dict[Weights, str]) -> None:
     weights, seed = CASES[0]
     video = ArrayVideo(FRAMES, seed=seed)
-    found = answers(folders[weights], video, *TEXTS, dtype="bfloat16")
-    assert any(found)
-    for text, own in zip(TEXTS, found, strict=True):
-        assert_equal(own, by_library(folders[weights], video, text, torch.bfloat16))
+    (found,) = answers(folders[weights], video, TEXTS[2], dtype="bfloat16")
+    assert found
+    assert_equal(found, by_library(folders[weights], video, TEXTS[2], torch.bfloat16))
 
 
 def test_without_look_ahead_masks_come_frame_by_frame(tmp_path: Path) -> None:

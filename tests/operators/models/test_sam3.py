@@ -82,7 +82,12 @@ def assert_equal(own: dict[Any, Any], library: dict[Any, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("case", "kernels", "count"),
-    [*((case, True, count) for case in CASES for count in (1, 3)), (CASES[0], False, 1)],
+    [
+        (CASES[0], True, 3),
+        (CASES[2], True, 1),
+        (CASES[0], False, 1),
+        *(pytest.param(case, True, 3, marks=pytest.mark.long) for case in CASES[1:]),
+    ],
 )
 def test_masks_and_scores_equal_the_librarys_own_session(
     case: tuple[Weights, int], kernels: bool, count: int, folders: dict[Weights, str], monkeypatch: pytest.MonkeyPatch
@@ -192,7 +197,7 @@ def kept(session: Any) -> tuple[int, dict[str, int]]:
     return len(session.processed_frames.current), most
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2]])
+@pytest.mark.parametrize("case", [CASES[0], pytest.param(CASES[2], marks=pytest.mark.long)])
 def test_a_longer_video_takes_no_more_memory(
     case: tuple[Weights, int], folders: dict[Weights, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +229,7 @@ def test_a_longer_video_takes_no_more_memory(
     assert short == long
 
 
+@pytest.mark.long
 def test_a_long_video_still_equals_the_library(folders: dict[Weights, str]) -> None:
     weights, seed = CASES[2]
     video = ArrayVideo(3 * FRAMES, seed=seed)

@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt torch torchvision setuptools wheel
 	$(PIP) --constraint constraints.txt --no-build-isolation sam2
-	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev,docs,jobs]"
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[app,dev,docs,jobs]"
 	@touch $@
 
 clean:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vrshq.pipelines.evaluate.scores import SCORES
-from vrshq.pipelines.label.schema import ERRORS, MANIFEST, MASKS, TOKENS, TRACKS
+from vrshq.pipelines.label.schema import ERRORS, MANIFEST, MASKS, REVIEWS, TOKENS, TRACKS
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,18 @@ TABLES: dict[str, Columns] = {
             "message": "The error's message, one line of at most 2,000 characters.",
             "attempt": "The number of the attempt, from 1.",
             "at": "When the row was made, UTC.",
+        },
+    ),
+    "reviews/": Columns(
+        "One row per judgement of `vrshq app`, in a part of its own. Of each judge the latest one of an instruction counts.",
+        REVIEWS,
+        {
+            "video_id": _VIDEO,
+            "instruction_id": _INSTRUCTION,
+            "judge": "Who judged, as the judge wrote the name.",
+            "verdict": "`accept`, `reject` or `unsure`.",
+            "comment": "What the judge remarked; empty where nothing.",
+            "at": "When it was stored, in UTC.",
         },
     ),
     "manifest/": Columns(

@@ -243,6 +243,11 @@ class RunDirectory:
             return default
         return pq.read_schema(pa.BufferReader(self.folder.read_bytes(names[0])))
 
+    def listed(self, table_name: str) -> tuple[dict[str, str], list[merging.Merged]]:
+        """The live parts of a table (unit id -> name), and its merged files. Costs one listing, and the ledger files."""
+        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
+        return parts, merged
+
     def _read(self, table_name: str, schema: pa.Schema, wanted: set[str] | None) -> pa.Table:
         parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
         names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
@@ -251,12 +256,12 @@ class RunDirectory:
             file = pq.ParquetFile(pa.BufferReader(self.folder.read_bytes(name)))
             columns = [column for column in schema.names if column in file.schema_arrow.names]
             # One thread a file: the pool below already uses the cores.
-            return _in_schema(file.read(columns=columns, use_threads=False), schema)
+            return in_schema(file.read(columns=columns, use_threads=False), schema)
 
         def load_merged(one: merging.Merged) -> pa.Table:
             if wanted is None:
                 return load(one.name)
-            return _in_schema(merging.rows_of_units(self.folder, one, wanted, schema.names), schema)
+            return in_schema(merging.rows_of_units(self.folder, one, wanted, schema.names), schema)
 
         with ThreadPoolExecutor(_READERS) as pool:
             return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, merged), *pool.map(load, names)])
@@ -332,7 +337,7 @@ def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema
 VALUE_BEFORE = b"value_before"
 
 
-def _in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The rows with the schema's columns. Of those that an older version did not write, nullable ones are null."""
     columns = [
         table[field.name] if field.name in table.column_names else _column_before(field, len(table), table)

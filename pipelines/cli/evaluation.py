@@ -13,11 +13,13 @@ from vrshq.pipelines.cli.options import (
     Folder,
     MaxErrorRate,
     Model,
+    Only,
     RetryErrors,
     Root,
     Set,
     Split,
     UseRay,
+    Without,
 )
 from vrshq.pipelines.cli.terminal import DONE, INCOMPLETE, TOO_MANY_ERRORS, USER_ERROR, console, continues, say
 from vrshq.pipelines.config.assignments import SettingsError
@@ -42,6 +44,8 @@ def evaluate(
     objects: Annotated[
         Objects, typer.Option(metavar="WHICH", help="Of an answer with several objects: first, or union of all.")
     ] = "first",
+    only: Only = None,
+    without: Without = None,
     split: Split = None,
     folder: Folder = None,
     check: Annotated[
@@ -60,6 +64,7 @@ def evaluate(
     from vrshq.pipelines.evaluate.datasets import check_benchmark
     from vrshq.pipelines.evaluate.run import evaluate as run_evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
+    from vrshq.pipelines.label.reviews import ByOutcome
     from vrshq.pipelines.label.settings import load_settings
 
     folders = _folders(folder or [])
@@ -83,6 +88,7 @@ def evaluate(
             settings,
             predictions=predictions,
             objects=objects,
+            judged=ByOutcome(only, without),
             split=split,
             folders=folders,
             address=address,

@@ -10,6 +10,7 @@ import typer
 
 from vrshq.cluster.ray.streams import open_closed_streams
 from vrshq.errors import UserError
+from vrshq.pipelines.cli import app as serving
 from vrshq.pipelines.cli import asking, bundles, evaluation, jobs, labelling, results, settings, training
 from vrshq.pipelines.cli.common import command
 from vrshq.pipelines.cli.terminal import DONE, INTERRUPTED, USER_ERROR, Interrupted
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
-    *(asking.ask, labelling.label, labelling.plan, labelling.compact, results.report, results.export),
+    *(asking.ask, serving.app, labelling.label, labelling.plan, labelling.compact, results.report, results.export),
     *(evaluation.evaluate, evaluation.ablate, evaluation.compare, training.synth, training.train),
     *(settings.settings, bundles.models, bundles.convert, bundles.publish),
 )

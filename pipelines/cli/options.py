@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from vrshq.pipelines.label.reviews import Outcome
+
 Instructions = Annotated[
     str,
     typer.Argument(
@@ -82,4 +84,13 @@ MaxErrorRate = Annotated[
     ),
 ]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run units with error rows again.")]
+Only = Annotated[
+    Outcome | None,
+    typer.Option(
+        "--only", metavar="OUTCOME", help="Those alone that people judged so: accepted, rejected, unsure, unjudged."
+    ),
+]
+Without = Annotated[
+    Outcome | None, typer.Option("--not", metavar="OUTCOME", help="All but those that people judged so, e.g. rejected.")
+]
 UseRay = Annotated[bool, typer.Option("--ray/--no-ray", help="Work on Ray, or in this process alone.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrshq.pipelines.cli.options import MovedVideos, Run, Set
+from vrshq.pipelines.cli.options import MovedVideos, Only, Run, Set, Without
 from vrshq.pipelines.cli.terminal import INCOMPLETE, say
 
 
@@ -42,11 +42,14 @@ def export(
     ],
     output: Annotated[str, typer.Option("--output", metavar="FOLDER", help="New local folder.")],
     videos: MovedVideos = None,
+    only: Only = None,
+    without: Without = None,
 ) -> None:
     """Write a run's masks in the formats of other tools and of the benchmarks' servers."""
     from vrshq.pipelines.export.run import export as run_export
+    from vrshq.pipelines.label.reviews import ByOutcome
 
-    summary = run_export(run, format_, output, videos=videos)
+    summary = run_export(run, format_, output, videos=videos, judged=ByOutcome(only, without))
     for line in summary.lines():
         say(line)
     say(f"{summary.format} in {output}; details in its export.json")

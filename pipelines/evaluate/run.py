@@ -16,12 +16,14 @@ from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.instructions import label_benchmark
+from vrshq.pipelines.evaluate.judged import judged_rows
 from vrshq.pipelines.evaluate.predictions import Objects
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.report import write_scores
 from vrshq.pipelines.evaluate.scoring import score
 from vrshq.pipelines.evaluate.unanswered import unanswered
 from vrshq.pipelines.label.error_policy import ErrorPolicy
+from vrshq.pipelines.label.reviews import EVERYTHING, ByOutcome
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
 
@@ -34,6 +36,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
     *,
     predictions: str | None = None,
     objects: Objects = "first",
+    judged: ByOutcome = EVERYTHING,
     split: str | None = None,
     folders: Folders = Folders(),  # noqa: B008 - frozen
     address: str | None = None,
@@ -50,6 +53,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         settings: settings of the labelling; default: `Settings()`.
         predictions: as for `vrshq.pipelines.evaluate.predictions.open_predictions`; default: label with a model.
         objects: what is scored of an answer with several objects.
+        judged: the expressions whose scores count, by what people judged of their answers in the run; default: all.
         split: default: the data set's own.
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
@@ -62,7 +66,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
 
     Raises:
         DatasetError: the data set cannot be read, or its split has no ground truth.
-        PredictionsError: the predictions cannot be read.
+        PredictionsError: the predictions cannot be read. ReviewError: nobody has judged them.
         StorageError: the storage cannot be read or written.
         UserError: any other error of `label`, in one line.
     """
@@ -80,12 +84,14 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         if not benchmark.has_masks:
             return Evaluation(summary, None, [], "this split has no ground truth; export the run for its server")
     given = {"dataset": dataset, "root": root, "split": split, "predictions": source, "objects": objects}
-    table = score(benchmark, given | {"folders": asdict(folders)}, use_ray=use_ray, address=address)
+    scored = score(benchmark, given | {"folders": asdict(folders)}, use_ray=use_ray, address=address)
+    table = judged_rows(scored, source, judged)
     missing = unanswered(table)
     if not missing.scored:
         return Evaluation(summary, None, [], missing.line(), missing)
     scores = statistics(table, PROTOCOLS[dataset]) | {
         **given,
+        **({"judged": judged.words()} if judged else {}),
         "foreground_value": "as read from PNG files; 255 for masks of other sources",
     }
     return Evaluation(summary, scores, write_scores(output, table, scores), unanswered=missing)

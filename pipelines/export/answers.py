@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 from typing import Any
 
 import numpy as np
@@ -164,15 +164,18 @@ EXTRACT = "ffmpeg -i VIDEO -fps_mode passthrough -start_number 0 -q:v 2 VIDEO_ID
 
 
 Answers = Iterator[tuple[RunVideo, Iterator[Answer]]]
+Chosen = Callable[[str, str], bool]  # of video_id and instruction_id
 
 
-def read_answers(run: RunDirectory, summary: ExportSummary, places: VideoPlaces) -> Answers:
-    """The videos of a run in the manifest's order, each with its instructions; take the latter before the next video.
+def read_answers(
+    run: RunDirectory, summary: ExportSummary, places: VideoPlaces, chosen: Chosen = lambda _video, _instruction: True
+) -> Answers:
+    """The videos of a run in the manifest's order, each with its chosen instructions; take the latter before the next video.
 
     Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. What cannot be written is noted in `summary`.
     """
-    tracks = _Tracks(run)
-    for (video_id, stored), found in groupby(_instructions(run), key=lambda item: (item.video_id, item.uri)):
+    tracks = _Tracks(run, chosen)
+    for (video_id, stored), found in groupby(_instructions(run, chosen), key=lambda item: (item.video_id, item.uri)):
         size = tracks.sizes.get(video_id)
         if size is None:
             for item in found:
@@ -202,7 +205,7 @@ class _Instruction:
     rows: pa.Table
 
 
-def _instructions(run: RunDirectory) -> Iterator[_Instruction]:
+def _instructions(run: RunDirectory, chosen: Chosen) -> Iterator[_Instruction]:
     manifest = run.read_manifest().select(["unit_id", "video_id", "video_uri", "instruction_ids", "texts"])
     for start in range(0, manifest.num_rows, UNITS_AT_ONCE):
         units = manifest.slice(start, UNITS_AT_ONCE).to_pylist()
@@ -210,6 +213,8 @@ def _instructions(run: RunDirectory) -> Iterator[_Instruction]:
         for unit in units:
             own = masks.filter(pc.equal(masks["video_id"], unit["video_id"]))
             for instruction_id, text in zip(unit["instruction_ids"], unit["texts"], strict=True):
+                if not chosen(unit["video_id"], instruction_id):
+                    continue
                 rows = own.filter(pc.equal(own["instruction_id"], instruction_id))
                 yield _Instruction(unit["video_id"], unit["video_uri"], instruction_id, text, rows)
 
@@ -220,10 +225,12 @@ class _Tracks:
     `frames` has the numbers of the frames that some instruction of a video was asked on.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.table = run.read("tracks", TRACKS, _TRACK_COLUMNS)
-        keys = zip(self.table["video_id"].to_pylist(), self.table["instruction_id"].to_pylist(), strict=True)
-        self.places = {key: place for place, key in enumerate(keys)}
+    def __init__(self, run: RunDirectory, chosen: Chosen) -> None:
+        table = run.read("tracks", TRACKS, _TRACK_COLUMNS)
+        keys = list(zip(table["video_id"].to_pylist(), table["instruction_id"].to_pylist(), strict=True))
+        kept = [chosen(*key) for key in keys]
+        self.table = table.filter(pa.array(kept, pa.bool_()))
+        self.places = {key: place for place, key in enumerate(compress(keys, kept))}
         columns = [self.table[name].to_pylist() for name in ("video_id", "num_frames", "height", "width")]
         self.sizes: dict[str, tuple[int, int, int]] = {
             video_id: (frames, height, width)

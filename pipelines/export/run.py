@@ -13,10 +13,13 @@ from vrshq.pipelines.export.formats import ALIASES, FORMATS
 from vrshq.pipelines.export.sinks import to_json
 from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.moved import VideoPlaces
+from vrshq.pipelines.label.reviews import EVERYTHING, ByOutcome
 from vrshq.pipelines.label.settings import Limits
 
 
-def export(run_uri: str, format_name: str, output: str, *, videos: str | None = None) -> ExportSummary:
+def export(
+    run_uri: str, format_name: str, output: str, *, videos: str | None = None, judged: ByOutcome = EVERYTHING
+) -> ExportSummary:
     """Writes a run's masks in another format.
 
     Args:
@@ -24,6 +27,7 @@ def export(run_uri: str, format_name: str, output: str, *, videos: str | None = 
         format_name: one of `FORMATS` or `ALIASES`; each writer's docstring says what its files are.
         output: a new or empty local folder.
         videos: folder where the videos lie now (`VideoPlaces`); default: where the run found them.
+        judged: which instructions are written, by what people judged of them; default: all.
 
     Returns:
         what was written and what could not be; the same is in `export.json`, which is written last. The same run gives the
@@ -38,7 +42,7 @@ def export(run_uri: str, format_name: str, output: str, *, videos: str | None = 
 
     Raises:
         ExportError: an unknown format, or an output that is not a new local folder. StorageError: there is no such run.
-        MovedVideosError: `videos` holds none of the videos.
+        MovedVideosError: `videos` holds none of the videos. ReviewError: nobody has judged the run.
     """
     format_name = ALIASES.get(format_name, format_name)
     if format_name not in FORMATS:
@@ -51,9 +55,9 @@ def export(run_uri: str, format_name: str, output: str, *, videos: str | None = 
     run = RunDirectory(run_uri)
     uris = run.read_manifest()["video_uri"].to_pylist()  # no run, no folder
     places = VideoPlaces(videos, uris)
+    chosen = judged.chooser(run)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = ExportSummary(run.uri, format_name, decode_config(run, Limits()))
-    answers = read_answers(run, summary, places)
-    FORMATS[format_name](answers, folder, summary)
+    summary = ExportSummary(run.uri, format_name, decode_config(run, Limits()), notes=judged.notes())
+    FORMATS[format_name](read_answers(run, summary, places, chosen), folder, summary)
     (folder / "export.json").write_text(to_json(summary.as_dict()) + "\n", encoding="utf-8")
     return summary

@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pipelines.synth",),
         ("pipelines.report", "pipelines.export"),
         ("pipelines.ask",),
+        ("pipelines.app",),
         ("pipelines.evaluate",),
         ("pipelines.train",),
         ("pipelines.cli",),

@@ -1,0 +1,39 @@
+"""Tells the app's page how far a question is."""
+
+from __future__ import annotations
+
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.watcher import Watcher
+
+
+class Telling(Watcher):
+    """Sends what the labelling does now, in words, to the app's process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._begin = time.monotonic()
+        self._units = self._done = 0
+
+    def waits(self, reason: str) -> None:
+        """Tells what the run waits for; nothing more means that it labels."""
+        self._begin = time.monotonic()
+        self._pipe.send({"doing": reason or "labelling"})
+
+    def planned(self, plan: Plan) -> None:
+        """Counts the units."""
+        self._units = plan.todo.num_rows
+
+    def unit_finished(self, receipt: dict[str, Any]) -> None:
+        """Tells the speed of what is finished."""
+        self._done += 1
+        rate = receipt["frames"] / max(1e-3, time.monotonic() - self._begin)
+        self._begin = time.monotonic()
+        done = f"{receipt['frames']} frames at {rate:.1f} frames/s"
+        more = f", unit {self._done} of {self._units}" if self._units > 1 else ""
+        self._pipe.send(
+            {"doing": f"{done}{more}; drawing the overlay" if self._done >= self._units else f"{done}{more}"}
+        )

@@ -13,7 +13,7 @@ from transformers import CLIPConfig as HfClipConfig
 from transformers import CLIPModel, CLIPTokenizer
 
 from vrshq.operators.models.config import ClipConfig
-from vrshq.operators.models.preprocess import clip_input
+from vrshq.operators.models.preprocess import Pixels, clip_pixels
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
@@ -46,15 +46,16 @@ def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
     pixel_aspect = pixel_aspect_of(video)
     stream = iter(video.stream())
 
-    def read(_: int) -> Tensor:
+    def read(_: int) -> Pixels:
         # one full-size frame is in memory at a time
-        return torch.cat(
-            [clip_input(frame[None], size, pixel_aspect) for frame in itertools.islice(stream, batch_size)]
+        pixels = Pixels.concatenate(
+            [clip_pixels(frame[None], size, pixel_aspect) for frame in itertools.islice(stream, batch_size)]
         )
+        return pixels.pinned() if clip.device.type == "cuda" else pixels
 
     parts = []
     for pixels in ahead(read, range(-(-video.num_frames // batch_size))):
-        features = clip.get_image_features(pixel_values=pixels.to(clip.device, clip.dtype)).pooler_output
+        features = clip.get_image_features(pixel_values=pixels.on(clip.device, clip.dtype)).pooler_output
         parts.append(F.normalize(features.float(), dim=-1))
     return torch.cat(parts)
 

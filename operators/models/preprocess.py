@@ -4,11 +4,14 @@ SAM2 takes a padded square. The pre-sampling CLIP takes a centre crop. The MLLM'
 or the whole frame.
 
 Frames are resized by Pillow as uint8, as in the reference, because its filters antialias. One frame is resized at a time.
+The resized bytes go to the device (`*_pixels`), which normalises them (`Pixels.on`): a quarter of the copy, and none of the
+arithmetic on the host. `*_input` does both on the CPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +34,87 @@ def sam2_size(height: int, width: int, image_size: int) -> tuple[int, int]:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How bytes become a network's values: divided by `unit`, less the mean, divided by the standard deviation."""
+
+    unit: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+SAM2_SCALE = Scale(1.0, SAM2_MEAN, SAM2_STD)
+IMAGENET_SCALE = Scale(255.0, IMAGENET_MEAN, IMAGENET_STD)
+CLIP_SCALE = Scale(255.0, CLIP_MEAN, CLIP_STD)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Resized frames as bytes, and how a device makes a network's input of them.
+
+    Attributes:
+        rows: (n, h, w, 3) uint8 RGB.
+        scale: of their values.
+        square: S, the side of the square that is padded with zeros right and below; None: nothing is padded.
+    """
+
+    rows: Tensor
+    scale: Scale
+    square: int | None = None
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """The (height, width) that a frame covers in the input."""
+        return self.rows.shape[1], self.rows.shape[2]
+
+    def pinned(self) -> Pixels:
+        """The same in page-locked memory, from which a GPU copies while the host goes on."""
+        return replace(self, rows=self.rows.pin_memory())
+
+    def on(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The network's input on a device: (n, 3, h, w), or (n, 3, S, S) where it is padded.
+
+        The values are computed in float32, in one order and rounded at each step, so they are the same on every device.
+        """
+        rows = self.rows.to(device, non_blocking=True)
+        count, height, width, _ = rows.shape
+        size = (self.square, self.square) if self.square else (height, width)
+        make = torch.empty if size == (height, width) else torch.zeros
+        result = make(count, 3, *size, dtype=torch.float32, device=rows.device)
+        covered = result[:, :, :height, :width]
+        covered.copy_(rows.permute(0, 3, 1, 2))
+        # tensors on the device: a GPU multiplies by the rounded inverse of a divisor that is a number of the host
+        unit, mean, std = torch.tensor(
+            [[self.scale.unit] * 3, self.scale.mean, self.scale.std], dtype=torch.float32, device=rows.device
+        ).view(3, 3, 1, 1)
+        if self.scale.unit != 1:
+            covered.div_(unit)
+        covered.sub_(mean).div_(std)
+        return result.to(dtype)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Pixels]) -> Pixels:
+        """The frames of several values of one size and scale."""
+        return replace(parts[0], rows=torch.cat([part.rows for part in parts]))
+
+
+def sam2_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Pixels:
+    """SAM2's frames before they are normalised and padded: the longest side resized to `image_size` (bilinear).
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+        image_size: S, side of the square in pixels.
+        pixel_aspect: width of a frame's pixels over their height; the network sees the frame as people do.
+    """
+    size = sam2_size(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), image_size)
+    return Pixels(_resized(frames, size, Image.Resampling.BILINEAR), SAM2_SCALE, image_size)
+
+
+def square_pixels(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0) -> Pixels:
+    """SAM2's frames in Sa2VA before they are normalised: resized to the square (bicubic) whatever their aspect."""
+    return Pixels(_resized(frames, (image_size, image_size), Image.Resampling.BICUBIC), IMAGENET_SCALE)
+
+
 def sam2_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
     """SAM2's input: the longest side resized to `image_size` (bilinear), normalised, then padded with zeros right and below.
 
@@ -42,12 +126,8 @@ def sam2_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -
     Returns:
         (n, 3, S, S) float32, and the (height, width) that a frame covers in it.
     """
-    height, width = sam2_size(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), image_size)
-    result = np.zeros((len(frames), 3, image_size, image_size), np.float32)
-    for target, frame in zip(result, frames, strict=True):
-        image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
-        target[:, :height, :width] = _normalized(np.asarray(image, np.float32), SAM2_MEAN, SAM2_STD)
-    return torch.from_numpy(result), (height, width)
+    pixels = sam2_pixels(frames, image_size, pixel_aspect)
+    return pixels.on("cpu"), pixels.covered
 
 
 def square_input(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
@@ -60,11 +140,17 @@ def square_input(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0
     Returns:
         (n, 3, S, S) float32, and (S, S): a frame covers all of it.
     """
-    result = np.empty((len(frames), 3, image_size, image_size), np.float32)
-    for target, frame in zip(result, frames, strict=True):
-        image = Image.fromarray(frame).resize((image_size, image_size), Image.Resampling.BICUBIC)
-        target[:] = _normalized(np.asarray(image, np.float32) / np.float32(255), IMAGENET_MEAN, IMAGENET_STD)
-    return torch.from_numpy(result), (image_size, image_size)
+    pixels = square_pixels(frames, image_size)
+    return pixels.on("cpu"), pixels.covered
+
+
+def clip_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Pixels:
+    """The frames of `clip_input` before they are normalised."""
+    frames = _central(frames, pixel_aspect)
+    height, width = displayed_size(frames.shape[1], frames.shape[2], pixel_aspect)
+    short = min(height, width)
+    size = int(image_size * height / short), int(image_size * width / short)
+    return Pixels(_resized(frames, size, Image.Resampling.BICUBIC, crop=image_size), CLIP_SCALE)
 
 
 def clip_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Tensor:
@@ -80,16 +166,7 @@ def clip_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -
     Returns:
         (n, 3, S, S) float32.
     """
-    frames = _central(frames, pixel_aspect)
-    height, width = displayed_size(frames.shape[1], frames.shape[2], pixel_aspect)
-    short = min(height, width)
-    new_height, new_width = int(image_size * height / short), int(image_size * width / short)
-    top, left = (new_height - image_size) // 2, (new_width - image_size) // 2
-    result = np.empty((len(frames), 3, image_size, image_size), np.float32)
-    for target, frame in zip(result, frames, strict=True):
-        image = Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC)
-        target[:] = _clip_normalized(image.crop((left, top, left + image_size, top + image_size)))
-    return torch.from_numpy(result)
+    return clip_pixels(frames, image_size, pixel_aspect).on("cpu")
 
 
 @dataclass(frozen=True)
@@ -119,6 +196,15 @@ def tower_view(height: int, width: int, tower: TowerConfig) -> View:
     return View(0, 0, width, height, rows, columns)
 
 
+def tower_pixels(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0) -> Pixels:
+    """The frames of `tower_input` before they are normalised."""
+    if tower.view == "centre":
+        return clip_pixels(frames, tower.image_size, pixel_aspect)
+    view = tower_view(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), tower)
+    size = view.rows * tower.patch_size, view.columns * tower.patch_size
+    return Pixels(_resized(frames, size, Image.Resampling.BICUBIC), CLIP_SCALE)
+
+
 def tower_input(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0) -> Tensor:
     """The input of the MLLM's tower: `clip_input`, or with `view: whole` the whole frame, resized (bicubic) to its grid.
 
@@ -130,14 +216,7 @@ def tower_input(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.
     Returns:
         (n, 3, h, w) float32; h and w are the rows and columns of `tower_view` times the patch's side.
     """
-    if tower.view == "centre":
-        return clip_input(frames, tower.image_size, pixel_aspect)
-    view = tower_view(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), tower)
-    height, width = view.rows * tower.patch_size, view.columns * tower.patch_size
-    result = np.empty((len(frames), 3, height, width), np.float32)
-    for target, frame in zip(result, frames, strict=True):
-        target[:] = _clip_normalized(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-    return torch.from_numpy(result)
+    return tower_pixels(frames, tower, pixel_aspect).on("cpu")
 
 
 def _central(frames: np.ndarray, pixel_aspect: float) -> np.ndarray:
@@ -153,11 +232,13 @@ def _central(frames: np.ndarray, pixel_aspect: float) -> np.ndarray:
     return frames[:, top : top + rows, left : left + columns]
 
 
-def _clip_normalized(image: Image.Image) -> np.ndarray:
-    return _normalized(np.asarray(image, np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
-
-
-def _normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalises (H, W, 3) to (3, H, W) float32, with NumPy: on one small image, torch's threads cost more than they save."""
-    normalized: np.ndarray = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
-    return normalized.transpose(2, 0, 1)
+def _resized(frames: np.ndarray, size: tuple[int, int], resample: Image.Resampling, crop: int | None = None) -> Tensor:
+    """Frames resized to (height, width) by Pillow, or the central square of `crop` pixels of them: (n, h, w, 3) uint8."""
+    height, width = size
+    kept = (crop, crop) if crop else size
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    result = np.empty((len(frames), *kept, 3), np.uint8)
+    for target, frame in zip(result, frames, strict=True):
+        image = Image.fromarray(frame).resize((width, height), resample)
+        target[:] = np.asarray(image.crop((left, top, left + kept[1], top + kept[0])) if crop else image)
+    return torch.from_numpy(result)

@@ -6,10 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from vrshq.operators.models.family import Frames
-from vrshq.operators.models.preprocess import sam2_input, square_input
+from vrshq.operators.models.preprocess import Pixels, sam2_pixels, square_pixels
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.values import Features
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
@@ -73,17 +72,16 @@ class VideoFeatures:
         for batch, pixels in zip(batches, ahead(self._read, batches), strict=True):
             yield self._encode(batch, pixels)
 
-    def _read(self, indices: list[int]) -> Tensor:
+    def _read(self, indices: list[int]) -> Pixels:
         frames, pixel_aspect = self.video.frames(indices), pixel_aspect_of(self.video)
-        make = square_input if self.segmenter.usage.square else sam2_input
-        pixels, self.resized_hw = make(frames, self.segmenter.image_size, pixel_aspect)
-        return pixels.pin_memory() if self._parameter.is_cuda else pixels
+        make = square_pixels if self.segmenter.usage.square else sam2_pixels
+        pixels = make(frames, self.segmenter.image_size, pixel_aspect)
+        self.resized_hw = pixels.covered
+        return pixels.pinned() if self._parameter.is_cuda else pixels
 
-    def _encode(self, indices: list[int], pixels: Tensor) -> dict[int, Features]:
+    def _encode(self, indices: list[int], pixels: Pixels) -> dict[int, Features]:
         with torch.inference_mode():
-            features = self.segmenter.encode(
-                pixels.to(self._parameter.device, self._parameter.dtype, non_blocking=True)
-            )
+            features = self.segmenter.encode(pixels.on(self._parameter.device, self._parameter.dtype))
         self.encoder_calls += len(indices)
         # copied, so that a kept frame does not hold its whole batch
         return {index: features.row(row) for row, index in enumerate(indices)}

@@ -15,11 +15,12 @@ from torch import Tensor
 from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
-from vrshq.operators.models.preprocess import tower_input
+from vrshq.operators.models.preprocess import Pixels, tower_pixels
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
+from vrshq.operators.video.prefetch import ahead
 
 FRAME_BATCH = 8  # frames through the vision tower at once
 
@@ -63,12 +64,16 @@ class VrsHqLanguage:
 
     @torch.inference_mode()
     def _image_tokens(self, video: Frames, frames: list[int]) -> dict[int, Tensor]:
-        """The tokens (K, D) of each of the given distinct frames."""
+        """The tokens (K, D) of each of the given distinct frames. One batch is read while another is encoded."""
         tokens: dict[int, Tensor] = {}
-        tower, pixel_aspect = self.network.config.tower, pixel_aspect_of(video)
-        for begin in range(0, len(frames), FRAME_BATCH):
-            chosen = frames[begin : begin + FRAME_BATCH]
+        network, tower, pixel_aspect = self.network, self.network.config.tower, pixel_aspect_of(video)
+
+        def read(chosen: list[int]) -> Pixels:
             # frame by frame, so that one full-size frame is in memory at a time
-            pixels = torch.cat([tower_input(video.frames([frame]), tower, pixel_aspect) for frame in chosen])
-            tokens |= zip(chosen, self.network.image_tokens(pixels), strict=True)
+            pixels = Pixels.concatenate([tower_pixels(video.frames([frame]), tower, pixel_aspect) for frame in chosen])
+            return pixels.pinned() if network.device.type == "cuda" else pixels
+
+        batches = [frames[begin : begin + FRAME_BATCH] for begin in range(0, len(frames), FRAME_BATCH)]
+        for chosen, pixels in zip(batches, ahead(read, batches), strict=True):
+            tokens |= zip(chosen, network.image_tokens(pixels.on(network.device, network.dtype)), strict=True)
         return tokens

@@ -9,13 +9,23 @@ from PIL import Image
 
 from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, ModelConfig, TowerConfig
 from vrshq.operators.models.preprocess import (
+    CLIP_SCALE,
+    IMAGENET_SCALE,
     SAM2_MEAN,
+    SAM2_SCALE,
     SAM2_STD,
+    Pixels,
+    Scale,
     View,
     clip_input,
+    clip_pixels,
     sam2_input,
+    sam2_pixels,
     sam2_size,
+    square_input,
+    square_pixels,
     tower_input,
+    tower_pixels,
     tower_view,
 )
 
@@ -113,3 +123,77 @@ def test_frames_do_not_influence_each_other() -> None:
     frames = noise(3, 20, 50)
     assert torch.equal(clip_input(frames, 16)[1:2], clip_input(frames[1:2], 16))
     assert torch.equal(sam2_input(frames, 16)[0][1:2], sam2_input(frames[1:2], 16)[0])
+
+
+TOWERS = [TowerConfig(image_size=32, patch_size=8, view=view) for view in ("centre", "whole")]
+
+
+def normalized_by_numpy(rows: np.ndarray, scale: Scale) -> np.ndarray:
+    """The values (n, 3, h, w) of frames (n, h, w, 3), on the host in float32."""
+    values: np.ndarray = rows.astype(np.float32)
+    if scale.unit != 1:
+        values = values / np.float32(scale.unit)
+    values = (values - np.array(scale.mean, np.float32)) / np.array(scale.std, np.float32)
+    return values.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("scale", [SAM2_SCALE, IMAGENET_SCALE, CLIP_SCALE], ids=["sam2", "imagenet", "clip"])
+@pytest.mark.parametrize("square", [None, 20])
+def test_every_byte_becomes_the_value_of_float32_arithmetic_on_the_host(scale: Scale, square: int | None) -> None:
+    rows = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    want = np.zeros((1, 3, square or 16, square or 16), np.float32)
+    want[..., :16, :16] = normalized_by_numpy(rows, scale)
+    pixels = Pixels(torch.from_numpy(rows), scale, square)
+    assert torch.equal(pixels.on("cpu"), torch.from_numpy(want))
+    assert torch.equal(pixels.on("cpu", torch.bfloat16), torch.from_numpy(want).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 80), (80, 48), (37, 53), (16, 16), (3, 40)])
+def test_inputs_are_bit_equal_to_frames_resized_and_normalised_on_the_host(height: int, width: int) -> None:
+    frames, size = noise(2, height, width), 32
+    resized = [
+        np.array(Image.fromarray(one).resize(sam2_size(height, width, size)[::-1], Image.Resampling.BILINEAR))
+        for one in frames
+    ]
+    padded = np.zeros((2, 3, size, size), np.float32)
+    covered = resized[0].shape[:2]
+    padded[:, :, : covered[0], : covered[1]] = normalized_by_numpy(np.stack(resized), SAM2_SCALE)
+    found, found_covered = sam2_input(frames, size)
+    assert torch.equal(found, torch.from_numpy(padded))
+    assert found_covered == covered
+    square = np.stack([np.array(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in frames])
+    found, found_covered = square_input(frames, size)
+    assert torch.equal(found, torch.from_numpy(normalized_by_numpy(square, IMAGENET_SCALE)))
+    assert found_covered == (size, size)
+    for tower in TOWERS:
+        rows = tower_pixels(frames, tower).rows.numpy()
+        want = normalized_by_numpy(rows, CLIP_SCALE)
+        assert torch.equal(tower_input(frames, tower), torch.from_numpy(want))
+
+
+def test_a_device_gets_bytes_of_the_frame_alone() -> None:
+    frames = noise(2, 30, 64)
+    for pixels in (
+        sam2_pixels(frames, 32),
+        square_pixels(frames, 32),
+        clip_pixels(frames, 32),
+        *(tower_pixels(frames, one) for one in TOWERS),
+    ):
+        assert pixels.rows.dtype == torch.uint8
+        assert pixels.rows.is_contiguous()
+        assert pixels.on("cpu").nbytes >= 4 * pixels.rows.nbytes
+        assert pixels.on("cpu").is_contiguous()
+    assert sam2_pixels(frames, 32).rows.shape == (2, 15, 32, 3)  # no padding
+
+
+def test_no_values_of_the_host_are_copied_but_the_bytes_and_nine_constants() -> None:
+    pixels = sam2_pixels(noise(4, 30, 64), 32)
+    on_meta = pixels.on("meta", torch.bfloat16)  # an operation with a tensor left on the host would raise
+    assert (on_meta.shape, on_meta.dtype, on_meta.device.type) == ((4, 3, 32, 32), torch.bfloat16, "meta")
+
+
+def test_joined_frames_are_the_frames() -> None:
+    frames = noise(3, 20, 50)
+    joined = Pixels.concatenate([clip_pixels(one[None], 16) for one in frames])
+    assert torch.equal(joined.rows, clip_pixels(frames, 16).rows)
+    assert joined.scale == CLIP_SCALE

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import torch
 from pycocotools import mask as coco
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WORD = 8  # bytes; unchanged words of this length are skipped
 
@@ -65,6 +66,8 @@ def packed_changes(masks: Tensor) -> Tensor:
     first row, from the last one of the column before. `encode_changes` makes codes of this; a copy to the host is an eighth
     of the masks' bytes.
     """
+    import torch  # here, because the tables' schemas import this module in commands that run no network
+
     count, height, width = masks.shape
     size = height * width
     flat = masks.reshape(count, size).view(torch.uint8)

@@ -182,7 +182,7 @@ def test_planted_circle_is_found(tmp_path: Path) -> None:
         ("operators/masks/rle.py", "operators/video/files.py"),
         ("operators/models/bundle.py", "operators/models/weights.py"),
         ("pipelines/label/run.py", "pipelines/evaluate/run.py"),
-        ("pipelines/report/run.py", "pipelines/export/run.py"),
+        ("pipelines/export/run.py", "pipelines/report/run.py"),
     ],
 )
 def test_planted_arrow_up_is_found_and_the_way_down_is_free(tmp_path: Path, importer: str, imported: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vrshq.pipelines.ask.run import ask
     from vrshq.pipelines.evaluate.run import evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
+    from vrshq.pipelines.label.frames import RunDataset
     from vrshq.pipelines.label.opened import Run, open_run
     from vrshq.pipelines.label.run import label
     from vrshq.pipelines.label.settings import Settings, load_settings
@@ -27,6 +28,7 @@ __version__ = version("vrshq")
 __all__ = [
     "ErrorPolicy",
     "Run",
+    "RunDataset",
     "RunDirectory",
     "Settings",
     "Watcher",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "ErrorPolicy": "vrshq.pipelines.label.error_policy",
     "Run": "vrshq.pipelines.label.opened",
+    "RunDataset": "vrshq.pipelines.label.frames",
     "RunDirectory": "vrshq.cluster.storage.run_directory",
     "Settings": "vrshq.pipelines.label.settings",
     "Watcher": "vrshq.pipelines.label.watcher",

@@ -8,6 +8,7 @@ import typer
 
 from vrshq.pipelines.cli.options import MovedVideos, Only, Run, Set, Without
 from vrshq.pipelines.cli.terminal import INCOMPLETE, say
+from vrshq.pipelines.label.doubt import Sort
 
 
 def report(
@@ -17,6 +18,11 @@ def report(
     ] = None,
     limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="Largest number of contact sheets.")] = 200,
     videos: MovedVideos = None,
+    sort: Annotated[
+        Sort,
+        typer.Option(metavar="NAME", help="Order of the sheets: id, or least-trusted, the doubtful answers first."),
+    ] = "id",
+    video: Annotated[bool, typer.Option("--video", help="Write an overlay video beside each sheet, too.")] = False,
     set_: Set = None,
 ) -> None:
     """Draw a contact sheet per instruction, and one page with all of them."""
@@ -24,7 +30,7 @@ def report(
     from vrshq.pipelines.report.run import write_report
 
     limits = load_settings(None, set_ or []).limits
-    for path in write_report(run, output, limit=limit, limits=limits, videos=videos):
+    for path in write_report(run, output, limit=limit, limits=limits, videos=videos, sort=sort, films=video):
         say(path)
 
 

@@ -59,6 +59,7 @@ def each_answer(
     summary: ExportSummary,
     what: str,
     write: Callable[[Path, RunVideo, Answer, Source], None],
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> None:
     """Calls `write` for each answer with the path of its files without a suffix, `<video>/<instruction>`.
 
@@ -68,7 +69,7 @@ def each_answer(
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="vrshq-export-") as scratch,
-                local_video(video.uri, scratch, Limits()) as path,
+                local_video(video.uri, scratch, limits) as path,
                 open_video(path, summary.decoding) as frames,
             ):
                 source = Source(frames, frame_times(path, frames.num_frames), path)

@@ -29,18 +29,24 @@ def write_overlays(answers: Answers, output: Path, summary: ExportSummary) -> No
     sound is cut to them. H.264 in 4:2:0 needs even sides, so an odd side gets one more row or column. A video that cannot be
     read is left out with a note. Memory does not depend on its length; each instruction costs one decode of the video.
     """
-    each_answer(answers, output, summary, "overlay", _write)
+
+    def write(place: Path, video: RunVideo, answer: Answer, source: Source) -> None:
+        write_overlay(place, video, answer, source)
+
+    each_answer(answers, output, summary, "overlay", write)
 
 
-def _write(place: Path, video: RunVideo, answer: Answer, source: Source) -> None:
+def write_overlay(place: Path, video: RunVideo, answer: Answer, source: Source) -> Path | None:
+    """The overlay of one answer: the file, `place` with the suffix .mp4; None where no frame was asked on."""
     asked = [index for index, *masks in zip(video.frames, *answer.objects, strict=True) if any(masks)]
     if not asked:
-        return
-    times = source.times
+        return None
+    times, target = source.times, place.with_name(f"{place.name}.mp4")
     first, end = times.ticks[asked[0]], times.ticks[asked[-1]] + times.duration(asked[-1])
     with sound_of(source.path, times.zero, first * times.unit, end * times.unit) or nullcontext() as sound:
         pictures = _frames(video, answer, source.frames)
-        write_film(place.with_name(f"{place.name}.mp4"), FILM, pictures, times, video.pixel_aspect, sound)
+        write_film(target, FILM, pictures, times, video.pixel_aspect, sound)
+    return target
 
 
 def _frames(video: RunVideo, answer: Answer, frames: Video) -> Pictures:

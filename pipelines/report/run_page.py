@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.doubt import SIGNAL, Sort
 from vrshq.pipelines.label.spans import span_in_words
 from vrshq.pipelines.report.page import render, visible
 from vrshq.pipelines.report.sheets import STATUS_COLORS, Track
@@ -24,22 +26,32 @@ class Sheet(NamedTuple):
         name: path of the PNG file, relative to the page.
         size: width and height, pixels.
         repeated: height of the sheet's header that the page repeats as text, pixels.
+        film: path of the overlay video, relative to the page; None where there is none.
     """
 
     track: Track
     name: str
     size: tuple[int, int]
     repeated: int
+    film: str | None = None
 
 
-def run_page(run: RunDirectory, tracks: pa.Table, manifest: pa.Table, sheets: list[Sheet]) -> str:
+def in_order(sheets: list[Sheet], shown: list[Track], films: Mapping[tuple[str, str], str]) -> list[Sheet]:
+    """The sheets in the order of the rows `shown`, each with its overlay video."""
+    keyed = {(sheet.track["video_id"], sheet.track["instruction_id"]): sheet for sheet in sheets}
+    keys = [(track["video_id"], track["instruction_id"]) for track in shown]
+    return [keyed[key]._replace(film=films.get(key)) for key in keys]
+
+
+def run_page(run: RunDirectory, tracks: pa.Table, manifest: pa.Table, sheets: list[Sheet], sort: Sort = "id") -> str:
     """The page as HTML.
 
     Args:
         run: names the page and the model.
         tracks: all rows of `tracks/`.
         manifest: all units, with `instruction_ids`.
-        sheets: the written sheets, those of one video next to each other.
+        sheets: the written sheets, in the order of the page.
+        sort: what that order is.
     """
     asked = pc.sum(pc.list_value_length(manifest["instruction_ids"])).as_py() or 0
     counts = _counts(tracks, asked)
@@ -60,8 +72,8 @@ def run_page(run: RunDirectory, tracks: pa.Table, manifest: pa.Table, sheets: li
             for name, count in counts
         ],
         errors=_errors(tracks),
-        shown=_shown_line(len(sheets), tracks.num_rows),
-        videos=[_video(list(group)) for _, group in groupby(sheets, key=lambda sheet: sheet.track["video_id"])],
+        shown=_shown_line(len(sheets), tracks.num_rows, sort),
+        videos=[_video(list(group), sort) for _, group in groupby(sheets, key=lambda sheet: sheet.track["video_id"])],
     )
 
 
@@ -96,24 +108,27 @@ def _errors(tracks: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _shown_line(shown: int, total: int) -> str:
+def _shown_line(shown: int, total: int, sort: Sort) -> str:
+    if sort == "least-trusted":
+        left = f"; {total - shown:,} more trusted ones were left out (--limit)" if shown < total else ""
+        return f"{shown:,} sheets, the least trusted first by {SIGNAL}{left}."
     if shown == total:
         return f"{total:,} sheets, one for each instruction."
     return f"{shown:,} sheets, spread evenly over {total:,} instructions; {total - shown:,} were left out (--limit)."
 
 
-def _video(sheets: list[Sheet]) -> dict[str, Any]:
+def _video(sheets: list[Sheet], sort: Sort) -> dict[str, Any]:
     track = sheets[0].track
     decoded = f"{track['num_frames']} frames, {track['width']} x {track['height']}"
     return {
         "video_id": track["video_id"],
         "size": decoded if track["num_frames"] else "not decoded",
-        "sheets": [_sheet(sheet) for sheet in sheets],
+        "sheets": [_sheet(sheet, sort) for sheet in sheets],
     }
 
 
-def _sheet(sheet: Sheet) -> dict[str, Any]:
-    track, name, (width, height), repeated = sheet
+def _sheet(sheet: Sheet, sort: Sort) -> dict[str, Any]:
+    track, name, (width, height), repeated, film = sheet
     facts = []
     if track["num_objects"] not in (None, 1):
         facts.append(f"{track['num_objects']} objects")
@@ -121,6 +136,8 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         facts.append(f"presence {track['presence']:.2f}")
     if track["keyframe_index"] is not None:
         facts.append(f"keyframe {track['keyframe_index']}")
+    if sort == "least-trusted" and track[SIGNAL] is not None:
+        facts.append(f"{SIGNAL.replace('_', ' ')} {track[SIGNAL]:.2f}")
     if span := span_in_words(track):
         facts.append(span)
     if track["notes"]:
@@ -131,6 +148,7 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         "facts": facts,
         "error": f"{track['error_type']}: {track['error_message']}" if track["status"] == "error" else None,
         "name": name,
+        "film": film,
         "width": width,
         "height": height,
         "hidden": repeated,

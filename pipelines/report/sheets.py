@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, Color, color_of, overlaid
 from vrshq.pipelines.drawing.text import font_for, wrapped
+from vrshq.pipelines.label.doubt import SIGNAL
 from vrshq.pipelines.label.spans import span_in_words
 
 Track = dict[str, Any]  # a row of `tracks/`, with these columns
 TRACK_COLUMNS = (
     *("video_id", "video_uri", "instruction_id", "text", "answer", "num_objects", "status", "num_frames"),
     *("height", "width", "start", "end", "every", "pixel_aspect", "keyframe_index", "presence", "notes"),
-    *("error_type", "error_message"),
+    *("error_type", "error_message", SIGNAL),
 )
 
 # Sizes of a sheet, in pixels.

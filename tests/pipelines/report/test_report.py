@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,12 +26,13 @@ from vrshq.operators.video.video import Video
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.drawing import text as texts
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, overlaid
+from vrshq.pipelines.label.doubt import LOW, SIGNAL
 from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.report import run as report
 from vrshq.pipelines.report import sheets as drawing
 from vrshq.pipelines.report import videos
-from vrshq.pipelines.report.names import sheet_name
+from vrshq.pipelines.report.names import film_name, sheet_name
 
 CLIP = CLIPS[0]
 KEYFRAME = 7
@@ -370,3 +372,54 @@ def test_videos_that_were_moved_are_shown_from_where_they_lie_now(tmp_path: Path
     report.write_report(run.uri, videos=str(clip.parent))
     moved = image(run, "v", "0")
     assert share_of(lost, (96, 96, 96)) > 0.2 > share_of(moved, (96, 96, 96))
+
+
+def test_least_trusted_answers_come_first_and_failed_ones_last(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
+    doubts = {"a": 2.0, "b": None, "c": -3.0, "d": 5.0}
+    tracks: list[dict[str, Any]] = [
+        {
+            "video_id": f"v{place % 2}",
+            "video_uri": str(clip),
+            "instruction_id": name,
+            "text": f"text {name}",
+            SIGNAL: value,
+        }
+        for place, (name, value) in enumerate(doubts.items())
+    ]
+    broken = {"status": "error", "error_type": "E", "error_message": "m"}
+    tracks.append({"video_id": "v0", "video_uri": str(clip), "instruction_id": "e", "text": "text e"} | broken)
+    run = write_run(str(tmp_path / "run"), tracks, ball)
+
+    def order() -> str:
+        return "".join(re.findall(r"text ([a-e])</p>", page(run)))
+
+    report.write_report(run.uri)
+    assert order() == "ace" + "bd"  # by video and instruction, as ever
+    assert f"{SIGNAL.replace('_', ' ')} 2.00" not in page(run)
+    written = report.write_report(run.uri, sort="least-trusted")
+    ranked = sorted("acd", key=lambda name: doubts[name] or 0, reverse=SIGNAL not in LOW)
+    assert order() == f"b{''.join(ranked)}e"
+    assert f"5 sheets, the least trusted first by {SIGNAL}." in page(run)
+    assert f"{SIGNAL.replace('_', ' ')} 2.00" in page(run)
+    assert len(written) == 6
+    report.write_report(run.uri, sort="least-trusted", limit=2)
+    assert order() == f"b{ranked[0]}"
+    assert "3 more trusted ones were left out" in page(run)
+
+
+def test_videos_lie_beside_the_sheets_and_are_linked(place: str, clip: Path, ball: np.ndarray) -> None:
+    tracks: list[dict[str, Any]] = [
+        {"video_id": "hide", "video_uri": str(clip), "instruction_id": name} for name in ("0", "1")
+    ]
+    tracks.append({"video_id": "gone", "video_uri": "/no/such.mp4", "instruction_id": "0"})
+    run = write_run(place, tracks, ball)
+    written = report.write_report(place, films=True)
+    names = [film_name("hide", name) for name in ("0", "1")]
+    assert [run.folder.uri_of(name) for name in names] == written[-2:]
+    assert re.findall(r'<a href="([^"]+)">video</a>', page(run)) == names
+    for name in names:
+        with av.open(io.BytesIO(run.folder.read_bytes(name)), "r") as container:
+            assert len(list(container.decode(video=0))) == CLIP.num_frames
+    report.write_report(place)
+    assert ">video</a>" not in page(run)
+    assert not [name for name in run.folder.list("report") if name.endswith(".mp4")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,15 @@ import torch
 
 from vrshq.operators.batch import Batch, Unit, map_units
 from vrshq.operators.masks import rle
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.masks.object_masks import ObjectMasks
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import TrackConfig, TrackedObject
 from vrshq.operators.models.requests import presence_of, requests_of
 from vrshq.operators.models.shared import family_of
+from vrshq.operators.video.prefetch import Behind
+
+_STEPS = 2  # steps of tracking whose masks are encoded or wait for it; each holds its low-resolution logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,8 @@ class Propagate:
     """Operator: carries each object's mask through the video.
 
     Cost: one image encoding per frame (none for frames that TKS encoded in the same actor) and, per frame and object, one
-    step of memory attention, mask decoder and memory encoder.
+    step of memory attention, mask decoder and memory encoder. Holes are filled and masks encoded on a thread, beside the
+    next step.
 
     In: `video` (live), `texts`, `prompts` (E lists of o lists of float32), `sampled_frames`; where keyframes are chosen
     `keyframes`, `object_scores` and `presence`; live `features` and `keyframe_logits` where TKS shares the actor.
@@ -65,18 +70,17 @@ class Propagate:
         }
         prompted: dict[int, list[TrackedObject]] = {position: [] for position in requests}
 
-        def put(outputs: Iterable[TrackedObject]) -> None:
-            rows = list(outputs)
-            full = self.tracker.full_size(features, torch.stack([one.low_res for one in rows]))
-            for one, mask in zip(rows, rle.encode((full > 0).cpu().numpy()), strict=True):
-                objects = answers[one.key]
-                objects += [ObjectMasks(video.num_frames) for _ in range(one.number + 1 - len(objects))]
-                objects[one.number].masks[one.frame], objects[one.number].scores[one.frame] = mask, one.score
-                if one.prompted:
-                    prompted[one.key].append(one)
-
-        for step in self.tracker.track(features, requests):
-            put(step)
+        with Behind(_STEPS) as behind:
+            for step in self.tracker.track(features, requests):
+                for one in step:
+                    objects = answers[one.key]
+                    objects += [ObjectMasks(video.num_frames) for _ in range(one.number + 1 - len(objects))]
+                    objects[one.number].scores[one.frame] = one.score
+                    if one.prompted:
+                        prompted[one.key].append(one)
+                # stacked here: a tracker may use its own buffers again in the next step
+                low_res = torch.stack([one.low_res for one in step])
+                behind.put(self._encode, features, low_res, step, answers, _stream(low_res))
         nothing = rle.encode(np.zeros((1, video.height, video.width), bool))[0]
         columns: dict[str, list[Any]] = {
             name: [None] * count for name in ("rles", "areas", "bboxes", "frame_scores", "num_objects")
@@ -97,6 +101,26 @@ class Propagate:
             columns["bboxes"][position] = [[list(mask.bbox) for mask in row] for row in masks]
             columns["frame_scores"][position] = [one.scores for one in shown]
         return {**columns, "object_scores": scores, "presence": presence, "features": features}
+
+    def _encode(
+        self,
+        features: Any,
+        low_res: torch.Tensor,
+        step: list[TrackedObject],
+        answers: dict[int, list[ObjectMasks]],
+        stream: torch.cuda.Stream | None,
+    ) -> None:
+        """Fills the holes of a step's masks, resizes them to the frame and puts their codes into the answers."""
+        with torch.inference_mode(), torch.cuda.stream(stream) if stream else nullcontext():
+            filled = fill_holes(low_res, step[0].hole_area)
+            codes = rle.encode_tensor(self.tracker.full_size(features, filled) > 0)
+        for one, code in zip(step, codes, strict=True):
+            answers[one.key][one.number].masks[one.frame] = code
+
+
+def _stream(tensor: torch.Tensor) -> torch.cuda.Stream | None:
+    """The stream on which this thread computes, so that another one goes on from it; None without a GPU."""
+    return torch.cuda.current_stream(tensor.device) if tensor.is_cuda else None
 
 
 def _scores(prompted: list[TrackedObject], count: int) -> list[list[float]]:

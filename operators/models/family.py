@@ -168,6 +168,8 @@ class TrackedObject:
         low_res: (l, l) mask logits.
         score: object logit.
         prompted: whether the frame's mask comes from a prompt and not from tracking.
+        hole_area: area up to which the mask's holes are still to be filled (`masks.holes`), in low-resolution pixels; the
+            tracker leaves this to the consumer, so that its next step does not wait for it.
     """
 
     key: int
@@ -176,6 +178,7 @@ class TrackedObject:
     low_res: Tensor
     score: float
     prompted: bool = False
+    hole_area: int = 0
 
 
 class OpenedVideo(Protocol):
@@ -203,7 +206,10 @@ class Tracker(Protocol[Opened]):
         """For each request and object, the candidates on the sampled frames, in their order."""
 
     def track(self, opened: Opened, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
-        """The masks of all objects of all requests, each frame at most once; a frame without an output has no mask."""
+        """The masks of all objects of all requests, each frame at most once; a frame without an output has no mask.
+
+        The objects of one step have one `hole_area`.
+        """
 
     def full_size(self, opened: Opened, low_res: Tensor) -> Tensor:
         """Mask logits (B, l, l) at the size of the frame: (B, H, W) float32; the mask is logits > 0."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.families import FamilyInfo, Start
 from vrshq.operators.models.family import Candidate, Frames, Request, TrackConfig, TrackedObject
 from vrshq.operators.models.sam2.features import VideoFeatures
@@ -81,8 +80,8 @@ class Sam2Tracker:
 
     def _output(self, item: TrackedFrame, numbered: list[tuple[int, int]], *, prompted: bool = False) -> TrackedObject:
         # a keyframe's mask was filled before it prompted SAM2
-        low_res = item.low_res if prompted else fill_holes(item.low_res[None], self.hole_area)[0]
-        return TrackedObject(*numbered[item.position], item.frame, low_res, item.object_logit, prompted)
+        holes = 0 if prompted else self.hole_area
+        return TrackedObject(*numbered[item.position], item.frame, item.low_res, item.object_logit, prompted, holes)
 
     def _keyframes(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
         """Gives SAM2 the mask of each object's keyframe as a prompt."""

@@ -18,7 +18,7 @@ FAT: dict[str, str] = {}  # files that may be longer, each with its reason
 MOST_LINES_OF_AN_ENTRY = 100
 ENTRIES = [
     "pipelines/cli/main.py",
-    *(f"pipelines/{trade}/run.py" for trade in ("evaluate", "export", "label", "report", "synth", "train")),
+    *(f"pipelines/{trade}/run.py" for trade in ("app", "evaluate", "export", "label", "report", "synth", "train")),
 ]
 STAGES = {
     "decode": "Decode",

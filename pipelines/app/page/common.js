@@ -3,7 +3,7 @@
 export const FIELDS = ["status", "text", "video", "least", "most", "outcome", "sort", "layout"];
 export const SIGNALS = {
   flicker: "most flicker first", longest_gap: "longest gap first", area_jump: "largest jump of area first",
-  score_dips: "most score dips first", lowest_score: "lowest object score first", border_share: "most at the border first",
+  score_dips: "most score dips first", lowest_score: "least trusted first (lowest object score)", border_share: "most at the border first",
 };
 export const SORTS = {
   "": "run's order", presence: "least presence first", empty: "emptiest first", objects: "most objects first",

@@ -49,12 +49,17 @@ def instructions() -> dict[str, list[Made]]:
     }
 
 
+def write_run(folder: Path, videos: Path) -> str:
+    """Writes the run into a new folder, and returns its uri."""
+    uri = str(folder / "run")
+    make_run(uri, {name: (str(videos / name), made) for name, made in instructions().items()})
+    return uri
+
+
 @pytest.fixture
 def run(tmp_path: Path, videos: Path) -> str:
     """A run directory of its own for each test."""
-    uri = str(tmp_path / "run")
-    make_run(uri, {name: (str(videos / name), made) for name, made in instructions().items()})
-    return uri
+    return write_run(tmp_path, videos)
 
 
 def options(run: str | None, folder: Path, *roots: Path, most_upload: int = 1 << 20) -> Options:

@@ -58,6 +58,7 @@ def app(
     from vrshq.pipelines.app.run import check_packages, serve
 
     check_packages()
+    from vrshq.pipelines.app.guard import is_loopback
     from vrshq.pipelines.app.state import Options
     from vrshq.pipelines.label.settings import load_settings
 
@@ -71,6 +72,8 @@ def app(
 
     def ready(address: str) -> None:
         say(f"open {address}")
+        if not is_loopback(host):
+            say(f"other machines reach it at {host}, and the way there is not encrypted")
         say("the address has a secret: who has it may look and judge; Ctrl-C ends the app")
         if open_:
             webbrowser.open(address)

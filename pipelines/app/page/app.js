@@ -25,7 +25,7 @@ async function route() {
     const current = name === state.view || (name === "look" && state.view === "player");
     at(`tab-${name}`).toggleAttribute("aria-current", current);
   }
-  for (const name of ["look", "judges"]) at(`tab-${name}`).hidden = !run && !state.run;
+  for (const name of ["look", "judges"]) at(`tab-${name}`).hidden = !state.about.main;
   at("run-name").textContent = state.view === "ask" ? "" : state.facts.uri;
   if (state.view === "player") await openFilm(video, instruction, frame || undefined);
   else await VIEWS[state.view]();

@@ -63,9 +63,9 @@ export function curves(film) {
   plot("areas", "area", half, " % of the frame", 100 / Math.max(1, (info.height || 1) * (info.width || 1)));
 }
 
-// The frame below the pointer.
+// The labelled frame below the pointer.
 export function pointed(event, info) {
-  const { first, last } = info.labelled, box = at("curves").getBoundingClientRect();
+  const { first, last, step } = info.labelled, box = at("curves").getBoundingClientRect();
   const share = (event.clientX - box.left - SIDE) / (box.width - 2 * SIDE);
-  return first + Math.round(Math.max(0, Math.min(1, share)) * (last - first));
+  return first + step * Math.round((Math.max(0, Math.min(1, share)) * (last - first)) / step);
 }

@@ -157,7 +157,9 @@ class Catalogue:
         if query.text:
             matches &= _bools(pc.match_substring(self.table["text"], query.text, ignore_case=True))
         if query.video:
-            matches &= _bools(pc.match_substring(self.table["video_id"].cast(pa.string()), query.video, ignore_case=True))
+            matches &= _bools(
+                pc.match_substring(self.table["video_id"].cast(pa.string()), query.video, ignore_case=True)
+            )
         presence = self._doubt["presence"]
         if query.least is not None:
             matches &= presence >= query.least

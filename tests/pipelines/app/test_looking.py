@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,25 @@ def test_a_run_in_a_bucket_is_looked_through_and_judged_as_a_local_one(
         assert len(client.get(f"{API}/masks", params=query | {"first": 0, "last": 11}).json()) == FRAMES
         judge(client, "ann", ALL[0], "accept", "a" * 32)
         assert found(serve(uri), outcome="accepted") == [ALL[0]]
+
+
+def test_a_run_without_a_finished_unit_shows_what_is_pending(run: str, serve: Serve) -> None:
+    for name in ("tracks", "masks"):
+        shutil.rmtree(Path(run, name))
+    client = serve(run)
+    assert client.get(API).json()["statuses"] == {"pending": 6}
+    for sort in ("presence", "objects", "empty"):
+        assert found(client, sort=sort) == ALL
+    assert client.get(f"{API}/thumbnails", params={"rows": "0"}).json()[0]["masks"] == []
+
+
+def test_a_video_that_is_gone_costs_its_pictures_alone(run: str, serve: Serve, videos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(videos / "cups.mp4", other)
+    client = serve(run, other)  # street.mp4 is not there
+    query: dict[str, str | int] = {"id_video": "street.mp4", "id_instruction": "0"}
+    assert client.get(f"{API}/frame", params=query | {"number": 0}).status_code == 403
+    assert len(client.get(f"{API}/masks", params=query | {"first": 0, "last": 11}).json()) == FRAMES
+    kept: dict[str, str | int] = {"id_video": "cups.mp4", "id_instruction": "0", "number": 0}
+    assert client.get(f"{API}/frame", params=kept).status_code == 200

@@ -19,6 +19,10 @@ _TOLERANCE_S = 0.04  # by which the stated times of packets are off in common fi
 _BLOCK = 1024  # samples of an AAC packet
 
 
+class NoSound(Exception):  # noqa: N818 - no error of a user's
+    """The file has no sound that can be decoded."""
+
+
 class Sound:
     """The first audio stream of a file from one moment to another, encoded again as it is asked for.
 
@@ -30,11 +34,18 @@ class Sound:
         zero: when the first picture of the file is shown, in seconds of the file.
         start: the first moment that is heard, in seconds after `zero`.
         stop: the moment after the last one.
+
+    Raises:
+        NoSound: the file has none. FFmpegError: it cannot be opened.
     """
 
     def __init__(self, path: str, zero: Fraction, start: Fraction, stop: Fraction) -> None:
         self._container = av.open(path)
-        self._stream = self._container.streams.audio[0]
+        heard = [one for one in self._container.streams.audio if _can_be_decoded(one)]
+        if not heard:
+            self._container.close()
+            raise NoSound(path)
+        self._stream = heard[0]
         rate = self._stream.rate
         self.rate = rate if rate in RATES else 48_000
         self._layout = "mono" if self._stream.channels == 1 else "stereo"
@@ -115,5 +126,9 @@ def sound_of(path: str, zero: Fraction, start: Fraction, stop: Fraction) -> Soun
         return None
     try:
         return Sound(path, zero, start, stop)
-    except (av.FFmpegError, IndexError):
+    except (av.FFmpegError, NoSound):
         return None
+
+
+def _can_be_decoded(stream: AudioStream) -> bool:
+    return bool(stream.codec_context and stream.rate and stream.channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -150,6 +151,24 @@ def test_what_is_transparent_shows_nothing_of_the_video() -> None:
     assert np.array_equal(found[inside > 0], picture[inside > 0])
     assert np.abs(found[50, 70].astype(float) - picture[inside > 0].mean(0)).max() < 1
     assert not spread(picture, np.zeros((60, 80), np.uint8)).any()
+
+
+@pytest.mark.parametrize("name", ["overlay-mp4", "mask-mp4", "cutout", "cutout-webm", "yolo-seg"])
+def test_no_more_pictures_are_held_of_a_longer_video(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrshq.pipelines.label.decoding.KEPT_BYTES", 0)
+    peaks = []
+    for count in (100, 300):  # 200 pictures are 9 MB; a reader holds a group of them at a time
+        masks = np.zeros((count, 96, 160), bool)
+        masks[:, 20:50, 30:90] = True
+        clip = clips.h264(tmp_path / f"{count}.mp4", frames=count)
+        run = write_run(str(tmp_path / f"run-{count}"), clip, list(range(count)), masks)
+        tracemalloc.start()
+        export(run.uri, name, str(tmp_path / f"out-{count}"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 3_000_000
 
 
 @pytest.mark.parametrize("name", ["cutout", "cutout-webm"])

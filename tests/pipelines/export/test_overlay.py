@@ -162,6 +162,31 @@ def test_sound_is_cut_to_the_labelled_span(tmp_path: Path) -> None:
     assert onset - float(times[0]) == pytest.approx(1.0 - 20 / 25, abs=0.03)
 
 
+def test_sound_that_ends_before_the_span_or_pauses_is_silence(tmp_path: Path) -> None:
+    clip = with_beep(tmp_path / "v.mkv", 50, 0.2)
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "gap.mkv"), "w") as target:
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            moment = float((packet.pts or 0) * packet.time_base) if packet.dts is not None else -1.0
+            sound = packet.stream.type == "audio"
+            if packet.dts is not None and not (sound and (0.4 < moment < 0.8 or moment > 1.2)):
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    for first, last, loud in ((0, 50, [0.3, 1.0]), (35, 50, [])):
+        span = list(range(first, last))
+        masks = np.zeros((len(span), 96, 160), bool)
+        track: dict[str, Any] = {"num_frames": 50, "start": first, "end": last, "every": 1}
+        run = write_run(str(tmp_path / f"run-{first}"), tmp_path / "gap.mkv", span, masks, **track)
+        export(run.uri, "overlay-mp4", str(tmp_path / f"out-{first}"))
+        film = tmp_path / f"out-{first}" / "v" / "0.mp4"
+        pictures, _, _ = decoded(film)
+        assert [clips.read_code(picture) for picture in pictures] == span
+        if loud:
+            samples, begin, rate = heard(film)
+            levels = [np.abs(samples[round((at - begin) * rate) :][:800]).max() for at in (0.1, 0.3, 0.6, 1.0)]
+            assert [level > 0.25 for level in levels] == [False, True, False, True]
+
+
 def test_a_video_without_sound_has_none(clip: Path, tmp_path: Path) -> None:
     run = write_run(str(tmp_path / "run"), clip, list(range(8)), np.zeros((8, HEIGHT, WIDTH), bool))
     export(run.uri, "overlay-mp4", str(tmp_path / "out"))

@@ -36,8 +36,11 @@ def shared_network(name: str, part: str, device: str, dtype: str) -> Any:
     return family_of(bundle).load(bundle, part, device, getattr(torch, dtype))
 
 
+@functools.cache
 def shared_segmenter(model: str, device: str, dtype: str) -> Any:
-    """The SAM2 of a bundle, shared in this process. It computes in `dtype` (torch's name of it); its weights are float32."""
-    segmenter = shared_network(model, "segmenter", device, "float32")
-    segmenter.precision = getattr(torch, dtype)
-    return segmenter
+    """The SAM2 of a bundle, shared in this process. It computes in `dtype`, torch's name of it (`Segmenter.compute_in`)."""
+    if dtype == "float32":
+        return shared_network(model, "segmenter", device, dtype)
+    bundle = open_bundle(model)
+    segmenter: Any = family_of(bundle).load(bundle, "segmenter", device, torch.float32)
+    return segmenter.compute_in(getattr(torch, dtype))

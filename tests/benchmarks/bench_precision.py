@@ -52,7 +52,12 @@ def seconds(function: Callable[[], object]) -> float:
 def times() -> dict[str, tuple[float, float]]:
     """Per precision the median seconds of one frame's encoding and of one tracking step with a full memory."""
     torch.manual_seed(0)
-    segmenter = Segmenter(HIERA_TINY_512).eval()
+    weights = Segmenter(HIERA_TINY_512).state_dict()
+    segmenters = {}
+    for precision in PRECISIONS:
+        segmenter = Segmenter(HIERA_TINY_512).eval()
+        segmenter.load_state_dict(weights)
+        segmenters[precision] = segmenter.compute_in(getattr(torch, precision))
     pixels = torch.randn(1, 3, 512, 512)
     keyframe = Memory(torch.randn(1, 64, 32, 32), torch.randn(1, 256))
     recent = [torch.randn(1, 64, 32, 32) for _ in range(6)]
@@ -60,11 +65,20 @@ def times() -> dict[str, tuple[float, float]]:
     found: dict[str, tuple[list[float], list[float]]] = {precision: ([], []) for precision in PRECISIONS}
     for round_number in range(ROUNDS + 1):
         for precision, (encode, track) in found.items():
-            segmenter.precision = getattr(torch, precision)
+            segmenter = segmenters[precision]
             features = segmenter.encode(pixels)
+            like = features.s16.dtype
             pair = (
-                seconds(lambda: segmenter.encode(pixels)),
-                seconds(partial(segmenter.track, features, keyframe, recent, pointers)),
+                seconds(partial(segmenter.encode, pixels)),
+                seconds(
+                    partial(
+                        segmenter.track,
+                        features,
+                        [Memory(keyframe.features.to(like), keyframe.pointer.to(like))],
+                        [memory.to(like) for memory in recent],
+                        [pointer.to(like) for pointer in pointers],
+                    )
+                ),
             )
             if round_number:  # the first round warms up
                 encode.append(pair[0])

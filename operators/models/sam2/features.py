@@ -58,7 +58,8 @@ class VideoFeatures:
 
     def window(self) -> int:
         """Number of frames that a sweep should prefetch at a time: as many as a quarter of the budget holds, at most 32."""
-        return max(1, min(32, self.budget_bytes // (4 * self._frame_bytes))) if self._frame_bytes else 1
+        frame_bytes = self._frame_bytes or self.segmenter.frame_bytes
+        return max(1, min(32, self.budget_bytes // (4 * frame_bytes)))
 
     @property
     def kept_bytes(self) -> int:

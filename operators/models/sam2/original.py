@@ -18,8 +18,8 @@ from torch import Tensor
 from vrshq.operators.models.bundle import CheckpointError
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.sam2.tracking import TrackedFrame
-from vrshq.operators.models.sam2.values import Decoded, Features, Memory
+from vrshq.operators.models.sam2.tracking import TrackedFrame, scores_of
+from vrshq.operators.models.sam2.values import Decoded, Features
 from vrshq.operators.models.weights import check_tensors, map_file
 
 FOLDER = "sam2"  # of a bundle: the published file of SAM 2.0 with the same image encoder
@@ -119,14 +119,10 @@ def enter_all(
         frames = [frame for frame, _ in part]
         embeddings = torch.stack([prompts[number] for _, number in part]).to(device)
         decoded: Decoded = segmenter.decode_prompt(opened.get(frames), embeddings)
-        full = F.interpolate(decoded.low_res[:, None], size=size, mode="bilinear", align_corners=False) > 0
+        full = F.interpolate(decoded.low_res[:, None].float(), size=size, mode="bilinear", align_corners=False) > 0
         square = F.interpolate(full.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         low_res, memory = original.enter(OriginalFeatures(opened).get(frames), square[:, 0] >= 0.5)
         yield [
-            TrackedFrame(number, frame, low_res[row], float(decoded.object_logit[row]), float(decoded.iou[row]), one)
-            for row, ((frame, number), one) in enumerate(zip(part, _rows(memory), strict=True))
+            TrackedFrame(number, frame, low_res[row], score, iou, memory.row(row))
+            for row, ((frame, number), (score, iou)) in enumerate(zip(part, scores_of(decoded), strict=True))
         ]
-
-
-def _rows(memory: Memory) -> list[Memory]:
-    return [memory.row(index) for index in range(len(memory.pointer))]

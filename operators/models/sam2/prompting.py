@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.operators.models.sam2.tracking import scores_of
 from vrshq.operators.models.sam2.values import Decoded
 
 
@@ -30,11 +32,17 @@ def decode_candidates(
     like = next(segmenter.parameters())
     done: dict[tuple[int, int], tuple[float, Tensor]] = {}
     ordered = sorted(candidates)  # by frame, so that a small feature cache still encodes each frame once
+    frames = sorted({frame for frame, _ in ordered})
+    ready = 0  # frames that were encoded before their turn
     for begin in range(0, len(ordered), batch_size):
         part = ordered[begin : begin + batch_size]
+        end, window = bisect_right(frames, part[-1][0]), features.window()
+        if end > ready and window > end - ready:  # otherwise the frames of this part alone fit into the budget
+            features.prefetch(frames[ready : ready + window])
+            ready += window
         embeddings = torch.stack([prompts[number] for _, number in part]).to(like.device, like.dtype)
         decoded: Decoded = segmenter.decode_prompt(features.get([frame for frame, _ in part]), embeddings)
-        masks = fill_holes(decoded.low_res, hole_area).cpu()
-        for key, score, mask in zip(part, decoded.object_logit.tolist(), masks, strict=True):
+        masks = fill_holes(decoded.low_res, hole_area).cpu().float()
+        for key, (score, _), mask in zip(part, scores_of(decoded), masks, strict=True):
             done[key] = score, mask
     return done

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.config import Sam2Config
-from vrshq.operators.models.sam2.attention import attend_to_memory
+from vrshq.operators.models.sam2.attention import Rotation, attend_to_memory
+from vrshq.operators.models.sam2.constants import Constants
+from vrshq.operators.models.sam2.heads import decode_masks, encode_memory, neck_maps
 from vrshq.operators.models.sam2.values import Decoded, Features, Memory, Usage
 
 
@@ -52,7 +54,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
     """SAM2's modules, assembled for `Sam2Config` with the published method's settings (SAM 2.0, single mask output).
 
     Attributes:
-        precision: the type in which matrix products and convolutions are computed.
+        precision: the type in which SAM2 computes, see `compute_in`.
         gate_masks: whether mask logits are -1024 where the object score is <= 0. Training switches this off, because a
             gated mask has no gradient.
         second_decoder: SAM2's original mask decoder beside a fine-tuned one; `encode` then makes features for both.
@@ -86,6 +88,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             num_pos_feats=config.d_model, normalize=True, temperature=10000, warmup_cache=False
         )
         self.precision = torch.float32
+        self._constants = Constants()
         self.gate_masks = usage.gated
         self.second_decoder: MaskDecoder | None = None
 
@@ -153,33 +156,57 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             use_mlp_for_obj_ptr_proj=True,
         )
 
-    def _autocast(self) -> torch.autocast:
-        """Matrix products and convolutions in `precision`.
+    def compute_in(self, dtype: torch.dtype) -> Segmenter:
+        """Chooses the type of the computation; for bfloat16 the weights lose what it does not hold. Returns itself.
 
-        Weights, norms and the sums of residual branches stay float32. The reference differs: it holds the whole model in
-        bfloat16 and casts queries, keys and values inside SAM2.
+        bfloat16: weights and activations, so that nothing is cast in between. Norms, attention and convolutions sum in float32
+        inside their kernels. float16: weights, norms and sums of residual branches stay float32, because float16's range
+        does not hold them; matrix products and convolutions cast their operands.
         """
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+        self.precision = dtype
+        if dtype == torch.bfloat16:
+            for module in self.modules():
+                for name, weight in module.named_parameters(recurse=False):
+                    module._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=weight.requires_grad)
+        return self
+
+    @property
+    def _sums(self) -> torch.dtype:
+        """The type of residual sums, memories and results."""
+        return torch.bfloat16 if self.precision == torch.bfloat16 else torch.float32
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the features of one frame, at most: s4 has twice as many values as s8 and s16 each."""
+        parts = 7 if self.second_decoder else 4
+        values: int = parts * self.config.d_model * (self.config.image_size // 16) ** 2
+        return values * self._sums.itemsize
+
+    def _casting(self, whole: bool = False) -> torch.autocast:
+        """Casts of operands to `precision`: in float16, and in `whole` also around SAM2's own modules in bfloat16."""
+        types = (torch.float16, torch.bfloat16) if whole else (torch.float16,)
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision in types)
 
     def encode(self, pixels: Tensor) -> Features:
         """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`."""
-        with self._autocast():
-            s4, s8, s16 = self.image_encoder(pixels)["backbone_fpn"]
+        with self._casting():
+            trunk_maps = self.image_encoder.trunk(pixels.to(self._sums))
+            s4, s8, s16 = neck_maps(self.image_encoder.neck, trunk_maps, self._sums)[:3]
             own, second = self.sam_mask_decoder, self.second_decoder
             original = second and (second.conv_s0(s4), second.conv_s1(s8))
             return Features(own.conv_s0(s4), own.conv_s1(s8), s16, original)
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
         """Decodes one prompt of k embeddings (B, k*C) per frame, without memory. TKS takes its candidate masks from this."""
-        with self._autocast():
+        with self._casting():
             backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
-            return self._decode(features, backbone, embedding.reshape(len(embedding), -1, self.config.d_model))
+            prompt = embedding.reshape(len(embedding), -1, self.config.d_model)
+            return self._decode(features, backbone, [prompt.to(self._sums)])
 
     def decode_prompted(self, features: Features, embedding: Tensor) -> tuple[Decoded, Memory]:
         """`decode_prompt` of frames that later frames attend to: their masks, not binarised, are their memory."""
-        with self._autocast():
-            decoded = self.decode_prompt(features, embedding)
-            return decoded, self._remember(features, decoded)
+        decoded = self.decode_prompt(features, embedding)
+        return decoded, self._remember(features, decoded)
 
     def condition(self, features: Features, masks: Tensor, hole_area: int) -> tuple[Tensor, Memory]:
         """Prompts SAM2 with binary masks of the keyframes.
@@ -192,21 +219,23 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         Returns:
             The keyframe's final low-resolution logits (B, l, l), in -10..10, and its memory.
         """
-        with self._autocast():
-            low_res, _, _, _, _, pointer, _ = self._use_mask_as_output(
-                features.s16, [features.s4, features.s8], masks[:, None].float()
-            )
-            low_res = fill_holes(low_res[:, 0], hole_area)
-            memory_mask = (self.to_image_size(low_res) > 0).float()
-            return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
+        low_res, _, pointer = self._entered(features, masks)
+        low_res = fill_holes(low_res, hole_area)
+        memory_mask = self.to_image_size(low_res) > 0
+        return low_res, Memory(self.encode_mask(features, memory_mask), pointer)
 
     def enter(self, features: Features, masks: Tensor) -> tuple[Tensor, Memory]:
         """Enters masks (B, S, S) bool as they are: low-resolution logits (B, l, l) of -10 to 10, and the masks' memory."""
-        with self._autocast():
+        low_res, full, pointer = self._entered(features, masks)
+        return low_res, Memory(self.encode_mask(features, torch.sigmoid(full)), pointer)
+
+    def _entered(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """SAM2's own way of masks (B, S, S) bool: their logits (B, l, l) and (B, S, S) float32, and their pointers."""
+        with self._casting(whole=True):
             low_res, full, _, _, _, pointer, _ = self._use_mask_as_output(
                 features.s16, [features.s4, features.s8], masks[:, None].float()
             )
-            return low_res[:, 0], Memory(self.encode_mask(features, torch.sigmoid(full[:, 0])), pointer)
+        return low_res[:, 0], full[:, 0], pointer.to(self._sums)
 
     def track(
         self,
@@ -231,81 +260,103 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         Returns:
             The decoder's output and the frame's memory.
         """
-        with self._autocast():
+        with self._casting():
             aged = list(zip(recent, ages or range(1, len(recent) + 1), strict=True))
             own = [prompted.pointer for prompted in conditioning[: len(conditioning) - ahead]]
             memory, position, num_pointer_tokens = self._memory_tokens(conditioning, aged, [*own, *pointers])
-            image = features.s16.flatten(2).transpose(1, 2)
-            image_position = self._position(self.image_position, features.s16)
-            attended = attend_to_memory(
-                self.memory_attention, image + 0.1 * image_position, memory, position, num_pointer_tokens
+            image = features.s16.flatten(2).transpose(1, 2) + self._image_code(features.s16)
+            rotation = self._constants.of(
+                ("rotation", image.device, self.precision),
+                lambda: Rotation.of(self.memory_attention, image.device, self.precision),
             )
-            backbone = attended.transpose(1, 2).reshape(*attended.shape[:1], attended.shape[2], *features.s16.shape[2:])
-            features = features.expand(len(backbone))
-            decoded = self._decode(features, backbone, None)
+            attended = attend_to_memory(self.memory_attention, image, memory, position, num_pointer_tokens, rotation)
+            backbone = attended.transpose(1, 2).view(len(attended), *features.s16.shape[1:])
+            decoded = self._decode(features, backbone, [])
             return decoded, self._remember(features, decoded)
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
-        """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear."""
+        """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear, in their own type."""
         size = (self.image_size, self.image_size)
-        return F.interpolate(low_res[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+        return F.interpolate(low_res[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
-    def _decode(self, features: Features, backbone: Tensor, prompt: Tensor | None) -> Decoded:
-        size = len(backbone)
-        no_point = torch.zeros(size, 1, 2, device=backbone.device)
-        label = -torch.ones(size, 1, dtype=torch.int32, device=backbone.device)
-        sparse, dense = self.sam_prompt_encoder(points=(no_point, label), boxes=None, masks=None)
-        if prompt is not None:
-            sparse = torch.cat([sparse, prompt.to(sparse.dtype)], dim=1)
-        masks, iou, tokens, object_logit = self.sam_mask_decoder(
-            image_embeddings=backbone,
-            image_pe=self.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=self.usage.candidates,
-            repeat_image=False,
-            high_res_features=[features.s4, features.s8],
+    def _decode(self, features: Features, backbone: Tensor, prompt: list[Tensor]) -> Decoded:
+        """Decodes B rows of `backbone` (B, C, h, h); the features have as many rows, or one for all."""
+        prompts = self.sam_prompt_encoder
+        # what SAM2's prompt encoder makes of no point, padded with a second one, and of no mask
+        no_points = prompts.not_a_point_embed.weight.expand(len(backbone), 2, -1)
+        no_mask = prompts.no_mask_embed.weight.view(1, -1, 1, 1)
+        found = decode_masks(
+            self.sam_mask_decoder,
+            backbone + no_mask,
+            self._dense_code(backbone),
+            [no_points, *prompt],
+            (features.s4, features.s8),
         )
-        present = object_logit > 0  # (B, 1)
-        rows, best = torch.arange(size, device=iou.device), iou.argmax(-1)
-        low_res = masks[rows, best].float()
+        present = found.object_logit > 0  # (B, 1)
+        logits, iou, token = found.logits[:, 0], found.iou[:, 0], found.tokens[:, 0]
+        if self.usage.candidates:
+            rows, best = torch.arange(len(backbone), device=iou.device), found.iou.argmax(-1)
+            logits, iou, token = found.logits[rows, best], found.iou[rows, best], found.tokens[rows, best]
+        low_res = logits.to(self._sums)
         if self.gate_masks:
             low_res = torch.where(present[..., None], low_res, NO_OBJ_SCORE)
-        pointer = torch.where(present, self.obj_ptr_proj(tokens[rows, best]), self.no_obj_ptr)
-        return Decoded(low_res, object_logit[:, 0].float(), iou[rows, best].float(), pointer)
+        pointer = torch.where(present, self.obj_ptr_proj(token), self.no_obj_ptr)
+        return Decoded(low_res, found.object_logit[:, 0].to(self._sums), iou.to(self._sums), pointer)
 
     def _remember(self, features: Features, decoded: Decoded) -> Memory:
         memory_mask = torch.sigmoid(self.to_image_size(decoded.low_res))
         return Memory(self.encode_mask(features, memory_mask), decoded.pointer)
 
     def encode_mask(self, features: Features, mask: Tensor) -> Tensor:
-        """Memory features of a mask: sigmoid, scale and bias, then SAM2's memory encoder."""
-        scaled = mask[:, None] * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
-        encoded: Tensor = self.memory_encoder(features.s16, scaled, skip_mask_sigmoid=True)["vision_features"]
-        return encoded
+        """Memory features of masks (B, S, S), bool or in 0..1: scale and bias, then SAM2's memory encoder."""
+        with self._casting():
+            scaled = mask[:, None].to(self._sums) * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
+            return encode_memory(self.memory_encoder, features.s16, scaled)
 
     def _memory_tokens(
         self, conditioning: Sequence[Memory], recent: Sequence[tuple[Tensor, int]], pointers: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Memory tokens (B, L, M), their position codes (1, L - pointers, M), and the number of pointer tokens.
+        """Memory tokens (B, L, M), their position codes (1, L, M), and the number of pointer tokens.
 
         Order: prompted frames, oldest ... nearest memory (each with its age in frames), pointers as given. The last temporal
         code is that of prompted frames, code 0 the nearest frame's; pointers have none (SAM 2.0).
         """
-        spatial = self._position(self.memory_encoder.position_encoding, conditioning[0].features)
         memories = [
             *((memory.features, self.num_maskmem - 1) for memory in conditioning),
             *reversed([(memory, age - 1) for memory, age in recent]),
         ]
         tokens = [memory.flatten(2).transpose(1, 2) for memory, _ in memories]
-        positions = [spatial + self.maskmem_tpos_enc[code] for _, code in memories]
         split = torch.stack([*pointers], dim=1).view(len(tokens[0]), -1, self.mem_dim)
-        return torch.cat([*tokens, split], dim=1), torch.cat(positions, dim=1), split.shape[1]
+        codes, count, like = tuple(code for _, code in memories), split.shape[1], memories[0][0]
+
+        def make() -> Tensor:
+            spatial = self._sine_code(self.memory_encoder.position_encoding, like)
+            each = [(spatial + self.maskmem_tpos_enc[code]).to(self._sums) for code in codes]
+            return torch.cat([*each, each[0].new_zeros(1, count, self.mem_dim)], dim=1)
+
+        key = ("memory", like.device, self._sums, like.shape[2:], codes, count)
+        position = self._constants.of(key, make, self.maskmem_tpos_enc)
+        return torch.cat([*tokens, split], dim=1), position, count
+
+    def _image_code(self, like: Tensor) -> Tensor:
+        """A tenth of the position code of an image, (1, h*h, C), which the memory attention adds to it."""
+        key = ("image", like.device, self._sums, like.shape[2:])
+        return self._constants.of(key, lambda: (0.1 * self._sine_code(self.image_position, like)).to(self._sums))
+
+    def _dense_code(self, like: Tensor) -> Tensor:
+        """The mask decoder's position code of an image, (1, h*h, C)."""
+
+        def make() -> Tensor:
+            code: Tensor = self.sam_prompt_encoder.get_dense_pe()
+            return code.flatten(2).transpose(1, 2).contiguous().to(self._sums)
+
+        waves = self.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        return self._constants.of(("dense", like.device, self._sums), make, waves)
 
     @staticmethod
-    def _position(encoding: PositionEmbeddingSine, like: Tensor) -> Tensor:
-        """The sinusoidal position code of a feature map (B, c, h, h), as (1, h*h, c)."""
-        code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2).to(like.dtype)
+    def _sine_code(encoding: PositionEmbeddingSine, like: Tensor) -> Tensor:
+        """The sinusoidal position code of a feature map (B, c, h, h), as (1, h*h, c) float32."""
+        code: Tensor = encoding(like[:1]).flatten(2).transpose(1, 2)
         return code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class TrackedFrame:
         low_res: (l, l) mask logits before hole filling.
         object_logit: logit of SAM2's object score.
         iou: predicted IoU.
-        memory: the frame's memory, with B = 1.
+        memory: the frame's memory, with B = 1; a view that holds the memories of its batch.
     """
 
     position: int
@@ -36,6 +37,21 @@ class TrackedFrame:
     memory: Memory
 
 
+class _Row(NamedTuple):
+    """A row of a batch. Rows that lie in one batch in their order join without a copy."""
+
+    batch: Tensor
+    place: int
+
+    @staticmethod
+    def join(rows: Sequence[_Row]) -> Tensor:
+        """The rows as one tensor."""
+        batch, first = rows[0]
+        if all(row.batch is batch and row.place == first + step for step, row in enumerate(rows)):
+            return batch[first : first + len(rows)]
+        return torch.cat([batch[place : place + 1] for batch, place in rows])
+
+
 class _Track:
     """The memories that later frames attend to, for one object in one direction."""
 
@@ -44,28 +60,33 @@ class _Track:
         self.prompted = dict(sorted(prompted.items()))
         self.start = min(prompted)
         # with their frames, nearest first
-        self.recent: deque[tuple[int, Tensor]] = deque(maxlen=num_memories)
-        self.pointers: deque[tuple[int, Tensor]] = deque(maxlen=num_pointers)
+        self.recent: deque[tuple[int, _Row]] = deque(maxlen=num_memories)
+        self.pointers: deque[tuple[int, _Row]] = deque(maxlen=num_pointers)
 
     def needs(self, frame: int, reverse: bool) -> bool:
         """Whether the frame is tracked in this direction: those before the first prompted frame are, going back."""
         return frame < self.start if reverse else frame > self.start and frame not in self.prompted
 
-    def remember(self, frame: int, memory: Memory) -> None:
-        self.recent.appendleft((frame, memory.features))
-        self.pointers.appendleft((frame, memory.pointer))
+    def remember(self, frame: int, memory: Memory, row: int) -> None:
+        self.recent.appendleft((frame, _Row(memory.features, row)))
+        self.pointers.appendleft((frame, _Row(memory.pointer, row)))
+
+    def forget(self, frame: int) -> None:
+        """Drops what is too old for this frame. A row holds its whole batch, so none may outlive its use."""
+        for kept in (self.recent, self.pointers):
+            while kept and abs(frame - kept[-1][0]) > (kept.maxlen or 0):
+                kept.pop()
 
     def seen_from(self, frame: int, reverse: bool) -> _Seen:
         """What a frame attends to. A memory's age is its distance, so prompted frames in between leave gaps."""
         ahead = [one for one in self.prompted if (one < frame if reverse else one > frame)]
         ordered = [one for one in self.prompted if one not in ahead] + ahead
-        recent = [(abs(frame - one), memory) for one, memory in self.recent]
-        pointers = [(abs(frame - one), pointer) for one, pointer in self.pointers]
+        self.forget(frame)
         return _Seen(
             [self.prompted[one] for one in ordered],
             len(ahead),
-            [(age, memory) for age, memory in recent if age <= (self.recent.maxlen or 0)],
-            [pointer for age, pointer in pointers if age <= (self.pointers.maxlen or 0)],
+            [(abs(frame - one), memory) for one, memory in self.recent],
+            [pointer for _, pointer in self.pointers],
         )
 
 
@@ -75,8 +96,8 @@ class _Seen:
 
     prompted: list[Memory]
     ahead: int
-    recent: list[tuple[int, Tensor]]
-    pointers: list[Tensor]
+    recent: list[tuple[int, _Row]]
+    pointers: list[_Row]
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -142,11 +163,16 @@ def prompt_all(
         embeddings = torch.stack([prompts[number] for _, number in part]).to(device)
         decoded, memory = segmenter.decode_prompted(features.get([frame for frame, _ in part]), embeddings)
         filled = fill_holes(decoded.low_res, hole_area)
-        outputs = []
-        for row, (frame, number) in enumerate(part):
-            score, iou = float(decoded.object_logit[row]), float(decoded.iou[row])
-            outputs.append(TrackedFrame(number, frame, filled[row], score, iou, memory.row(row)))
-        yield outputs
+        yield [
+            TrackedFrame(number, frame, filled[row], score, iou, memory.row(row))
+            for row, ((frame, number), (score, iou)) in enumerate(zip(part, scores_of(decoded), strict=True))
+        ]
+
+
+def scores_of(decoded: Decoded) -> list[tuple[float, float]]:
+    """The object logit and predicted IoU of each row, in one copy to the host."""
+    pairs: list[tuple[float, float]] = torch.stack([decoded.object_logit, decoded.iou], dim=1).cpu().tolist()
+    return pairs
 
 
 @torch.inference_mode()
@@ -184,13 +210,17 @@ def propagate_all(
         ]
         first, last = (choose((one.start for one in tracks), default=0) for choose in (min, max))
         frames = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
+        prompts = _Prompts()
         order = [frame for frame in frames if any(track.needs(frame, reverse) for track in tracks)]
         for step, frame in enumerate(order):
             window = features.window()
             if step % window == 0:
                 features.prefetch(order[step : step + window])
+            for track in tracks:
+                track.forget(frame)
             for group in _groups(tracks, frame, reverse, batch_size):
-                yield _track_group(segmenter, features, group, frame)
+                yield _track_group(segmenter, features, group, frame, prompts)
+            prompts.next_frame()
             if reverse or not backward or frame >= last:
                 features.forget(frame)
 
@@ -210,20 +240,35 @@ def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int
             yield same[begin : begin + batch_size]
 
 
-def _track_group(segmenter: Segmenter, features: VideoFeatures, group: _Group, frame: int) -> list[TrackedFrame]:
+class _Prompts:
+    """The joined memories of the prompted frames of a group, kept for the next frame, which mostly has the same groups."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, ...], list[Memory]] = {}
+        self._now: dict[tuple[int, ...], list[Memory]] = {}
+
+    def of(self, group: _Group) -> list[Memory]:
+        key = tuple(id(memory) for _, seen in group for memory in seen.prompted)  # the tracks hold the memories
+        if (joined := self._now.get(key) or self._last.get(key)) is None:
+            joined = [Memory.concatenate(rows) for rows in zip(*(seen.prompted for _, seen in group), strict=True)]
+        self._now[key] = joined
+        return joined
+
+    def next_frame(self) -> None:
+        self._last, self._now = self._now, {}
+
+
+def _track_group(
+    segmenter: Segmenter, features: VideoFeatures, group: _Group, frame: int, prompts: _Prompts
+) -> list[TrackedFrame]:
     image, like = features.get([frame]), group[0][1]
-    recent = [torch.cat([seen.recent[place][1] for _, seen in group]) for place in range(len(like.recent))]
-    pointers = [torch.cat([seen.pointers[place] for _, seen in group]) for place in range(len(like.pointers))]
-    conditioning = [
-        Memory.concatenate(memories) for memories in zip(*(seen.prompted for _, seen in group), strict=True)
-    ]
+    recent = [_Row.join([seen.recent[place][1] for _, seen in group]) for place in range(len(like.recent))]
+    pointers = [_Row.join([seen.pointers[place] for _, seen in group]) for place in range(len(like.pointers))]
     ages = [age for age, _ in like.recent]
     decoded: Decoded
-    decoded, memory = segmenter.track(image, conditioning, recent, pointers, ages=ages, ahead=like.ahead)
+    decoded, memory = segmenter.track(image, prompts.of(group), recent, pointers, ages=ages, ahead=like.ahead)
     outputs = []
-    for row, (track, _) in enumerate(group):
-        own = memory.row(row)
-        track.remember(frame, own)
-        score, iou = float(decoded.object_logit[row]), float(decoded.iou[row])
-        outputs.append(TrackedFrame(track.position, frame, decoded.low_res[row], score, iou, own))
+    for row, ((track, _), (score, iou)) in enumerate(zip(group, scores_of(decoded), strict=True)):
+        track.remember(frame, memory, row)
+        outputs.append(TrackedFrame(track.position, frame, decoded.low_res[row], score, iou, memory.row(row)))
     return outputs

@@ -47,10 +47,6 @@ class Features:
         """A copy of one row (B = 1), which does not hold the others."""
         return self._each(lambda part: part[index : index + 1].clone())
 
-    def expand(self, size: int) -> Features:
-        """Features of one frame, repeated for `size` objects without a copy. Features of `size` frames are unchanged."""
-        return self._each(lambda part: part.expand(size, -1, -1, -1))
-
     @property
     def nbytes(self) -> int:
         """Bytes of the feature maps."""
@@ -85,7 +81,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The mask decoder's output for B prompts.
+    """The mask decoder's output for B prompts, in float32, or in bfloat16 where SAM2 computes in it.
 
     Attributes:
         low_res: (B, l, l) mask logits of the chosen mask; -1024 where `object_logit` <= 0, if masks are gated.
@@ -111,8 +107,8 @@ class Memory:
         return Memory(self.features[index], self.pointer[index])
 
     def row(self, index: int) -> Memory:
-        """A copy of one row (B = 1), which does not hold the others."""
-        return Memory(self.features[index : index + 1].clone(), self.pointer[index : index + 1].clone())
+        """One row (B = 1), a view: it holds the others."""
+        return self[index : index + 1]
 
     @staticmethod
     def concatenate(parts: Sequence[Memory]) -> Memory:

@@ -8,7 +8,7 @@ from sam2.modeling.memory_attention import MemoryAttention
 
 from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2 import attention as module
-from vrshq.operators.models.sam2.attention import NARROW, attend_to_memory
+from vrshq.operators.models.sam2.attention import NARROW, Rotation, attend_to_memory
 from vrshq.operators.models.sam2.segmenter import Segmenter
 
 SMALL = Sam2Config(
@@ -46,7 +46,8 @@ def test_memory_attention_equals_sam2s_own(memory_dim: int, batch: int, monkeypa
     position = torch.randn(1, memories * tokens, memory_dim)
     padded = torch.cat([position, torch.zeros(1, pointers, memory_dim)], dim=1)
     with torch.inference_mode():
-        ours = attend_to_memory(network, image, memory, position, pointers)
+        rotation = Rotation.of(network, image.device, image.dtype)
+        ours = attend_to_memory(network, image, memory, padded, pointers, rotation)
         theirs = network(
             curr=image.expand(batch, -1, -1).transpose(0, 1),
             memory=memory.transpose(0, 1),

@@ -1,4 +1,4 @@
-"""Which answers to look at first: the signal that best tells a bad mask without ground truth, and the order that it gives."""
+"""Which answers to look at first: the signal that tells a bad mask without ground truth, and the order that it gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # the command line reads `Sort` at its start
 
 # Orders of answers: by id, or the doubtful ones first.
 Sort = Literal["id", "least-trusted"]
-# The column of `tracks/` that tells bad masks best; docs/results.md has the table that compares them.
+# Of the columns of `tracks/` that tell bad masks best, the one that every family has; docs/results.md compares them.
 SIGNAL = "area_jump"
 # Columns of which a low value is the doubtful one; of the others it is a high one.
 LOW = ("presence", "lowest_score")

@@ -44,4 +44,4 @@ def _holes(background: np.ndarray, hole_area: int) -> np.ndarray | None:
         return None
     small = np.bincount(labels.ravel(), minlength=count) <= hole_area
     small[0] = False  # label 0 is the foreground here
-    return small[labels] if small.any() else None
+    return np.take(small, labels) if small.any() else None

@@ -49,9 +49,12 @@ def image_embeddings(clip: CLIPModel, video: Any, batch_size: int) -> Tensor:
     def read(_: int) -> Pixels:
         # one full-size frame is in memory at a time
         pixels = Pixels.concatenate(
-            [clip_pixels(frame[None], size, pixel_aspect) for frame in itertools.islice(stream, batch_size)]
+            [
+                clip_pixels(frame[None], size, pixel_aspect, clip.device)
+                for frame in itertools.islice(stream, batch_size)
+            ]
         )
-        return pixels.pinned() if clip.device.type == "cuda" else pixels
+        return pixels.staged(clip.device)
 
     parts = []
     for pixels in ahead(read, range(-(-video.num_frames // batch_size))):

@@ -5,7 +5,7 @@ or the whole frame.
 
 Frames are resized by Pillow as uint8, as in the reference, because its filters antialias. One frame is resized at a time.
 The resized bytes go to the device (`*_pixels`), which normalises them (`Pixels.on`): a quarter of the copy, and none of the
-arithmetic on the host. `*_input` does both on the CPU.
+arithmetic on the host. A GPU resizes them too, where it gives Pillow's bytes. `*_input` does all on the CPU.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vrshq.operators.models.config import CLIP_MEAN, CLIP_STD, TowerConfig
+from vrshq.operators.models.resample import Order, Resize, pillow_order, resample
 from vrshq.operators.video.pixel_aspect import displayed_size
+
+_CPU = torch.device("cpu")
 
 # SAM2's means and standard deviations of red, green and blue, on the 0..255 scale
 SAM2_MEAN, SAM2_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -56,26 +58,34 @@ class Pixels:
         rows: (n, h, w, 3) uint8 RGB.
         scale: of their values.
         square: S, the side of the square that is padded with zeros right and below; None: nothing is padded.
+        made: for rows on a GPU, when they are there.
     """
 
     rows: Tensor
     scale: Scale
     square: int | None = None
+    made: torch.cuda.Event | None = None
 
     @property
     def covered(self) -> tuple[int, int]:
         """The (height, width) that a frame covers in the input."""
         return self.rows.shape[1], self.rows.shape[2]
 
-    def pinned(self) -> Pixels:
-        """The same in page-locked memory, from which a GPU copies while the host goes on."""
-        return replace(self, rows=self.rows.pin_memory())
+    def staged(self, device: torch.device) -> Pixels:
+        """The same, to be used by another thread on a device. The bytes are put where a GPU copies them beside the host."""
+        if self.rows.is_cuda:
+            return replace(self, made=torch.cuda.current_stream(self.rows.device).record_event())
+        return replace(self, rows=self.rows.pin_memory()) if device.type == "cuda" else self
 
     def on(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
         """The network's input on a device: (n, 3, h, w), or (n, 3, S, S) where it is padded.
 
         The values are computed in float32, in one order and rounded at each step, so they are the same on every device.
         """
+        if self.made is not None:
+            stream = torch.cuda.current_stream(self.rows.device)
+            stream.wait_event(self.made)
+            self.rows.record_stream(stream)
         rows = self.rows.to(device, non_blocking=True)
         count, height, width, _ = rows.shape
         size = (self.square, self.square) if self.square else (height, width)
@@ -98,21 +108,25 @@ class Pixels:
         return replace(parts[0], rows=torch.cat([part.rows for part in parts]))
 
 
-def sam2_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Pixels:
+def sam2_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0, device: torch.device = _CPU) -> Pixels:
     """SAM2's frames before they are normalised and padded: the longest side resized to `image_size` (bilinear).
 
     Args:
         frames: (n, H, W, 3) uint8 RGB.
         image_size: S, side of the square in pixels.
         pixel_aspect: width of a frame's pixels over their height; the network sees the frame as people do.
+        device: that of the network.
     """
     size = sam2_size(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), image_size)
-    return Pixels(_resized(frames, size, Image.Resampling.BILINEAR), SAM2_SCALE, image_size)
+    return Pixels(_resized(frames, Resize(size, "bilinear", 0, 0, size), device), SAM2_SCALE, image_size)
 
 
-def square_pixels(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0) -> Pixels:
+def square_pixels(
+    frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0, device: torch.device = _CPU
+) -> Pixels:
     """SAM2's frames in Sa2VA before they are normalised: resized to the square (bicubic) whatever their aspect."""
-    return Pixels(_resized(frames, (image_size, image_size), Image.Resampling.BICUBIC), IMAGENET_SCALE)
+    size = (image_size, image_size)
+    return Pixels(_resized(frames, Resize(size, "bicubic", 0, 0, size), device), IMAGENET_SCALE)
 
 
 def sam2_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> tuple[Tensor, tuple[int, int]]:
@@ -144,13 +158,14 @@ def square_input(frames: np.ndarray, image_size: int, _pixel_aspect: float = 1.0
     return pixels.on("cpu"), pixels.covered
 
 
-def clip_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Pixels:
+def clip_pixels(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0, device: torch.device = _CPU) -> Pixels:
     """The frames of `clip_input` before they are normalised."""
     frames = _central(frames, pixel_aspect)
     height, width = displayed_size(frames.shape[1], frames.shape[2], pixel_aspect)
     short = min(height, width)
     size = int(image_size * height / short), int(image_size * width / short)
-    return Pixels(_resized(frames, size, Image.Resampling.BICUBIC, crop=image_size), CLIP_SCALE)
+    top, left = (size[0] - image_size) // 2, (size[1] - image_size) // 2
+    return Pixels(_resized(frames, Resize(size, "bicubic", top, left, (image_size, image_size)), device), CLIP_SCALE)
 
 
 def clip_input(frames: np.ndarray, image_size: int, pixel_aspect: float = 1.0) -> Tensor:
@@ -196,13 +211,15 @@ def tower_view(height: int, width: int, tower: TowerConfig) -> View:
     return View(0, 0, width, height, rows, columns)
 
 
-def tower_pixels(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0) -> Pixels:
+def tower_pixels(
+    frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0, device: torch.device = _CPU
+) -> Pixels:
     """The frames of `tower_input` before they are normalised."""
     if tower.view == "centre":
-        return clip_pixels(frames, tower.image_size, pixel_aspect)
+        return clip_pixels(frames, tower.image_size, pixel_aspect, device)
     view = tower_view(*displayed_size(frames.shape[1], frames.shape[2], pixel_aspect), tower)
     size = view.rows * tower.patch_size, view.columns * tower.patch_size
-    return Pixels(_resized(frames, size, Image.Resampling.BICUBIC), CLIP_SCALE)
+    return Pixels(_resized(frames, Resize(size, "bicubic", 0, 0, size), device), CLIP_SCALE)
 
 
 def tower_input(frames: np.ndarray, tower: TowerConfig, pixel_aspect: float = 1.0) -> Tensor:
@@ -232,13 +249,21 @@ def _central(frames: np.ndarray, pixel_aspect: float) -> np.ndarray:
     return frames[:, top : top + rows, left : left + columns]
 
 
-def _resized(frames: np.ndarray, size: tuple[int, int], resample: Image.Resampling, crop: int | None = None) -> Tensor:
-    """Frames resized to (height, width) by Pillow, or the central square of `crop` pixels of them: (n, h, w, 3) uint8."""
-    height, width = size
-    kept = (crop, crop) if crop else size
-    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-    result = np.empty((len(frames), *kept, 3), np.uint8)
+def _resized(frames: np.ndarray, resize: Resize, device: torch.device) -> Tensor:
+    """Resized frames (n, h, w, 3) uint8: on a GPU where it gives Pillow's bytes, else made by Pillow on the CPU."""
+    if device.type == "cuda" and (order := pillow_order(frames.shape[1:3], resize, device)):
+        return resized_there(frames, resize, order, device)
+    result = np.empty((len(frames), *resize.kept, 3), np.uint8)
     for target, frame in zip(result, frames, strict=True):
-        image = Image.fromarray(frame).resize((width, height), resample)
-        target[:] = np.asarray(image.crop((left, top, left + kept[1], top + kept[0])) if crop else image)
+        target[:] = resize.by_pillow(frame)
     return torch.from_numpy(result)
+
+
+def resized_there(frames: np.ndarray, resize: Resize, order: Order, device: torch.device) -> Tensor:
+    """Resized frames on a device. The host copies the bytes of one frame after the other."""
+    parts = []
+    for frame in frames:
+        host = torch.empty(frame.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        host.numpy()[:] = frame
+        parts.append(resample(host.to(device, non_blocking=True), resize, order))
+    return torch.stack(parts)

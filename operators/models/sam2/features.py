@@ -76,9 +76,10 @@ class VideoFeatures:
     def _read(self, indices: list[int]) -> Pixels:
         frames, pixel_aspect = self.video.frames(indices), pixel_aspect_of(self.video)
         make = square_pixels if self.segmenter.usage.square else sam2_pixels
-        pixels = make(frames, self.segmenter.image_size, pixel_aspect)
+        device = self._parameter.device
+        pixels = make(frames, self.segmenter.image_size, pixel_aspect, device)
         self.resized_hw = pixels.covered
-        return pixels.pinned() if self._parameter.is_cuda else pixels
+        return pixels.staged(device)
 
     def _encode(self, indices: list[int], pixels: Pixels) -> dict[int, Features]:
         with torch.inference_mode():

@@ -70,8 +70,8 @@ class VrsHqLanguage:
 
         def read(chosen: list[int]) -> Pixels:
             # frame by frame, so that one full-size frame is in memory at a time
-            pixels = Pixels.concatenate([tower_pixels(video.frames([frame]), tower, pixel_aspect) for frame in chosen])
-            return pixels.pinned() if network.device.type == "cuda" else pixels
+            parts = [tower_pixels(video.frames([frame]), tower, pixel_aspect, network.device) for frame in chosen]
+            return Pixels.concatenate(parts).staged(network.device)
 
         batches = [frames[begin : begin + FRAME_BATCH] for begin in range(0, len(frames), FRAME_BATCH)]
         for chosen, pixels in zip(batches, ahead(read, batches), strict=True):

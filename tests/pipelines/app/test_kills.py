@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.pipelines.app.conftest import instructions
 from vrshq.cluster.storage.run_directory import RunDirectory

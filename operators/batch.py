@@ -41,6 +41,16 @@ class Failure(TypedDict):
     message: str
 
 
+class Made:
+    """What this process has made so far, for whoever shows progress while a unit is worked on.
+
+    Attributes:
+        masks: one for each object and frame.
+    """
+
+    masks = 0
+
+
 class Operator(Protocol):
     """One stage of the way of the data. `name` is its name in placements, timings and error rows."""
 

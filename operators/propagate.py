@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vrshq.operators.batch import Batch, Unit, map_units
+from vrshq.operators.batch import Batch, Made, Unit, map_units
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.masks.object_masks import ObjectMasks
@@ -81,6 +81,7 @@ class Propagate:
                 # stacked here: a tracker may use its own buffers again in the next step
                 low_res = torch.stack([one.low_res for one in step])
                 behind.put(self._encode, features, low_res, step, answers, _stream(low_res))
+                Made.masks += len(step)
         nothing = rle.encode(np.zeros((1, video.height, video.width), bool))[0]
         columns: dict[str, list[Any]] = {
             name: [None] * count for name in ("rles", "areas", "bboxes", "frame_scores", "num_objects")

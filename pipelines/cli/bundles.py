@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from vrshq.pipelines.cli.options import Adapter, Dtype, NewFolder, Weights
 from vrshq.pipelines.cli.terminal import console, say
@@ -20,18 +20,23 @@ def models(
     """List the models that have a name: what they need, their licence, and what was proven of them."""
     from vrshq.pipelines.models.known import human_bytes, known_models
 
-    heads = ("name", "family", "parameters", "licence", "download", "memory, bfloat16 / float32", "proven here")
-    table = Table(*heads)
+    narrow = {"box": None, "padding": (0, 2, 0, 0)}
+    heads = [Column(head, no_wrap=head != "licence") for head in ("name", "family", "numbers", "licence", "download")]
+    table = Table(*heads, Column("bfloat16 (float32)", no_wrap=True), **narrow)  # type: ignore[arg-type]
     for model in known_models().values():
         if full:
             _say_whole(model)
             continue
-        memory = " / ".join(human_bytes(model.memory[dtype]) for dtype in ("bfloat16", "float32"))
-        download = human_bytes(model.download) if model.hub else "in the package"
+        half, whole = (human_bytes(model.memory[dtype]) for dtype in ("bfloat16", "float32"))
+        download = human_bytes(model.download) if model.hub else "built in"
         parameters = f"{model.parameters / 1e9:.2f} B" if model.parameters >= 1e9 else f"{model.parameters / 1e6:.1f} M"
-        table.add_row(model.name, model.family, parameters, model.licences, download, memory, model.proven)
+        table.add_row(model.name, model.family, parameters, model.licences, download, f"{half} ({whole})")
     if not full:
         console.print(table)
+        say("\nproven here:")
+        for model in known_models().values():
+            say(f"  {model.name}: {model.proven}")
+        say("")
     console.print("Also: the folder, bucket uri or hub id of a bundle, or of a checkpoint in the published layout.")
 
 

@@ -57,6 +57,11 @@ class RunProgress:
         elif reason:
             say(reason)
 
+    def works(self, masks: int, seconds: float) -> None:
+        """Shows how fast masks are made while a unit is worked on, on a terminal."""
+        if self._live:
+            self._live.update(self._task, rate=f"{masks} masks, {masks / max(seconds, 1e-3):.1f} masks/s")
+
     def add(self, receipt: dict[str, Any]) -> None:
         """Counts one unit's receipt and refreshes the display."""
         self.counts["units"] += 1

@@ -62,6 +62,11 @@ class RunDisplay(Watcher):
         self._progress = RunProgress(plan.todo.num_rows)
         self._progress.start()
 
+    def works(self, masks: int, seconds: float) -> None:
+        """Shows the masks of the unit in progress, on a terminal."""
+        if self._progress:
+            self._progress.works(masks, seconds)
+
     def unit_finished(self, receipt: dict[str, Any]) -> None:
         """Counts and logs the unit."""
         self._finished += 1

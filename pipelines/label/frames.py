@@ -47,6 +47,8 @@ class LabelledFrame(TypedDict):
 class RunDataset(Dataset[LabelledFrame]):
     """The labelled frames of a run by index: a map-style data set for `torch.utils.data.DataLoader`.
 
+    Workers of a loader are to be spawned, not forked, because decoders have threads.
+
     Frames of one instruction follow each other, ascending; instructions are in the order of their ids. The open video and the
     masks of one instruction stay for the next item, so items in order cost one decode for each instruction, and items at random
     a seek for each. Memory does not depend on the length of the videos; it holds a short row of each instruction. Each process

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +17,7 @@ from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.ray.watchers import Starting
-from vrshq.operators.batch import Failure
+from vrshq.operators.batch import Failure, Made
 from vrshq.pipelines.label.placement import network_device
 from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, worker_arguments
 from vrshq.pipelines.label.rows import unit_tables
@@ -89,8 +92,27 @@ def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[d
     watcher.waits("")
     _note_placement(summary, plan)
     summary.workers = 1
-    for one in one_by_one(workers, plan.todo):
-        yield _record_lost(plan, one) if isinstance(one, Lost) else one
+    with _told(watcher):
+        for one in one_by_one(workers, plan.todo):
+            yield _record_lost(plan, one) if isinstance(one, Lost) else one
+
+
+@contextlib.contextmanager
+def _told(watcher: Watcher) -> Iterator[None]:
+    """A context in which the watcher hears once a second how many masks this process has made: a unit may take minutes."""
+    begin, before, ended = time.monotonic(), Made.masks, threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(1):
+            watcher.works(Made.masks - before, time.monotonic() - begin)
+
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def one_by_one(workers: Sequence[Callable[[pa.Table], pa.Table]], units: pa.Table) -> Iterator[dict[str, Any] | Lost]:

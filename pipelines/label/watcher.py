@@ -23,6 +23,9 @@ class Watcher:
     def planned(self, plan: Plan) -> None:
         """The plan is final; work starts next."""
 
+    def works(self, masks: int, seconds: float) -> None:
+        """So many masks were made since the work began, in the for-loop of this process. Another thread calls this."""
+
     def unit_finished(self, receipt: dict[str, Any]) -> None:
         """A unit's tables are written. `receipt` is a row of `vrshq.pipelines.label.worker.RECEIPT`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_a_run_shows_what_was_typed(table: str, capsys: pytest.CaptureFixture[st
     print_summary(replace(summary, stopped=TYPED), output)
     printed = capsys.readouterr()
     assert (summary.counts["errors"], summary.counts["units"]) == (1, 2)
-    assert f"run    {output}" in printed.out
+    assert re.search(f"^run +{re.escape(output)}", printed.out, re.MULTILINE)
     assert f"tables in {output}\n" in printed.out
     assert f"stopped: {TYPED}." in printed.err
 

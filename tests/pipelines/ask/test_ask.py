@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import pytest
@@ -14,6 +15,7 @@ from tests.support.label_runs import content
 from tests.support.label_runs import vrshq as command
 from vrshq.pipelines.ask.run import ask
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.watcher import Watcher
 
 SETTINGS = Settings(model="untrained-tiny")
 TEXTS = ["the block", "What moves?"]
@@ -86,3 +88,18 @@ def test_a_video_that_cannot_be_read_is_said_and_ends_with_code_3(tmp_path: Path
     assert done.returncode == 3, done.stderr
     assert "  error: InputError: " in done.stdout
     assert "none.mp4" in done.stdout
+
+
+def test_masks_are_counted_while_a_unit_is_worked_on(tmp_path: Path) -> None:
+    class Heard(Watcher):
+        told: ClassVar[list[tuple[int, float]]] = []
+
+        def works(self, masks: int, seconds: float) -> None:
+            self.told.append((masks, seconds))
+
+    video = clips.h264(tmp_path / "long.mp4", frames=60)
+    ask(str(video), TEXTS, str(tmp_path / "run"), SETTINGS, watcher=Heard())
+    counts = [masks for masks, _ in Heard.told]
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] <= 2 * 60
+    assert [round(seconds) for _, seconds in Heard.told] == sorted(round(seconds) for _, seconds in Heard.told)

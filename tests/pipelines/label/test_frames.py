@@ -57,7 +57,8 @@ def test_it_is_sent_to_workers_open_or_not(run: str) -> None:
     dataset = RunDataset(run, keep=lambda track: track["video_id"] == "a.mp4")
     assert read_code(dataset[1]["picture"]) == 2
     assert read_code(pickle.loads(pickle.dumps(dataset))[1]["picture"]) == 2
-    loader = DataLoader(dataset, batch_size=3, num_workers=2)
+    # not forked: a fork of a process with threads, such as those of decoders, may hang
+    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context="spawn")
     assert [batch["frame"].tolist() for batch in loader] == [[0, 2, 4], [6, 8, 2], [4, 6]]
 
 

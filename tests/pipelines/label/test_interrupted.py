@@ -11,6 +11,7 @@ import pytest
 from tests.support import clips
 from tests.support.label_runs import instruction, vrshq, write_table
 from vrshq.pipelines.label.loop import in_process
+from vrshq.pipelines.models.known import KnownModel
 
 
 def test_label_tells_the_finished_units_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,10 +38,10 @@ def test_label_tells_the_finished_units_and_continues(tmp_path: Path, monkeypatc
 
 
 def test_a_command_that_does_not_continue_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> list[str]:
+    def interrupted() -> dict[str, KnownModel]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vrshq.operators.models.bundle.bundled_names", interrupted)
+    monkeypatch.setattr("vrshq.pipelines.models.known.known_models", interrupted)
     stopped = vrshq("models")
     assert stopped.returncode == 130
     assert stopped.stderr.strip() == "interrupted"

@@ -107,7 +107,8 @@ def test_a_plan_looks_at_the_cluster_and_label_refuses_with_the_same_line(
         "tokens + fuse: 2 actors, each 0.37 CPU, 1/2 GPU",
         "keyframe + propagate: 2 actors, each 0.37 CPU, 1/4 GPU",
     ]
-    assert said["cost"] == ["not measured for untrained-tiny in float32 on this device"]
+    # the cluster has GPUs, so `dtype: auto` is bfloat16
+    assert said["cost"] == ["not measured for untrained-tiny in bfloat16 on this device"]
     code, said, errors = vrshq("plan", *line, "--set", WIDE)
     assert code == 1
     assert said["missing"] == ["pool keyframe+propagate: 4 CPUs on one machine, the largest has 3"]

@@ -13,6 +13,7 @@ from tests.support import clips
 from tests.support.fault_kit import checksums
 from tests.support.label_runs import content
 from tests.support.label_runs import vrshq as command
+from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.pipelines.ask.run import ask
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
@@ -103,3 +104,23 @@ def test_masks_are_counted_while_a_unit_is_worked_on(tmp_path: Path) -> None:
     assert counts == sorted(counts)
     assert 0 < counts[-1] <= 2 * 60
     assert [round(seconds) for _, seconds in Heard.told] == sorted(round(seconds) for _, seconds in Heard.told)
+
+
+def test_ctrl_c_leaves_a_whole_run_directory_that_the_same_line_continues(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    line = ["ask", str(clip), *TEXTS, "--output", str(output), "--model", "untrained-tiny"]
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "track", interrupted)
+        stopped = command(*line)
+    assert stopped.returncode == 130
+    assert "0 of 1 units are finished" in stopped.stderr
+    assert vrshq.open_run(str(output)).tracks().num_rows == 0
+    assert command(*line).returncode == 0
+    ask(str(clip), TEXTS, str(tmp_path / "whole"), SETTINGS)
+    assert checksums(str(output)) == checksums(str(tmp_path / "whole"))

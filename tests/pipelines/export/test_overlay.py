@@ -192,3 +192,16 @@ def test_a_video_without_sound_has_none(clip: Path, tmp_path: Path) -> None:
     export(run.uri, "overlay-mp4", str(tmp_path / "out"))
     with av.open(str(tmp_path / "out" / "v" / "0.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
+
+
+@pytest.mark.parametrize("rotation", [90, 180])
+def test_a_rotated_video_is_upright_at_its_size(rotation: int, tmp_path: Path) -> None:
+    clip = clips.h264(tmp_path / "v.mp4", frames=5, height=HEIGHT, width=WIDTH, rotation=rotation)
+    size = (WIDTH, HEIGHT) if rotation == 90 else (HEIGHT, WIDTH)
+    masks = np.zeros((5, *size), bool)
+    run = write_run(str(tmp_path / "run"), clip, list(range(5)), masks, status="empty")
+    export(run.uri, "overlay-mp4", str(tmp_path / "out"))
+    pictures, times, _ = decoded(tmp_path / "out" / "v" / "0.mp4")
+    assert {picture.shape for picture in pictures} == {(*size, 3)}
+    assert [clips.read_code(picture) for picture in pictures] == list(range(5))
+    assert times == [Fraction(number, 25) for number in range(5)]

@@ -64,6 +64,16 @@ class InputError(UserError, ValueError):
     """The given video or instruction cannot be used; the message names it, and says what was expected."""
 
 
+def check_text(text: str, expected: str = "a phrase or a question about the video") -> None:
+    """Raises InputError if an instruction's text is empty or not valid Unicode."""
+    if not text.strip():
+        raise InputError(f"empty instruction text; expected {expected}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"instruction text is not valid Unicode ({error.reason})") from error
+
+
 def failure(stage: str, error: BaseException) -> Failure:
     """The failure row of an exception: its class name and its message on one line, at most 2,000 characters."""
     text = str(error).encode(errors="backslashreplace").decode()  # names of files may hold bytes that are no text

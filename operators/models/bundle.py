@@ -130,6 +130,12 @@ class Bundle:
         identity = {"model": sizes, "seed": self.seed, "weights": {**self.checksums, **unlisted}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
+    def versions_in(self, place: str) -> dict[str, str]:
+        """The versions of all files in a folder of the bundle, as their source states them, else by their content."""
+        here = {self._name_of(path): path for path in (self.folder / place).glob("*") if path.is_file()}
+        stated = {name: version for name, version in self.stated.items() if name.startswith(f"{place}/")}
+        return stated or {name: self.checksums.get(name) or _content(path) for name, path in sorted(here.items())}
+
     def adapter_files(self) -> list[Path]:
         """The files of the adapter, its config first; [] without one."""
         if not self.adapter:

@@ -138,12 +138,14 @@ def make_plan(
     bundle = model.bundle
     run = RunDirectory(output)
     settings = with_type(settings.for_bundle(bundle), run, cluster)
-    identity = {
+    identity: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": bundle.name, "fingerprint": bundle.fingerprint},
         "manifest_sha256": _manifest_hash(manifest),
         "settings": settings.identity(),
     }
+    if settings.tracking.decoder == "original":
+        identity["model"]["original_decoder"] = bundle.versions_in("sam2")
     stored = run.read_manifest() if run.has_manifest() else None
     if stored is not None:
         manifest = continued_manifest(run, stored, table, manifest, build, grow=grow)

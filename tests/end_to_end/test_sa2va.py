@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.export.run import export
 from vrshq.pipelines.label.opened import open_run
+from vrshq.pipelines.label.plan import make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.report.names import sheet_name
@@ -176,6 +178,20 @@ READERS = {
     "cvat": read_cvat,
     "fiftyone": read_fiftyone,
 }
+
+
+def test_sa2va_run_belongs_to_its_original_decoder(table: str, tmp_path: Path) -> None:
+    """Another file of SAM2 gives other masks, so it cannot go on with a run; without the setting it does not matter."""
+    folder = shutil.copytree(MODEL, tmp_path / "model")
+    (folder / "sam2").mkdir()
+    identities = []
+    for written in (b"one", b"other"):
+        (folder / "sam2" / "sam2.pt").write_bytes(written)
+        for decoder in ("own", "original"):
+            settings = Settings.model_validate({"model": str(folder), "tracking": {"decoder": decoder}})
+            identities.append(json.dumps(make_plan(table, str(tmp_path / "run"), settings).identity["model"]))
+    assert identities[0] == identities[2]
+    assert len(set(identities)) == 3
 
 
 @pytest.mark.ray

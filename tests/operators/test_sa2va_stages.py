@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,32 @@ def test_sa2va_masks_carried_by_the_original_decoder_equal_a_plain_loop(with_sam
         loop.compare(unit["rles"][0][number], pixels=20)
     own = answered(video, TWO, sampling={"sampler": "spread"}, prompt=SHORT)
     assert own["rles"] != unit["rles"]
+
+
+@pytest.mark.parametrize("decoder", ["own", "original"])
+def test_sa2va_in_bfloat16_gives_masks(decoder: str, with_sam2: str) -> None:
+    """bfloat16 is the type on GPUs; the original decoder has it, too."""
+    unit = answered(
+        ArrayVideo(9),
+        TWO,
+        model=with_sam2,
+        dtype="bfloat16",
+        sampling={"sampler": "spread"},
+        tracking={"decoder": decoder},
+        prompt=SHORT,
+    )
+    assert [len(masks) for masks in unit["rles"][0]] == [9, 9]
+    assert any(map(any, unit["areas"][0]))
+
+
+def test_sa2va_files_that_are_not_those_listed_are_refused(with_sam2: str, tmp_path: Path) -> None:
+    names = ["model-00001-of-00002.safetensors", "tokenizer.json", "sam2/sam2.pt"]
+    for place, name in enumerate(names):
+        folder = shutil.copytree(with_sam2, tmp_path / str(place))
+        description = json.loads((folder / "bundle.json").read_text())
+        (folder / "bundle.json").write_text(json.dumps(description | {"sha256": {name: "0" * 64}}))
+        with pytest.raises(CheckpointError, match=f"{name}: sha256 .*, expected 0000"):
+            stages(str(folder), tracking={"decoder": "original"})
 
 
 def test_sa2va_without_the_original_decoder_says_what_is_expected() -> None:

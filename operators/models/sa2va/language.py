@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from vrshq.operators.batch import InputError
+from vrshq.operators.batch import InputError, check_text
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
 from vrshq.operators.models.sa2va.config import Sa2vaConfig
@@ -33,7 +33,9 @@ class LanguageSide:
         bundle = open_bundle(config.model)
         self.network: Sa2vaLanguage = shared_network(config.model, "language", config.device, config.dtype)
         self.sizes: Sa2vaConfig = self.network.config
-        self.conversation = Conversation(bundle.folder / "tokenizer.json")
+        tokenizer = bundle.folder / "tokenizer.json"
+        bundle.verify([tokenizer])
+        self.conversation = Conversation(tokenizer)
 
     def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:
         """As `Language.read`. A prompt longer than the model has positions is an `InputError`."""
@@ -51,12 +53,7 @@ class LanguageSide:
         return result
 
     def _suffix(self, text: str) -> list[int]:
-        if not text.strip():
-            raise InputError("empty instruction text; expected a phrase or a question about the video")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"instruction text is not valid Unicode ({error.reason})") from error
+        check_text(text)
         return self.conversation.suffix(benchmark_text(text) if self.config.wording == "benchmark" else text)
 
     def _see(self, video: Frames, frames: list[int]) -> tuple[dict[int, Picture], dict[int, Seen]]:

@@ -26,8 +26,15 @@ FOLDER = "sam2"  # of a bundle: the published file of SAM 2.0 with the same imag
 _PREFIX = "sam_mask_decoder."
 
 
+def original_files(folder: Path) -> list[Path]:
+    """The files of weights in a bundle's folder `sam2`."""
+    return sorted(path for path in (folder / FOLDER).glob("*") if path.suffix in (".pt", ".safetensors"))
+
+
 def load_original(folder: Path, segmenter: Segmenter) -> MaskDecoder:
     """The mask decoder in the one file of a bundle's folder `sam2`: SAM2's own `.pt` file, or safetensors with its names.
+
+    It has the type and the device of the fine-tuned one.
 
     Args:
         folder: of the bundle.
@@ -36,7 +43,7 @@ def load_original(folder: Path, segmenter: Segmenter) -> MaskDecoder:
     Raises:
         CheckpointError: there is no such file, or its tensors do not fit.
     """
-    files = sorted(path for path in (folder / FOLDER).glob("*") if path.suffix in (".pt", ".safetensors"))
+    files = original_files(folder)
     if len(files) != 1:
         raise CheckpointError(
             f"{folder / FOLDER}: {len(files)} files with weights; tracking.decoder original expects one, SAM 2.0's own "

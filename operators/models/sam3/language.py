@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from vrshq.operators.batch import InputError
+from vrshq.operators.batch import InputError, check_text
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
 from vrshq.operators.models.sam3.layout import MAX_TOKENS, read_tokenizer
@@ -30,12 +30,7 @@ class LanguageSide:
         return result
 
     def _check(self, text: str) -> None:
-        if not text.strip():
-            raise InputError("empty instruction text; expected a noun phrase")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"instruction text is not valid Unicode ({error.reason})") from error
+        check_text(text, "a noun phrase")
         tokens = len(self.tokenizer(text).input_ids)
         if tokens > MAX_TOKENS:
             raise InputError(

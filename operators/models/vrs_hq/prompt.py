@@ -14,7 +14,7 @@ from typing import Literal
 
 from sentencepiece import SentencePieceProcessor
 
-from vrshq.operators.batch import InputError
+from vrshq.operators.batch import check_text
 from vrshq.operators.models.config import IMAGE_TOKEN
 
 SYSTEM = (
@@ -43,12 +43,7 @@ def normalize(text: str) -> str:
         InputError: the text is empty after this, or is not valid Unicode.
     """
     text = " ".join(text.lower().split())
-    if not text:
-        raise InputError("empty instruction text; expected a phrase or a question about the video")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"instruction text is not valid Unicode ({error.reason})") from error
+    check_text(text)
     return text
 
 

@@ -113,7 +113,7 @@ class TrackConfig:
         encode_batch: frames through the image encoder at once.
         batch: objects, or prompted frames, through the mask decoder at once.
         device: torch's name of the device.
-        dtype: torch's name of the type that the tracker computes in; its weights are float32.
+        dtype: torch's name of the type that the tracker computes in.
     """
 
     model: str = "tiny"

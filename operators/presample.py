@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import CLIPTokenizer
 
 from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.clip import clip_token_ids, image_embeddings, image_text_logits, text_embeddings
+from vrshq.operators.models.clip import image_embeddings, image_text_logits, text_embeddings
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, generator
@@ -62,7 +61,7 @@ class PreSample:
         self.config = config
         if config.sampler in BY_NUMBER:
             return
-        self.tokenizer: CLIPTokenizer = open_bundle(config.model).clip_tokenizer()
+        self.tokenizer = open_bundle(config.model).clip_tokenizer()
         self.clip: Any = shared_network(config.model, "clip", config.device, config.dtype)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -87,7 +86,7 @@ class PreSample:
         if token_ids:
             size = self.config.batch_size
             images = image_embeddings(self.clip, unit["video"], size)
-            texts = text_embeddings(self.clip, list(token_ids.values()), self.tokenizer.pad_token_id, size)
+            texts = text_embeddings(self.clip, list(token_ids.values()), size)
             rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
             for position, row in zip(token_ids, rows, strict=True):
                 probabilities[position] = row.tolist()
@@ -108,8 +107,8 @@ class PreSample:
 
     def _tokenize(self, text: str) -> tuple[list[int], str | None]:
         """CLIP's token ids of a text, begin and end token included, and the note where it was cut to what CLIP takes."""
-        limit = self.clip.config.text_config.max_position_embeddings
-        ids = clip_token_ids(self.tokenizer, normalize(text))
+        limit = self.clip.config.text.max_positions
+        ids = self.tokenizer.ids(normalize(text))
         if len(ids) <= limit:
             return ids, None
         if self.config.overlong_text == "refuse":

@@ -44,8 +44,7 @@ from vrshq.operators.models.families import FAMILIES, VRS_HQ, FamilyInfo, family
 from vrshq.operators.models.published import language_sizes
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
-
+    from vrshq.operators.models.clip_tokens import ClipTokenizer
     from vrshq.operators.models.vrs_hq.prompt import PromptTokenizer
 
 FORMAT = "vrshq-bundle/1"
@@ -181,9 +180,9 @@ class Bundle:
             self.model.clustering.tokens_per_image,
         )
 
-    def clip_tokenizer(self) -> CLIPTokenizer:
+    def clip_tokenizer(self) -> ClipTokenizer:
         """The byte-pair tokenizer of the pre-sampling CLIP. Raises CheckpointError."""
-        from transformers import CLIPTokenizer
+        from vrshq.operators.models.clip_tokens import ClipTokenizer
 
         if not self.family.clip:
             raise CheckpointError(
@@ -194,7 +193,10 @@ class Bundle:
                 f"{self.clip}: no vocab.json or tokenizer.json; expected the tokenizer files of the CLIP"
             )
         self.verify([*self.clip.glob("*.json"), *self.clip.glob("*.txt")])
-        return CLIPTokenizer.from_pretrained(self.clip, local_files_only=True)
+        try:
+            return ClipTokenizer(self.clip)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
 
 
 def open_bundle(name: str, *, clip: Path | None = None, adapter: Path | None = None) -> Bundle:

@@ -43,19 +43,6 @@ class VisionConfig:
     patch_size: int = 14
     layer_norm_eps: float = 1e-5
 
-    def to_transformers(self) -> dict[str, Any]:
-        """These sizes under transformers' names."""
-        return {
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "image_size": self.image_size,
-            "patch_size": self.patch_size,
-            "layer_norm_eps": self.layer_norm_eps,
-            "hidden_act": "quick_gelu",
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig(VisionConfig):

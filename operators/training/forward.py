@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from vrshq.operators.fuse import fuse, similarities
+from vrshq.operators.models.llama import KeyValues
 from vrshq.operators.models.preprocess import View, tower_input, tower_view
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.clustering import Level, cluster
@@ -79,7 +79,7 @@ class TrainingModel(nn.Module):
         dialogue = encode_dialogue(self.tokenizer, clip.turns, len(clip.frames), config.max_rows)
         tokens, _, _ = self._image_tokens(clip.frames)
         embeddings = self.language.embed(dialogue.input_ids, tokens)
-        states = self.language.llama(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
+        states = self.language.llama(embeddings[None])[0]
         extra = (tokens.shape[1] - 1) * len(clip.frames)
         first = next((index for index, label in enumerate(dialogue.labels) if label >= 0), len(dialogue.labels))
         labels = torch.tensor(dialogue.labels[first:], device=states.device)
@@ -152,8 +152,7 @@ class TrainingModel(nn.Module):
         patches: Tensor | None = None
         view = self._view(clip.frames)
         if config.blind:
-            nothing_before = DynamicCache(config=self.language.llama.config)
-            states = self.language.suffix_states(nothing_before, prompts, whole=True)
+            states = self.language.suffix_states([], prompts, whole=True)
         else:
             tokens, patches, levels = self._image_tokens(clip.frames)
             with record_attention(self.language.llama) as recorded:
@@ -301,7 +300,7 @@ class TrainingModel(nn.Module):
 
     def _suffix_states(
         self, prompts: Sequence[Prompt], tokens: Tensor, share: bool
-    ) -> tuple[list[Tensor], DynamicCache | None]:
+    ) -> tuple[list[Tensor], KeyValues | None]:
         """Last hidden states after the last frame of each prompt, one (rows, D) each from row `prefix_rows` on.
 
         Also returns the keys and values of the shared prefix; None where it is not shared.

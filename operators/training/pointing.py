@@ -17,10 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaModel
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vrshq.operators.models.config import IMAGE_TOKEN
+from vrshq.operators.models.llama import KeyValues, Llama, rotate
 from vrshq.operators.models.preprocess import View
 from vrshq.operators.models.vrs_hq.clustering import Level
 from vrshq.operators.models.vrs_hq.prompt import Prompt
@@ -35,8 +34,8 @@ class AttentionInputs:
     Attributes:
         states: (E, rows, D), hidden states.
         before: hidden states of the pass before it.
-        cos: (1, rows, w), of the rotary position code.
-        sin: (1, rows, w), of the rotary position code.
+        cos: (rows, w), of the rotary position code.
+        sin: (rows, w), of the rotary position code.
     """
 
     states: Tensor | None = None
@@ -46,16 +45,16 @@ class AttentionInputs:
 
 
 @contextmanager
-def record_attention(llama: LlamaModel) -> Iterator[AttentionInputs]:
+def record_attention(llama: Llama) -> Iterator[AttentionInputs]:
     """Records the inputs of `LAYER`'s attention inside the `with`."""
     recorded = AttentionInputs()
 
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
         recorded.before = recorded.states
-        recorded.states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        recorded.cos, recorded.sin = kwargs["position_embeddings"]
+        recorded.states, (recorded.cos, recorded.sin), *_rest = args
 
-    handle = llama.layers[LAYER].self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+    attention: Any = llama.layers[LAYER].self_attn
+    handle = attention.register_forward_pre_hook(keep)
     try:
         yield recorded
     finally:
@@ -78,7 +77,7 @@ def meant_tokens(levels: Sequence[Level], masks: np.ndarray, view: View) -> Tens
 
 
 def pointing_loss(
-    llama: LlamaModel, recorded: AttentionInputs, prefix: DynamicCache, prompts: Sequence[Prompt], meant: Tensor
+    llama: Llama, recorded: AttentionInputs, prefix: KeyValues, prompts: Sequence[Prompt], meant: Tensor
 ) -> Tensor:
     """Minus the logarithm of the share of attention on the meant objects, out of the attention to the frames.
 
@@ -101,9 +100,8 @@ def pointing_loss(
     at = torch.tensor([[*p.seg_positions, p.tak_position] for p in prompts], device=device) - prompts[0].prefix_rows
     rows = recorded.states.gather(1, at[..., None].expand(-1, -1, recorded.states.shape[2]))
     queries = attention.q_proj(rows).unflatten(-1, (-1, width)).transpose(1, 2)  # (E, H, n + 1, w)
-    cos, sin = (table[0][at] for table in (recorded.cos, recorded.sin))
-    queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
-    keys = prefix.layers[LAYER].keys[0].repeat_interleave(attention.num_key_value_groups, dim=0)
+    queries = rotate(queries, *(table[at][:, None] for table in (recorded.cos, recorded.sin)))
+    keys = prefix[LAYER][0][0].repeat_interleave(attention.groups, dim=0)
     frames, tokens = meant.shape[1:]
     keys = keys[:, frame_rows(prompts[0], frames, tokens, device)]  # (H, n * K, w)
     logits = (torch.einsum("ehrw,hkw->ehrk", queries, keys) * width**-0.5).float().unflatten(3, (frames, tokens))

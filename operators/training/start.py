@@ -91,8 +91,7 @@ def build(config: StartConfig, bundle_name: str, seed: int, device: str) -> Trai
     model.train()
     language.vision_tower.eval()
     segmenter.eval()
-    if config.gradient_checkpointing:
-        language.llama.gradient_checkpointing_enable({"use_reentrant": False})
+    language.llama.checkpointing = config.gradient_checkpointing
     return model
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import CLIPConfig as HfClipConfig
+from transformers import CLIPModel
 from transformers.utils import logging
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
-from vrshq.operators.models.config import ModelConfig
+from vrshq.operators.models.config import ClipConfig, ModelConfig, VisionConfig
 from vrshq.operators.models.vrs_hq.checkpoint import DERIVED, Checkpoint, open_checkpoint
 from vrshq.operators.models.vrs_hq.load import load_clip
 from vrshq.operators.models.weights import map_file
@@ -139,7 +141,9 @@ def _write_clip(opened: Bundle, folder: Path, dtype: torch.dtype) -> None:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # the command prints its own line
     try:
-        load_clip(opened, "cpu", dtype).save_pretrained(folder)
+        network = CLIPModel(clip_config(opened.model.clip)).to(dtype)
+        network.load_state_dict(load_clip(opened, "cpu", dtype).state_dict())
+        network.save_pretrained(folder)
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -160,3 +164,39 @@ def _derivable(folder: Path, model: ModelConfig) -> bool:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def clip_config(config: ClipConfig) -> HfClipConfig:
+    """Transformers' configuration of the pre-sampling CLIP."""
+    text = config.text
+    return HfClipConfig(
+        projection_dim=config.projection_dim,
+        vision_config=vision_sizes(config.vision),
+        text_config={
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_layers,
+            "num_attention_heads": text.num_heads,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.max_positions,
+            "layer_norm_eps": text.layer_norm_eps,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": text.eos_token_id,
+            "hidden_act": "quick_gelu",
+        },
+    )
+
+
+def vision_sizes(config: VisionConfig) -> dict[str, Any]:
+    """The sizes of a CLIP vision transformer under transformers' names."""
+    return {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": "quick_gelu",
+    }

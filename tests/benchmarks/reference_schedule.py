@@ -219,12 +219,12 @@ def counted_calls(model: str) -> Iterator[Calls]:
 
         return count
 
-    def passes(_: nn.Module, __: tuple[Any, ...], named: dict[str, Any]) -> None:
-        cache = named.get("past_key_values")
-        if cache is None or cache.get_seq_length() == 0:
-            calls.prefixes += 1
+    def passes(_: nn.Module, arguments: tuple[Any, ...], __: dict[str, Any]) -> None:
+        embeddings, *prefix = arguments
+        if prefix:
+            calls.suffixes += len(embeddings)
         else:
-            calls.suffixes += len(named["inputs_embeds"])
+            calls.prefixes += 1
 
     with ExitStack() as hooks:
         for module, hook in (

@@ -14,6 +14,9 @@ from vrshq.operators.models.sam2.values import Features
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
+# Pixels through the image encoder at once on a CPU: with more, its values leave the caches, which costs some 10 % at 512 px.
+CPU_PIXELS = 512 * 512
+
 
 class VideoFeatures:
     """Live column `features`: one video's image features, shared by TKS, the keyframe and both directions of tracking.
@@ -27,13 +30,15 @@ class VideoFeatures:
         self.segmenter = segmenter
         self.video = video
         self.budget_bytes = budget_bytes
+        self._parameter = next(segmenter.parameters())
         self.batch_size = batch_size
+        if self._parameter.device.type == "cpu":
+            self.batch_size = max(1, min(batch_size, CPU_PIXELS // segmenter.image_size**2))
         self.encoder_calls = 0
         self.resized_hw = (0, 0)  # size of a frame inside the model's square; known after the first frame
         self._kept: OrderedDict[int, Features] = OrderedDict()
         self._kept_bytes = 0
         self._frame_bytes = 0  # known after the first frame
-        self._parameter = next(segmenter.parameters())
 
     def get(self, indices: Sequence[int]) -> Features:
         """Features of the given frames, in that order; an index may occur several times."""

@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPModel
 
 from vrshq.operators.models.bundle import DESCRIPTION, Bundle, CheckpointError
-from vrshq.operators.models.clip import clip_config
+from vrshq.operators.models.clip_network import Clip
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.lora import AdapterConfig, LowRank, factor, pair, unwrapped
 from vrshq.operators.models.sam2.segmenter import Segmenter
@@ -194,7 +193,7 @@ def layout(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
         networks: dict[Part, nn.Module] = {
             "language": ChatUniVi(model),
             "segmenter": Segmenter(model.sam2),
-            "clip": CLIPModel(clip_config(model.clip)),
+            "clip": Clip(model.clip),
         }
     return {
         published_name(part, inside): tuple(tensor.shape)

@@ -7,10 +7,9 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import CLIPModel
 
 from vrshq.operators.models.bundle import Bundle
-from vrshq.operators.models.clip import clip_config
+from vrshq.operators.models.clip_network import Clip
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.checkpoint import Part, fill, open_checkpoint
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
@@ -33,9 +32,9 @@ def load_segmenter(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = tor
     return _load(bundle, "segmenter", lambda: Segmenter(bundle.model.sam2), device, dtype)
 
 
-def load_clip(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torch.float32) -> CLIPModel:
+def load_clip(bundle: Bundle, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Clip:
     """The CLIP of pre-sampling. Raises CheckpointError as `load_language` does."""
-    return _load(bundle, "clip", lambda: CLIPModel(clip_config(bundle.model.clip)), device, dtype)
+    return _load(bundle, "clip", lambda: Clip(bundle.model.clip), device, dtype)
 
 
 LOADERS: dict[str, Callable[[Bundle, str, torch.dtype], nn.Module]] = {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaConfig, LlamaModel
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from vrshq.operators.models.config import IMAGE_TOKEN, LanguageConfig, ModelConfig
-from vrshq.operators.models.vrs_hq.cache import shared
+from vrshq.operators.models.clip_network import VisionTransformer
+from vrshq.operators.models.config import IMAGE_TOKEN, ModelConfig
+from vrshq.operators.models.llama import KeyValues, Llama
 from vrshq.operators.models.vrs_hq.clustering import cluster
 from vrshq.operators.models.vrs_hq.prompt import Prompt
 
@@ -28,36 +27,19 @@ class ChatUniVi(nn.Module):
     """The MLLM: CLIP vision tower, token clustering, projector, LLaMA decoder, and the map to SAM2's prompt space.
 
     Shape letters: n frames, N patches of the tower, K tokens per frame, C tower width, D LLaMA width, d `out_dim`, L rows.
-    The names of the parts are those of the published checkpoint. The tables that are computed (rotary frequencies, position
-    ids) are float32 and int64 whatever the weights' type, and real even where the weights are on the meta device.
+    The names of the parts are those of the published checkpoint.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         width, language_width = config.tower.hidden_size, config.language.hidden_size
-        self.vision_tower = CLIPVisionModel(CLIPVisionConfig(**config.tower.to_transformers()))
+        self.vision_tower = VisionTransformer(config.tower)
         self.mm_projector = nn.Linear(width, language_width)
-        self.llama = LlamaModel(_llama_config(config.language))
+        self.llama = Llama(config.language)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(language_width, language_width), nn.ReLU(), nn.Linear(language_width, config.out_dim)
         )
-        self._compute_tables(torch.device("cpu"))
-
-    def _compute_tables(self, device: torch.device) -> None:
-        with torch.device("cpu"):
-            rotary = LlamaRotaryEmbedding(config=self.llama.config)
-            positions = torch.arange(self.vision_tower.embeddings.num_positions)[None]
-        self.llama.rotary_emb = rotary.to(device)
-        self.vision_tower.embeddings.position_ids = positions.to(device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChatUniVi:
-        """Called by `to`, `to_empty`, `half` and others, none of which may round or empty the computed tables."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = self.mm_projector.weight.device
-        if device.type != "meta":
-            self._compute_tables(device)
-        return self
 
     @property
     def device(self) -> torch.device:
@@ -74,13 +56,9 @@ class ChatUniVi(nn.Module):
 
         The tower's last layer and final norm are weights that are never used, so they are not run.
         """
-        side = self.config.tower.image_size
-        embedded = self.vision_tower.embeddings(
-            pixels.to(self.device, self.dtype), interpolate_pos_encoding=pixels.shape[-2:] != (side, side)
-        )
-        hidden = self.vision_tower.pre_layrnorm(embedded)
+        hidden = self.vision_tower.embed(pixels.to(self.device, self.dtype))
         for layer in self.vision_tower.encoder.layers[:-1]:
-            hidden = layer(hidden, attention_mask=None)
+            hidden = layer(hidden, causal=False)
         patches: Tensor = hidden[:, 1:]
         return patches
 
@@ -103,17 +81,17 @@ class ChatUniVi(nn.Module):
     def hidden_states(self, prompt: Prompt, image_tokens: Tensor) -> Tensor:
         """Last hidden states (L, D), after the final norm, of one whole prompt, without a shared prefix."""
         embeddings = self.embed(prompt.input_ids, image_tokens)
-        states: Tensor = self.llama(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
+        states: Tensor = self.llama(embeddings[None])[0]
         return states
 
-    def run_prefix(self, prompt: Prompt, image_tokens: Tensor) -> DynamicCache:
+    def run_prefix(self, prompt: Prompt, image_tokens: Tensor) -> KeyValues:
         """The LLaMA's keys and values for a prompt up to its last frame; they hold for every prompt on these frames."""
         embeddings = self.embed(prompt.input_ids[: prompt.prefix_length], image_tokens)
-        cache = DynamicCache(config=self.llama.config)
-        self.llama(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
-        return shared(cache)
+        kept: KeyValues = []
+        self.llama(embeddings[None], kept=kept)
+        return kept
 
-    def suffix_states(self, prefix: DynamicCache, prompts: Sequence[Prompt], *, whole: bool = False) -> list[Tensor]:
+    def suffix_states(self, prefix: KeyValues, prompts: Sequence[Prompt], *, whole: bool = False) -> list[Tensor]:
         """Last hidden states of the rows after the prefix, up to the row of [TAK], for prompts that share the prefix.
 
         Args:
@@ -128,9 +106,7 @@ class ChatUniVi(nn.Module):
         # Padded on the right with token 0. No mask is needed: the decoder is causal, so no real row ever sees a padded one.
         longest = max(map(len, suffixes))
         ids = torch.tensor([[*suffix, *[0] * (longest - len(suffix))] for suffix in suffixes], device=self.device)
-        states = self.llama(
-            inputs_embeds=self.llama.embed_tokens(ids), past_key_values=prefix, use_cache=True
-        ).last_hidden_state
+        states = self.llama(self.llama.embed_tokens(ids), prefix)
         return [rows[: len(suffix)] for rows, suffix in zip(states, suffixes, strict=True)]
 
     @torch.inference_mode()
@@ -165,18 +141,3 @@ class ChatUniVi(nn.Module):
 def _end(prompt: Prompt) -> int:
     """Number of input ids up to the one whose state gives [TAK], including it; later ids have no influence on the result."""
     return prompt.tak_position - prompt.extra_rows + 1
-
-
-def _llama_config(config: LanguageConfig) -> LlamaConfig:
-    return LlamaConfig(
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        rms_norm_eps=config.rms_norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        max_position_embeddings=config.max_positions,
-        vocab_size=config.vocab_size,
-        tie_word_embeddings=False,
-    )

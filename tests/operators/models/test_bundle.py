@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.parity import KIT, TOLERANCES, clip_weights, main_weights, model_config, needs_kit
 from vrshq.operators.models.bundle import BUNDLED, CheckpointError, open_bundle
-from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.vrs_hq.checkpoint import fill, layout, open_checkpoint, published_name, split_name
@@ -429,10 +428,6 @@ def test_untrained_bundle_is_the_same_each_time_and_leaves_the_random_state_alon
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match="untrained-tiny"):
         open_bundle("no-such-model")
-
-
-def test_clip_config_reads_the_pooled_token_as_the_published_weights_do() -> None:
-    assert clip_config(ModelConfig().clip).text_config.eos_token_id == 2
 
 
 def test_the_mask_decoder_has_the_width_that_the_bundle_says(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTokenizer
 
 from tests.support.parity import (
     KIT,
@@ -20,13 +19,9 @@ from tests.support.parity import (
     needs_kit,
     weights_under,
 )
-from vrshq.operators.models.clip import (
-    clip_config,
-    clip_token_ids,
-    image_embeddings,
-    image_text_logits,
-    text_embeddings,
-)
+from vrshq.operators.models.clip import image_embeddings, image_text_logits, text_embeddings
+from vrshq.operators.models.clip_network import Clip
+from vrshq.operators.models.clip_tokens import ClipTokenizer
 from vrshq.operators.models.preprocess import clip_input, sam2_input
 from vrshq.operators.models.vrs_hq.clustering import cluster
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
@@ -37,8 +32,8 @@ pytestmark = needs_kit
 
 
 @cache
-def clip() -> CLIPModel:
-    network = CLIPModel(clip_config(model_config().clip)).eval()
+def clip() -> Clip:
+    network = Clip(model_config().clip).eval()
     network.load_state_dict(clip_weights())
     return network
 
@@ -96,13 +91,12 @@ def test_preprocessing_parity(case_id: str) -> None:
 @each_case
 def test_presampling_parity(case_id: str) -> None:
     case = load_case(case_id)
-    tokenizer = CLIPTokenizer.from_pretrained(KIT / "clip", local_files_only=True)
-    ids = clip_token_ids(tokenizer, normalize(case.info["expression_raw"]))
+    ids = ClipTokenizer(KIT / "clip").ids(normalize(case.info["expression_raw"]))
     check(case, "clip_text_input_ids", [ids])
     with torch.inference_mode():
         images = image_embeddings(clip(), CaseVideo(case), batch_size=4)
         # beside a longer text, so that the case's text is padded
-        texts = text_embeddings(clip(), [ids, [*ids, *ids]], tokenizer.pad_token_id, batch_size=2)[:1]
+        texts = text_embeddings(clip(), [ids, [*ids, *ids]], batch_size=2)[:1]
         logits = image_text_logits(clip(), images, texts)[0]
     check(case, "clip_image_embeds", images)
     check(case, "clip_text_embeds", texts)

@@ -308,11 +308,9 @@ def test_travel_reads_the_states_of_the_frames_in_a_whole_pass() -> None:
         tokens, _, _ = model._image_tokens(clip.frames)
         prompt = model.tokenizer.encode(clip.texts[1], len(clip.frames))
         seen: list[Tensor] = []
-        attention = model.language.llama.layers[-2].self_attn
-        attention.register_forward_pre_hook(
-            lambda _, __, kwargs: seen.append(kwargs["hidden_states"]), with_kwargs=True
-        )
-        model.language.llama(inputs_embeds=model.language.embed(prompt.input_ids, tokens)[None])
+        attention: Any = model.language.llama.layers[-2].self_attn
+        attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        model.language.llama(model.language.embed(prompt.input_ids, tokens)[None])
     width = tokens.shape[1]
     firsts = [place + (width - 1) * k for k, place in enumerate(np.flatnonzero(np.array(prompt.input_ids) == -200))]
     for frame, first in enumerate(firsts):

@@ -16,6 +16,7 @@ from tests.operators.training.helpers import (
     clip_of,
     model_of,
 )
+from tests.support.transformers_networks import hf_llama
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.preprocess import View
 from vrshq.operators.models.vrs_hq.clustering import Level
@@ -25,17 +26,20 @@ from vrshq.operators.training.clip import (
 )
 from vrshq.operators.training.config import ForwardConfig, LossWeights, StageConfig, StartConfig
 from vrshq.operators.training.pointing import meant_tokens
+from vrshq.operators.training.schedule import merged_state
 from vrshq.operators.training.start import build
 
 
 def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass() -> None:
-    """The expected value comes from the weights of each head, which the LLaMA returns with its eager attention."""
+    """The expected value comes from the weights of each head, which transformers' LLaMA returns with its eager attention."""
     model, clip = model_of(), clip_of(expressions=3)
     weights = LossWeights(ce=0, bce=0, dice=0, pointing=1)
     got = model(clip, 1, ForwardConfig(prompts="none"), weights)["pointing"]
     assert got.requires_grad
     language, frames = model.language, len(clip.frames)
-    language.llama.set_attn_implementation("eager")
+    attending = hf_llama(language.config.language, attention="eager").eval()
+    merged = merged_state(language, language.llama)
+    attending.load_state_dict({name[6:]: value for name, value in merged.items() if name.startswith("llama.")})
     expected = []
     with torch.no_grad():
         tokens, _, levels = model._image_tokens(clip.frames)
@@ -45,7 +49,7 @@ def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass(
         for number, text in enumerate(clip.texts):
             prompt = model.tokenizer.encode(text, frames)
             embedded = language.embed(prompt.input_ids, tokens)
-            found = language.llama(inputs_embeds=embedded[None], output_attentions=True).attentions[-2][0]
+            found = attending(inputs_embeds=embedded[None], output_attentions=True).attentions[-2][0]
             width = tokens.shape[1]
             firsts = [place for place, token in enumerate(prompt.input_ids) if token == -200]
             rows = torch.stack([torch.arange(width) + place + (width - 1) * k for k, place in enumerate(firsts)])
@@ -100,4 +104,6 @@ def test_objects_beside_the_central_square_have_meant_tokens_only_if_the_tower_s
     assert all(torch.isfinite(value) for name, value in losses.items() if hasattr(weights, name))
     assert (losses["pointing"] > 0) == (view == "whole")
     losses["loss"].backward()
-    assert model.language.vision_tower.embeddings.position_embedding.weight.grad.any()
+    positions = model.language.vision_tower.embeddings.position_embedding.weight
+    assert positions.grad is not None
+    assert positions.grad.any()

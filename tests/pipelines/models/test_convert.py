@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from tests.support.parity import KIT, clip_weights, main_weights, model_config, needs_kit
 from vrshq.cluster.storage import fetch as fetching
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
-from vrshq.operators.models.clip import clip_config
 from vrshq.operators.models.config import ModelConfig
 from vrshq.operators.models.vrs_hq.checkpoint import open_checkpoint
 from vrshq.operators.models.vrs_hq.load import LOADERS, load_segmenter
@@ -29,6 +28,7 @@ from vrshq.operators.models.weights import SAFETENSORS_TYPES, write_safetensors
 from vrshq.pipelines.cli import main as cli
 from vrshq.pipelines.models import locate, sources
 from vrshq.pipelines.models.convert import convert
+from vrshq.pipelines.models.publish import clip_config
 from vrshq.pipelines.models.sizes import _clip_sizes, derive_sizes
 
 
@@ -72,7 +72,7 @@ def test_converted_bundle_loads_the_same_tensors_and_tokenizers(published: Path,
         open_bundle(str(folder)).prompt_tokenizer().encode("a red car", 2).input_ids for folder in (published, output)
     ]
     assert ids[0] == ids[1]
-    words = [open_bundle(str(folder)).clip_tokenizer()("a red car").input_ids for folder in (published, output)]
+    words = [open_bundle(str(folder)).clip_tokenizer().ids("a red car") for folder in (published, output)]
     assert words[0] == words[1]
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,9 +100,10 @@ def test_an_adapter_is_merged(tmp_path: Path) -> None:
     )
     name = "layers.0.self_attn.q_proj"
     layer = lora_layers(model.language.llama)[name]
-    wanted = plain.llama.get_submodule(name).weight + layer.scale * layer.lora_b @ layer.lora_a
-    assert torch.allclose(merged.llama.get_submodule(name).weight, wanted, atol=1e-6)
-    assert not torch.equal(merged.llama.get_submodule(name).weight, plain.llama.get_submodule(name).weight)
+    weights: list[Any] = [network.llama.get_submodule(name).weight for network in (merged, plain)]
+    wanted = weights[1] + layer.scale * layer.lora_b @ layer.lora_a
+    assert torch.allclose(weights[0], wanted, atol=1e-6)
+    assert not torch.equal(*weights)
 
 
 def test_without_an_lm_head_the_folder_has_none_and_segments_all_the_same(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vrshq.operators.models.bundle import CheckpointError
 
@@ -157,6 +159,17 @@ def write_safetensors(
     return digest.hexdigest()
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out the drawing of initial values. On meta tensors it draws nothing, but loads torch's compiler to do so."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """A context in which networks are built without memory for parameters; computed buffers (rotary tables) are real."""
@@ -169,6 +182,7 @@ def parameters_on_meta() -> Iterator[None]:
 
     nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
-        yield
+        with _NothingDrawn():
+            yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from vrshq.cluster.ray.gpus import gpu_of_ray, local_gpu
 
 _CGROUP = Path("/sys/fs/cgroup")
 # Data-centre GPUs before Ampere, by Ray's names of accelerator types: compute capability below 8.
@@ -16,20 +19,42 @@ _WITHOUT_BFLOAT16 = ("V100", "T4", "P100", "P4", "K80")
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs (cores), GPUs and memory (bytes) over `nodes` machines. `bfloat16`: whether all their GPUs compute in that type."""
+    """What `nodes` machines have.
+
+    Attributes:
+        cpus: cores.
+        gpus: number of GPUs.
+        memory_bytes: main memory.
+        nodes: number of machines.
+        bfloat16: whether all their GPUs compute in that type.
+        gpu: name of their kind of GPU in `gpus.yaml`, if one machine and a known kind; the one with the least memory.
+        gpu_bytes: memory of one GPU; None: unknown.
+    """
 
     cpus: float
     gpus: float
     memory_bytes: int
     nodes: int
     bfloat16: bool = True
+    gpu: str | None = None
+    gpu_bytes: int | None = None
 
 
 def local_resources() -> Resources:
     """The resources that this process may use on its machine, by CPU affinity and container limits."""
     models = [_text(path) for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
     old = any(re.search(rf"\b{name}\b", model) for model in models for name in _WITHOUT_BFLOAT16)
-    return Resources(cpus=_cpus(), gpus=float(_gpus()), memory_bytes=_memory(), nodes=1, bfloat16=not old)
+    gpus = float(_gpus())
+    name, gpu_bytes = local_gpu() if gpus else (None, None)
+    return Resources(
+        cpus=_cpus(),
+        gpus=gpus,
+        memory_bytes=_memory(),
+        nodes=1,
+        bfloat16=not old,
+        gpu=name,
+        gpu_bytes=gpu_bytes,
+    )
 
 
 def cluster_resources() -> Resources:
@@ -80,19 +105,27 @@ def cluster_machines() -> list[Resources]:
 
     if not ray.is_initialized():
         raise RuntimeError("not connected to Ray; open a vrshq.cluster.ray.session.ray_session first")
-    return [
-        Resources(
-            cpus=float(node["Resources"].get("CPU", 0)),
-            gpus=float(node["Resources"].get("GPU", 0)),
-            memory_bytes=int(node["Resources"].get("memory", 0)),
-            nodes=1,
-            bfloat16=not any(
-                name == f"accelerator_type:{old}" for name in node["Resources"] for old in _WITHOUT_BFLOAT16
-            ),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    here = ray.get_runtime_context().get_node_id()
+    return [_machine_of(node, here) for node in ray.nodes() if node["Alive"]]
+
+
+def _machine_of(node: dict[str, Any], here: str) -> Resources:
+    """One of Ray's machines. `here`: id of this one, whose driver is asked for its GPU; Ray names those of the others."""
+    has = node["Resources"]
+    gpu = gpu_of_ray(has)
+    name, gpu_bytes = (gpu.name, gpu.memory_bytes) if gpu else (None, None)
+    if has.get("GPU") and node["NodeID"] == here:
+        own_name, own_bytes = local_gpu()
+        name, gpu_bytes = own_name or name, own_bytes or gpu_bytes
+    return Resources(
+        cpus=float(has.get("CPU", 0)),
+        gpus=float(has.get("GPU", 0)),
+        memory_bytes=int(has.get("memory", 0)),
+        nodes=1,
+        bfloat16=not any(f"accelerator_type:{old}" in has for old in _WITHOUT_BFLOAT16),
+        gpu=name,
+        gpu_bytes=gpu_bytes,
+    )
 
 
 def _kinds_of_machines() -> set[str]:

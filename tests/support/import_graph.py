@@ -40,6 +40,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("pipelines.config", "pipelines.demo", "pipelines.drawing"),
         ("pipelines.models",),
+        ("pipelines.estimate",),
         ("pipelines.label",),
         ("pipelines.synth",),
         ("pipelines.export",),

@@ -1,0 +1,1 @@
+"""What a model needs of a GPU, from its sizes alone: memory by part, seconds by stage."""

@@ -98,8 +98,8 @@ def plan(
     )
     made = plan_for(made, address) if ray else in_this_process(made)
     print_plan(made)
-    if made.missing and not made.grows:
-        raise NotEnoughResources("; ".join(made.missing))
+    if (made.missing or made.too_small) and not made.grows:
+        raise NotEnoughResources("; ".join([*made.missing, *made.too_small]))
 
 
 def compact(run: Run) -> None:

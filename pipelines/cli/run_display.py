@@ -14,8 +14,10 @@ from rich.text import Text
 from vrshq.cluster.ray.resources import total
 from vrshq.pipelines.cli.progress import RunProgress
 from vrshq.pipelines.cli.terminal import console, say
+from vrshq.pipelines.estimate.memory import in_parts
 from vrshq.pipelines.label.costs import Estimate
-from vrshq.pipelines.label.placement import actor_memory, wall_seconds
+from vrshq.pipelines.label.device import pool_memory
+from vrshq.pipelines.label.placement import actor_memory, device_of, wall_seconds
 from vrshq.pipelines.label.plan import Plan
 from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.summary import RunSummary
@@ -155,10 +157,13 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         share = f"1/{round(1 / pool.gpus)}" if 0 < pool.gpus < 1 else f"{pool.gpus:g}"
         gpus = f", {share} GPU" if pool.gpus else ""
         most = f" to {pool.max_actors}" if pool.max_actors else ""
-        memory = f"about {actor_memory(plan.settings, pool.operators) / 2**30:.1f} GiB and the weights"
+        host = actor_memory(plan.settings, pool.operators, device_of(plan.settings, pool))
+        memory = f"about {host / 2**30:.1f} GiB and the weights"
         if plan.model and plan.model.remote:
             memory += f", {_fetches(plan.model, parts_of(pool.operators, plan.settings))}"
         actors = f"{pool.actors}{most} {'actor' if pool.actors == 1 and not most else 'actors'}"
+        if plan.sizes and device_of(plan.settings, pool) == "cuda":
+            grid.add_row("gpu", in_parts(pool_memory(plan.sizes, plan.settings, pool)))
         grid.add_row("pool", f"{' + '.join(pool.operators)}: {actors}, each {pool.cpus:g} CPU{gpus}, {memory}")
     expected = plan.expected
     if expected is None:
@@ -169,7 +174,7 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         grid.add_row("cost", f"{each}, of a unit of {length}; {expected.source}")
         whole = _duration(wall_seconds(plan.pools, expected, todo))
         grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
-    for line in plan.missing:
+    for line in (*plan.missing, *plan.too_small):
         grid.add_row("missing", Text(line, style="yellow" if plan.grows else "red"))
 
 

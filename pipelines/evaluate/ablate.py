@@ -317,7 +317,7 @@ def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | 
         max_actors=pool.max_actors,
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        deadline_s=plan.settings.resources.deadline_seconds,
+        deadline_s=plan.settings.resources.opening(),
     )
     attempts = plan.settings.resources.attempts
     yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_units)

@@ -14,9 +14,9 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -46,12 +46,14 @@ class Lengths:
         videos: number of videos of which the sample was drawn.
         frames: average number of a unit's labelled frames.
         frame_instructions: average of frames times instructions of a unit.
+        by_uri: number of frames of the videos whose header was read, by video_uri.
     """
 
     looked: int
     videos: int
     frames: float
     frame_instructions: float
+    by_uri: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 def look_at_headers(units: pa.Table, every: int) -> Lengths:
@@ -75,6 +77,7 @@ def look_at_headers(units: pa.Table, every: int) -> Lengths:
         videos=pc.count_distinct(units["video_id"]).as_py(),
         frames=sum(length for length, _ in found) / number,
         frame_instructions=sum(length * count for length, count in found) / number,
+        by_uri=frames,
     )
 
 

@@ -18,8 +18,9 @@ from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.ray.watchers import Starting
 from vrshq.operators.batch import Failure, Made
+from vrshq.pipelines.label.order import RELATIVE, costliest_first
 from vrshq.pipelines.label.placement import network_device
-from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, worker_arguments
+from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, refuse, worker_arguments
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.summary import RunSummary
@@ -51,10 +52,11 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         if plan.model is not None:
             announce_fetching(plan.model, parts_of(STAGES, plan.settings))
         watcher.planned(plan)
+        refuse(plan)
         _note_placement(summary, plan)
-        todo = plan.todo
-        # a fresh run streams its manifest from the file; the rest of an interrupted run is a table in memory already
-        source = todo if plan.finished else plan.run.manifest_uri
+        todo = costliest_first(
+            plan.todo, plan.lengths.by_uri if plan.lengths else {}, plan.expected.terms if plan.expected else RELATIVE
+        )
         attempts = plan.settings.resources.attempts
         metrics = RunMetrics(waiting=todo.num_rows)
         pools, finished = actor_pools(plan), plan.run.finished_units
@@ -62,7 +64,7 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         def on_start(now: Starting) -> None:
             watcher.waits(starting_line(now))
 
-        for one in stream_receipts(source, pools, attempts=attempts, finished=finished, on_start=on_start):
+        for one in stream_receipts(todo, pools, attempts=attempts, finished=finished, on_start=on_start):
             done = _record_lost(plan, one) if isinstance(one, Lost) else one
             metrics.unit(
                 statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
@@ -87,6 +89,7 @@ def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[d
     """The for-loop: each pool's worker over one unit after the other, in this process; yields the receipts."""
     plan = in_this_process(plan)
     watcher.planned(plan)
+    refuse(plan)
     watcher.waits("loading weights")
     workers = [UnitWorker(**worker_arguments(plan, pool)) for pool in plan.pools]
     watcher.waits("")

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vrshq.cluster.ray.errors import NotEnoughResources
 from vrshq.cluster.ray.needs import lacking
 from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources, may_grow
@@ -20,12 +21,14 @@ from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import is_web
 from vrshq.pipelines.config.assignments import SettingsError
+from vrshq.pipelines.estimate.sizes import ModelSizes, sizes_of
 from vrshq.pipelines.label.carried import carried_schema
-from vrshq.pipelines.label.costs import Estimate, estimate
+from vrshq.pipelines.label.costs import Estimate, Measured, estimate
+from vrshq.pipelines.label.device import computed_cost, too_small
 from vrshq.pipelines.label.growth import check_types, continued_manifest, write_manifest
 from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
-from vrshq.pipelines.label.placement import choose_pools, network_device
+from vrshq.pipelines.label.placement import choose_pools, device_of, network_device
 from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Settings
@@ -60,6 +63,8 @@ class Plan:
         model: the model's description; its weights may lie elsewhere.
         stored: the manifest of the run directory when the plan was made; None where it had none.
         missing: the resources that the pools need and the machines lack, one line per pool.
+        too_small: one line for each pool whose actor does not fit on the machines' smallest GPU.
+        sizes: the sizes of the model's networks; None for a family whose needs are not known.
     """
 
     run: RunDirectory
@@ -75,6 +80,8 @@ class Plan:
     pools: list[Pool] = field(default_factory=list)
     expected: Estimate | None = None
     missing: list[str] = field(default_factory=list)
+    too_small: list[str] = field(default_factory=list)
+    sizes: ModelSizes | None = None
     shown: bool = False
     lengths: Lengths | None = None
     model: DescribedModel | None = None
@@ -166,6 +173,7 @@ def make_plan(
         finished=finished_units(run, manifest) - (run.errored_units() if retry_errors else set()),
         model_name=bundle.name,
         model=model,
+        sizes=sizes_of(bundle),
         commands=read_commands(run),
         shown=shown,
         stored=stored,
@@ -203,17 +211,36 @@ def in_this_process(plan: Plan) -> Plan:
 def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = False) -> Plan:
     """The plan with actor pools for its unfinished units on the given machines."""
     todo, settings = plan.todo, plan.settings
-    per_unit = (pc.mean(pc.list_value_length(todo["instruction_ids"])).as_py() if todo.num_rows else None) or 1.0
     device = network_device(settings, machines)
-    expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
-    # The balance of pools on GPUs needs the lengths, too.
+    plan = replace(plan, machines=machines, grows=grows, expected=_expected(plan, machines))
+    expected = plan.expected
     if expected and not expected.known and plan.lengths is None and todo.num_rows and (plan.shown or device == "cuda"):
         plan = replace(plan, lengths=look_at_headers(todo, settings.decode.every))
-        expected = estimate(plan.model_name, device, settings.dtype, per_unit, plan.commands, plan.lengths)
-    plan = replace(plan, machines=machines, grows=grows, expected=expected)
-    plan = replace(plan, pools=choose_pools(settings, machines, todo.num_rows, expected))
-    missing = lacking(actor_pools(plan), machines) if todo.num_rows else []
-    return replace(plan, missing=missing)
+        plan = replace(plan, expected=_expected(plan, machines))
+    pools = choose_pools(settings, machines, todo.num_rows)
+    plan = replace(plan, pools=pools, missing=[], too_small=[])
+    if not todo.num_rows:
+        return plan
+    on_gpus = [pool for pool in pools if device_of(settings, pool) == "cuda"]
+    small = too_small(plan.sizes, settings, on_gpus, machines) if plan.sizes else []
+    return replace(plan, missing=lacking(actor_pools(plan), machines), too_small=small)
+
+
+def refuse(plan: Plan) -> None:
+    """Raises NotEnoughResources where an actor does not fit on the GPUs that there are, and no others may come."""
+    if plan.too_small and not plan.grows:
+        raise NotEnoughResources("; ".join(plan.too_small))
+
+
+def _expected(plan: Plan, machines: Sequence[Resources]) -> Estimate | None:
+    """The cost of an unfinished unit on the machines; on GPUs it can be computed where it was never measured."""
+    todo, settings, device = plan.todo, plan.settings, network_device(plan.settings, machines)
+    per_unit = (pc.mean(pc.list_value_length(todo["instruction_ids"])).as_py() if todo.num_rows else None) or 1.0
+    kinds = {machine.gpu for machine in machines if machine.gpus}
+    gpu = kinds.pop() if device == "cuda" and len(kinds) == 1 else None
+    computed = computed_cost(plan.sizes, settings, machines) if device == "cuda" and plan.sizes else None
+    measured = Measured(plan.model_name, device, settings.dtype, gpu)
+    return estimate(measured, per_unit, plan.commands, plan.lengths, computed)
 
 
 def actor_pools(plan: Plan) -> list[ActorPool]:
@@ -227,7 +254,7 @@ def actor_pools(plan: Plan) -> list[ActorPool]:
             max_actors=pool.max_actors,
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            deadline_s=plan.settings.resources.deadline_seconds,
+            deadline_s=plan.settings.resources.opening(),
         )
         for pool in plan.pools
     ]
@@ -235,15 +262,14 @@ def actor_pools(plan: Plan) -> list[ActorPool]:
 
 def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
     """The arguments of a pool's `UnitWorker`: some kB that travel to each actor, without the model and the table."""
-    wanted = plan.settings.resources.device
-    device = ("cuda" if pool.gpus > 0 else "cpu") if wanted == "auto" else wanted
     return {
         "settings": plan.settings.model_dump_json(),
         "operators": pool.operators,
         "run": plan.run.uri,
-        "device": device,
+        "device": device_of(plan.settings, pool),
         "carried": encode_schema(plan.carried),
         "gpus": pool.gpus,
+        "cost": plan.expected.terms if plan.expected else None,
     }
 
 

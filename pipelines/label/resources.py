@@ -6,6 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vrshq.pipelines.estimate.terms import Terms
+
+_OPENING_SECONDS, _OPENING_SECONDS_PER_MIB = 600.0, 2.0
+# A unit may take so many times its expected cost, and so long besides: first calls compile and load.
+_MARGIN, _REST_SECONDS = 10.0, 300.0
+
 
 class Section(BaseModel):
     """A group of settings: frozen, and without unknown names."""
@@ -61,15 +67,23 @@ class Resources(Section):
     attempts: int = Field(
         default=3, ge=1, le=20, description="Attempts at a unit whose process dies or whose deadline passes."
     )
-    deadline_seconds: float = Field(
-        default=600,
+    deadline_seconds: float | None = Field(
+        default=None,
         gt=0,
-        description="Time of a unit until its video is open, in seconds; also added to the time after it.",
+        examples=["600"],
+        description=(
+            "Time of a unit until its video is open, in seconds; also added to the time after it. Default: 600, and 2 more for "
+            "each MiB of the video, until it is open; 300 after it, or 600 where the cost of a unit is not known."
+        ),
     )
-    deadline_seconds_per_frame: float = Field(
-        default=5,
+    deadline_seconds_per_frame: float | None = Field(
+        default=None,
         ge=0,
-        description="Time of a unit with one instruction per frame, in seconds; each further one adds a quarter of it.",
+        examples=["5"],
+        description=(
+            "Time of a unit with one instruction per frame, in seconds; each further one adds a quarter of it. Default: ten "
+            "times the measured or estimated cost of the unit, or 5 where it is not known."
+        ),
     )
     compact: bool = Field(default=True, description="Merge the parts into larger files once the run is complete.")
 
@@ -80,6 +94,28 @@ class Resources(Section):
         }
         return self.model_copy(update=batches)
 
-    def deadline(self, num_frames: int, instructions: int) -> float:
-        """Time of a unit once its video is open, in seconds."""
-        return self.deadline_seconds + self.deadline_seconds_per_frame * num_frames * (0.75 + 0.25 * instructions)
+    def opening(self, nbytes: int = 0) -> float:
+        """Time of a unit until its video is open, in seconds. Some videos are decoded whole for it.
+
+        Args:
+            nbytes: size of the video, as far as it is known.
+        """
+        if self.deadline_seconds is not None:
+            return self.deadline_seconds
+        return _OPENING_SECONDS + _OPENING_SECONDS_PER_MIB * nbytes / (1 << 20)
+
+    def deadline(self, num_frames: int, instructions: int, cost: Terms | None = None) -> float:
+        """Time of a unit once its video is open, in seconds.
+
+        Args:
+            num_frames: its labelled frames.
+            instructions: their number.
+            cost: the expected cost of a unit on its device; None: unknown.
+        """
+        per_frame = self.deadline_seconds_per_frame
+        if per_frame is None and cost is not None:
+            rest, work = _REST_SECONDS, _MARGIN * cost.seconds(num_frames, instructions)
+        else:
+            rest = _OPENING_SECONDS
+            work = (5.0 if per_frame is None else per_frame) * num_frames * (0.75 + 0.25 * instructions)
+        return work + (rest if self.deadline_seconds is None else self.deadline_seconds)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
+from vrshq.operators.models.families import FamilyInfo
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
@@ -257,16 +258,19 @@ class Settings(Section):
         return self.model_dump(mode="json", exclude={"resources": True, "model": True, "limits": _ACCESS})
 
     def for_bundle(self, bundle: Bundle) -> Settings:
-        """The settings with a bundle's presence and its family's published values where they have none of their own.
+        """As `for_family`, for a bundle's family and presence."""
+        return self.for_family(bundle.family, bundle.presence)
+
+    def for_family(self, family: FamilyInfo, presence: float = 0.0) -> Settings:
+        """The settings with a model's presence and its family's published values where they have none of their own.
 
         Raises:
             SettingsError: a setting that models of the family have no use for, such as a sampler that needs a CLIP.
         """
-        family = bundle.family
         published: dict[str, dict[str, Any]] = {
             "sampling": {"sampler": family.sampler, "max_image_token": family.frames},
             "tracking": {"start": family.start, "directions": family.directions},
-            "masks": {"hole_area": family.hole_area, "presence": bundle.presence},
+            "masks": {"hole_area": family.hole_area, "presence": presence},
         }
         resolved: dict[str, Any] = {}
         for name, values in published.items():

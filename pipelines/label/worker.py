@@ -31,6 +31,7 @@ from vrshq.operators.batch import (
     run_operators,
 )
 from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
@@ -128,6 +129,7 @@ class UnitWorker:
         run: uri of the run directory.
         device: torch's name of the networks' device.
         gpus: GPUs of the actor; a fraction limits the memory that it takes of its GPU.
+        cost: the expected cost of a unit, from which its deadline follows.
         carried: types of the instruction table's other columns, as a serialised Arrow schema in base64.
         log_units: whether to write a JSON line on stderr when a unit begins and ends.
     """
@@ -141,6 +143,7 @@ class UnitWorker:
         device: str,
         carried: str,
         gpus: float = 0,
+        cost: Terms | None = None,
         log_units: bool = False,
     ) -> None:
         import torch
@@ -156,7 +159,7 @@ class UnitWorker:
             torch.cuda.set_per_process_memory_fraction(gpus)
         self.names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
         self.model = local_model(parsed.model, parts=parts_of(operators, parsed))
-        self.settings, self.device = parsed, device
+        self.settings, self.device, self.cost = parsed, device, cost
         self.operators = self._operators(parsed.resources)
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
@@ -214,7 +217,8 @@ class UnitWorker:
                     local.append(uri)
                     continue
                 try:
-                    local.append(stack.enter_context(local_video(uri, self.scratch, self.limits, PATIENCE_S)))
+                    video = local_video(uri, self.scratch, self.limits, PATIENCE_S, self._allow_opening)
+                    local.append(stack.enter_context(video))
                 except Exception as error:  # noqa: BLE001 - whatever a uri does, it costs its own unit alone
                     local.append(uri)
                     why = failure("decode", error)
@@ -241,10 +245,14 @@ class UnitWorker:
         ]
         return {**batch, "video_uri": given, "errors": errors}
 
+    def _allow_opening(self, nbytes: int) -> None:
+        """Sets the deadline until a unit's video is open, from its size."""
+        guard.allow(self.resources.opening(nbytes))
+
     def _allow_time(self, batch: Batch) -> None:
         """Sets the deadline of a unit from its number of frames, once its video is open."""
         frames = sum(frames or 0 for frames in batch["num_frames"])
-        guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"])))
+        guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"]), self.cost))
 
     def _check_process(self, unit: dict[str, Any]) -> None:
         """Ends this process after an error that leaves its CUDA context unusable: every later unit would fail too."""

@@ -73,6 +73,7 @@ class Step:
                     "trail": row.get("trail", "") + self.name,
                     "rows": len(rows),
                     "pid": os.getpid(),
+                    "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 }
                 for row in rows
             ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from vrshq.pipelines.cli.options import (
@@ -11,6 +13,7 @@ from vrshq.pipelines.cli.options import (
     Instructions,
     MaxErrorRate,
     Model,
+    On,
     Output,
     RetryErrors,
     Run,
@@ -19,6 +22,9 @@ from vrshq.pipelines.cli.options import (
     Videos,
 )
 from vrshq.pipelines.cli.terminal import INCOMPLETE, TOO_MANY_ERRORS, continues, say
+
+if TYPE_CHECKING:
+    from vrshq.pipelines.label.settings import Settings
 
 
 def label(
@@ -77,6 +83,7 @@ def plan(
     max_error_rate: MaxErrorRate = 1.0,  # noqa: ARG001 - so that a line of `label` can be planned as it is
     retry_errors: RetryErrors = False,
     grow: Grow = False,
+    on: On = None,
 ) -> None:
     """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
     from vrshq.cluster.ray.errors import NotEnoughResources
@@ -86,6 +93,9 @@ def plan(
     from vrshq.pipelines.label.types import cluster_of
 
     settings = load_settings(config, set_ or [], model=model)
+    if on:
+        _plan_elsewhere(on, instructions, output, settings, videos)
+        return
     made = make_plan(
         instructions,
         output,
@@ -100,6 +110,21 @@ def plan(
     print_plan(made)
     if (made.missing or made.too_small) and not made.grows:
         raise NotEnoughResources("; ".join([*made.missing, *made.too_small]))
+
+
+def _plan_elsewhere(on: list[str], instructions: str, output: str, settings: Settings, videos: str | None) -> None:
+    """Prints what the run needs on each named machine. Raises NotEnoughResources if it fits on none."""
+    from vrshq.cluster.ray.errors import NotEnoughResources
+    from vrshq.pipelines.cli.forecast_display import print_forecasts
+    from vrshq.pipelines.label.forecast import cheapest, corpus_of, forecasts, named_machine
+
+    for name in on:
+        named_machine(name)
+    corpus = corpus_of(instructions, output, settings, videos)
+    made = forecasts(on, settings, corpus)
+    print_forecasts(made, settings.model, corpus)
+    if cheapest(made) is None:
+        raise NotEnoughResources("; ".join(f"{one.name}: {one.refused}" for one in made))
 
 
 def compact(run: Run) -> None:

@@ -63,6 +63,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. keyframe.method=first. Repeatable."),
 ]
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on", metavar="GPUS", help="Plan for GPUs that are not here: 1xRTX4090-24GB, 8xH100-80GB, ... Repeatable."
+    ),
+]
 Grow = Annotated[
     bool,
     typer.Option("--grow", help="Add the rows that the table has and the run does not; its own must be unchanged."),

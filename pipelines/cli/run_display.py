@@ -169,10 +169,8 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
     if expected is None:
         grid.add_row("cost", f"not measured for {plan.model_name} in {plan.settings.dtype} on this device")
     else:
-        each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
-        length = f"{expected.frames:.0f} frames{_origin(expected)}"
-        grid.add_row("cost", f"{each}, of a unit of {length}; {expected.source}")
-        whole = _duration(wall_seconds(plan.pools, expected, todo))
+        grid.add_row("cost", cost_in_words(expected))
+        whole = duration(wall_seconds(plan.pools, expected, todo))
         grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
     for line in (*plan.missing, *plan.too_small):
         grid.add_row("missing", Text(line, style="yellow" if plan.grows else "red"))
@@ -187,7 +185,14 @@ def _origin(expected: Estimate) -> str:
     return f" (headers of {expected.lengths.looked} of {expected.lengths.videos:,} videos)"
 
 
-def _duration(seconds: float) -> str:
+def cost_in_words(expected: Estimate) -> str:
+    """The seconds of each stage, of a unit of what length, and the origin of these numbers."""
+    each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
+    return f"{each}, of a unit of {expected.frames:.0f} frames{_origin(expected)}; {expected.source}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 3.5 h."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.2g} {unit}"

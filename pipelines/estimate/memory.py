@@ -122,7 +122,7 @@ def shortage(needed: Mapping[str, int], there: int | None, dtype: str, *, bfloat
     weights = sum(size for part, size in needed.items() if part.startswith("weights"))
     wanted = f"needs {gib(whole)} of GPU memory, the GPU has {gib(there)}"
     ways = ["take a larger GPU"]
-    if dtype == "float32":
+    if dtype == "float32" and weights // 2 + CONTEXT_BYTES <= there:
         ways.insert(0, f"set dtype={'bfloat16' if bfloat16 else 'float16'}")
     if weights + CONTEXT_BYTES > there:
         wanted += f", and the weights alone take {gib(weights)}"

@@ -45,7 +45,8 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def most_bytes(call: Callable[[], object]) -> int:
     """The most bytes that live at once of those that the call makes, its result included."""
-    with _Held() as held:
+    held = _Held()
+    with held:
         kept = call()
     del kept
     return held.peak

@@ -45,7 +45,7 @@ PLACEHOLDERS = {
         "DATE",
     ),
     *("KEY=VALUE", "KEY=VALUES", "KIND=NAME", "SHARE", "COUNT", "NUMBER", "FORMAT", "SECTION"),
-    *("VIDEO", "TEXT...", "FRAME", "ADDRESS", "PORT", "MIB", "OUTCOME", "ORDER", "WHICH"),
+    *("VIDEO", "TEXT...", "FRAME", "ADDRESS", "PORT", "MIB", "OUTCOME", "ORDER", "WHICH", "GPUS"),
 }
 
 

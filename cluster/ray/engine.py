@@ -250,10 +250,13 @@ def _mapped(dataset: Dataset, pool: ActorPool, run: str, key: str, timing: Timin
             fn_constructor_kwargs={"run": run, "pool": pool, "key": key, "grace_s": timing.grace_s},
             batch_format="pyarrow",
             batch_size=pool.batch_size,
-            # One call at a time in an actor, and none waiting in it: a waiting call would be lost together with a call
-            # that kills the process.
+            # No call waits in an actor: it would be lost together with a call that kills the process.
             compute=ActorPoolStrategy(
-                min_size=pool.actors, max_size=pool.max_actors or pool.actors, max_tasks_in_flight_per_actor=1
+                min_size=pool.actors,
+                max_size=pool.max_actors or pool.actors,
+                max_tasks_in_flight_per_actor=pool.calls,
+                max_concurrent_calls_per_actor=pool.calls,
+                enable_true_multi_threading=pool.calls > 1,
             ),
             **reserved,
             **_fault_tolerance(),

@@ -70,21 +70,24 @@ class Guarded:
         notes.put(starts_key, notes.LOADED)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Runs the worker on one batch. Raises WorkerError if the worker raises; may end the process."""
-        global _watchdog
+        """Runs the worker on one batch. Raises WorkerError if the worker raises; may end the process.
+
+        Several threads may call it at once, each with its own units.
+        """
         units = [str(unit) for unit in table[self._key].to_pylist()]
-        _watchdog = _Watchdog(self._run, self._pool.name, self._actor, self._node, units, self._grace_s)
-        _watchdog.allow(self._pool.deadline_s)
+        watchdog = _Watchdog(self._run, self._pool.name, self._actor, self._node, units, self._grace_s)
+        _of_thread.watchdog = watchdog
+        watchdog.allow(self._pool.deadline_s)
         try:
             result = self._worker(table)
         except ProcessUnusable as error:
-            _watchdog.give_up(str(error))
+            watchdog.give_up(str(error))
         except Exception as error:
             reason = f"pool {self._pool.name}: {one_line(error)}"
-            _watchdog.note(reason)
+            watchdog.note(reason)
             raise WorkerError(reason) from error
         finally:
-            _watchdog.stop()
+            watchdog.stop()
         # Not in `finally`: the driver finds the units of a call that raised by their marks.
         for unit in units:
             notes.delete(f"vrshq/{self._run}/now/{unit}")
@@ -112,8 +115,9 @@ class _Watchdog:
             self._timer = threading.Timer(seconds, self._expired)
             self._timer.daemon = True
             self._timer.start()
-            # A call that holds Python's lock stops the thread of the timer; the C timer of faulthandler still runs.
-            faulthandler.dump_traceback_later(seconds + self._grace_s, exit=True, file=2)
+            with _lock:
+                _ends[self._caller] = time.monotonic() + seconds + self._grace_s
+                _set_last_timer()
 
     def _expired(self) -> None:
         self.give_up(f"took longer than {time.time() - self._since:.0f} s (it was in {self._where()})")
@@ -141,13 +145,28 @@ class _Watchdog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            faulthandler.cancel_dump_traceback_later()
+            with _lock:
+                del _ends[self._caller]
+                _set_last_timer()
 
 
-_watchdog: _Watchdog | None = None
+_of_thread = threading.local()  # `watchdog`: that of the thread's call
+_lock = threading.Lock()
+_ends: dict[int, float] = {}  # when the process ends because of the call of each thread, on the monotonic clock
+
+
+def _set_last_timer() -> None:
+    """Sets the C timer for the call that ends first.
+
+    A call that holds Python's lock stops the threads of all other timers; this one still runs. A process has one.
+    """
+    faulthandler.cancel_dump_traceback_later()
+    if _ends:
+        faulthandler.dump_traceback_later(max(0.001, min(_ends.values()) - time.monotonic()), exit=True, file=2)
 
 
 def allow(seconds: float) -> None:
-    """Sets the deadline of the current call to `seconds` from now. Does nothing outside a guarded worker."""
-    if _watchdog is not None:
-        _watchdog.allow(seconds)
+    """Sets the deadline of this thread's call to `seconds` from now. Does nothing outside a guarded worker."""
+    watchdog: _Watchdog | None = getattr(_of_thread, "watchdog", None)
+    if watchdog is not None:
+        watchdog.allow(seconds)

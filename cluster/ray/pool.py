@@ -22,6 +22,8 @@ class ActorPool:
         num_gpus: GPUs that one actor reserves; a fraction should be 1/k.
         memory: bytes that one actor reserves.
         batch_size: the largest number of rows in a call. All rows of a call are lost together if it kills its process.
+        calls: the number of calls that an actor works on at once, each in a thread of its own; all are lost together if one
+            kills the process.
         deadline_s: seconds that a call may take, unless its worker asks for more (`vrshq.cluster.ray.guard.allow`). Its
             process is then ended. None: no limit.
     """
@@ -35,6 +37,7 @@ class ActorPool:
     num_gpus: float = 0.0
     memory: int | None = None
     batch_size: int = 1
+    calls: int = 1
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -45,10 +48,9 @@ class ActorPool:
             )
         if not self.name or "/" in self.name:
             raise ValueError(f"a pool's name must not be empty and must not hold '/', got {self.name!r}")
-        if self.actors < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"pool {self.name}: actors and batch_size must be at least 1, got {self.actors} and {self.batch_size}"
-            )
+        for name in ("actors", "batch_size", "calls"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"pool {self.name}: {name} must be at least 1, got {getattr(self, name)}")
         if self.max_actors is not None and self.max_actors < self.actors:
             raise ValueError(f"pool {self.name}: max_actors {self.max_actors} is less than actors {self.actors}")
 
@@ -60,7 +62,7 @@ class ActorPool:
 
     def single(self) -> ActorPool:
         """The pool with one actor that takes one row at a time."""
-        return replace(self, actors=1, max_actors=None, batch_size=1)
+        return replace(self, actors=1, max_actors=None, batch_size=1, calls=1)
 
 
 @dataclass(frozen=True, kw_only=True)

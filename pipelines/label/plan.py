@@ -254,6 +254,7 @@ def actor_pools(plan: Plan) -> list[ActorPool]:
             max_actors=pool.max_actors,
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
+            calls=pool.units,
             deadline_s=plan.settings.resources.opening(),
         )
         for pool in plan.pools

@@ -34,6 +34,12 @@ class Pool(Section):
     )
     cpus: float = Field(default=1, gt=0, description="CPUs that Ray reserves for each actor.")
     gpus: float = Field(default=0, ge=0, description="GPUs that Ray reserves for each actor; a fraction shares a GPU.")
+    units: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="Units that each actor works on at once, each in threads of its own: one is decoded while another is tracked.",
+    )
 
 
 class Resources(Section):

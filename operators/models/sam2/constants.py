@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -15,10 +16,11 @@ KEPT = 24  # tables of at most 8 MB; a steady state needs four, the first 16 fra
 
 
 class Constants:
-    """Keeps what was made of some weights, as long as the weights are the same and unchanged."""
+    """Keeps what was made of some weights, as long as the weights are the same and unchanged. Threads share it."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, tuple[tuple[tuple[Tensor, int], ...], object]] = OrderedDict()
+        self._lock = Lock()
 
     def of(self, key: Hashable, make: Callable[[], Made], *weights: Tensor) -> Made:
         """What `make` gives, from an earlier call with this key where there was one.
@@ -30,6 +32,10 @@ class Constants:
         """
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return make()
+        with self._lock:
+            return self._kept_or_made(key, make, weights)
+
+    def _kept_or_made(self, key: Hashable, make: Callable[[], Made], weights: tuple[Tensor, ...]) -> Made:
         now = tuple((weight, _version(weight)) for weight in weights)
         if (kept := self._kept.get(key)) and all(
             old is new and before == after for (old, before), (new, after) in zip(kept[0], now, strict=True)

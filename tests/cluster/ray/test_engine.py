@@ -33,6 +33,7 @@ def pool(
     *,
     actors: int = 1,
     batch_size: int = 1,
+    calls: int = 1,
     deadline_s: float | None = None,
     **arguments: Any,
 ) -> ActorPool:
@@ -45,6 +46,7 @@ def pool(
         actors=actors,
         num_cpus=0.5,
         batch_size=batch_size,
+        calls=calls,
         deadline_s=deadline_s,
     )
 
@@ -117,6 +119,27 @@ def test_a_hang_that_holds_pythons_lock_is_ended_too() -> None:
     rows, lost = sent(units(3), [pool("a", hangs_in_c=[1], deadline_s=2)], grace_s=4)
     assert sorted(row["number"] for row in rows) == [0, 2]
     assert [(one.row["number"], one.reason) for one in lost] == [(1, "took longer than 2 s")]
+
+
+def test_an_actor_works_on_as_many_units_at_once_as_it_may(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    rows, lost = sent(units(8), [pool("a", calls=3, seconds=0.5, log=str(log))])
+    assert (len(rows), len({row["pid"] for row in rows}), lost) == (8, 1, [])
+    under_way = most = 0
+    for line in log.read_text().splitlines():
+        under_way += 1 if line.startswith("begin") else -1
+        most = max(most, under_way)
+    assert most == 3
+
+
+def test_of_units_at_work_in_one_actor_one_that_kills_or_hangs_is_lost_and_the_others_come_out() -> None:
+    pools = [pool("a", deadly=[1], hangs_in_c=[4], calls=2, seconds=0.2, deadline_s=2)]
+    rows, lost = sent(units(7), pools, attempts=3, grace_s=2)
+    assert sorted(row["number"] for row in rows) == [0, 2, 3, 5, 6]
+    assert [(one.row["number"], one.attempts) for one in sorted(lost, key=lambda one: one.row["number"])] == [
+        (1, 3),
+        (4, 3),
+    ]
 
 
 def test_a_worker_that_asks_for_more_time_gets_it() -> None:

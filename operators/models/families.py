@@ -30,6 +30,7 @@ class FamilyInfo:
         directions: directions of its tracks, as published.
         decoders: mask decoders that can carry masks.
         hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
+        at_once: whether threads of one process may work on several units at once.
         parts: the part of the model that a published tensor belongs to, by the beginning of its name. Empty: its parts are
             not told apart, and an actor fetches all files.
     """
@@ -44,6 +45,7 @@ class FamilyInfo:
     directions: Directions = "forward"
     decoders: tuple[Decoder, ...] = ("own",)
     hole_area: int = 0
+    at_once: bool = True
     parts: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -83,6 +85,7 @@ SAM3 = FamilyInfo(
     frames=2,  # nothing looks at them; the fewest that the setting takes
     start="text",
     hole_area=16,
+    at_once=False,  # transformers' model keeps the frame at work
 )
 FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA, SAM3)}
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from vrshq.operators.batch import (
     new_batch,
     run_operators,
 )
+from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.resources import Resources
@@ -123,6 +125,8 @@ class OutOfDeviceMemory(RuntimeError):  # noqa: N818 - reads as the sentence tha
 class UnitWorker:
     """Runs a pool's operators over units (rows of `MANIFEST` or `WIRE`); the last pool's worker writes their parts.
 
+    Threads may call it at once, each with its own units.
+
     Args:
         settings: `Settings` as JSON.
         operators: names of the pool's operators, in the order of the stages.
@@ -160,6 +164,7 @@ class UnitWorker:
         self.names = ["decode", *operators] if NEED_PIXELS & set(operators) else list(operators)
         self.model = local_model(parsed.model, parts=parts_of(operators, parsed))
         self.settings, self.device, self.cost = parsed, device, cost
+        self._turn = contextlib.nullcontext() if open_bundle(self.model).family.at_once else threading.Lock()
         self.operators = self._operators(parsed.resources)
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
@@ -173,7 +178,8 @@ class UnitWorker:
         units = from_wire(table)
         for unit in units:
             _log("begin", unit_id=unit["unit_id"], video_id=unit["video_id"], attempt=unit["attempt"])
-        batch = self._run_in_memory(units)
+        with self._turn:
+            batch = self._run_in_memory(units)
         for unit in rows_of(batch):
             self._check_process(unit)
         if not self.writes:

@@ -47,9 +47,11 @@ class LanguageSide:
             except InputError as error:
                 result[key] = error
         groups = {frames: suffixes for frames, suffixes in groups.items() if suffixes}
-        pictures, seen = self._see(video, sorted({frame for frames in groups for frame in frames}))
-        for frames, suffixes in groups.items():
-            result |= self._answers([pictures[frame] for frame in frames], [seen[frame] for frame in frames], suffixes)
+        with self.network.turn:
+            pictures, seen = self._see(video, sorted({frame for frames in groups for frame in frames}))
+            for frames, suffixes in groups.items():
+                given = [pictures[frame] for frame in frames], [seen[frame] for frame in frames]
+                result |= self._answers(*given, suffixes)
         return result
 
     def _suffix(self, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,11 +52,14 @@ class Sa2vaLanguage(nn.Module):
     """Qwen3-VL and the map from a [SEG] state to an embedding that prompts SAM2.
 
     Shape letters: N tokens of pictures, D width of the decoder, d width of SAM2's prompts, B answers at once.
+
+    Attributes:
+        turn: held while the network is used. Its states are read by hooks, which would see those of other threads.
     """
 
     def __init__(self, config: Sa2vaConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.turn = config, threading.Lock()
         sizes = {"text_config": config.language, "vision_config": config.vision, "tie_word_embeddings": False}
         self.model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(image_token_id=config.image_token_id, **sizes))
         width = int(config.language["hidden_size"])

@@ -187,7 +187,8 @@ def _origin(expected: Estimate) -> str:
 
 def cost_in_words(expected: Estimate) -> str:
     """The seconds of each stage, of a unit of what length, and the origin of these numbers."""
-    each = ", ".join(f"{stage} {expected.seconds[stage]:.2g} s" for stage in STAGES)
+    seconds = ((stage, expected.seconds[stage]) for stage in STAGES)
+    each = ", ".join(f"{stage} {time:.0f} s" if time >= 100 else f"{stage} {time:.2g} s" for stage, time in seconds)
     return f"{each}, of a unit of {expected.frames:.0f} frames{_origin(expected)}; {expected.source}"
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from tests.support import clips
+from vrshq.cluster.ray.gpus import gpu_of_product
 from vrshq.operators.batch import Batch, Operator, close_videos, new_batch
 from vrshq.pipelines.label.costs import TERMS
 from vrshq.pipelines.label.schema import STAGES
@@ -74,11 +75,12 @@ def main() -> None:
         f"{INSTRUCTIONS[0]} to {INSTRUCTIONS[-1]} instructions"
     )
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    place = gpu_name() if options.device == "cuda" else "cpu"
     writer.writerow(["model", "device", "dtype", "stage", *TERMS, "measured"])
     name = open_model(options.model).name
     for stage in STAGES:
         seconds = [f"{fits[stage][term]:.3g}" if term in fits[stage] else "" for term in TERMS]
-        writer.writerow([name, options.device, options.dtype, stage, *seconds, how])
+        writer.writerow([name, place, options.dtype, stage, *seconds, how])
     for stage in STAGES:
         print(f"{stage}: largest error of the fit {worst[stage]:.0%}", file=sys.stderr)
 
@@ -136,6 +138,13 @@ def worst_error(cases: Sequence[tuple[int, int]], seconds: Sequence[float], fit:
     terms = list(fit)
     told = [float(np.dot(factors(*case, terms), list(fit.values()))) for case in cases]
     return max(abs(one / max(real, 1e-6) - 1) for one, real in zip(told, seconds, strict=True))
+
+
+def gpu_name() -> str:
+    """The name of the GPU as `cluster/ray/gpus.yaml` has it; the driver's where it has none."""
+    product = str(torch.cuda.get_device_name())
+    gpu = gpu_of_product(product, torch.cuda.get_device_properties().total_memory)
+    return gpu.name if gpu else product
 
 
 def machine(device: str) -> str:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vrshq.cluster.ray import guard, needs, notes, watchers
 from vrshq.cluster.ray.errors import WorkerError, reason
@@ -34,7 +33,6 @@ from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_machines, may_grow
 from vrshq.cluster.ray.session import configure_data_context
 from vrshq.cluster.ray.watchers import Starting
-from vrshq.cluster.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -65,7 +63,7 @@ class Lost:
 
 
 def stream_receipts(
-    manifest: pa.Table | str,
+    units: pa.Table,
     pools: Sequence[ActorPool],
     *,
     attempts: int,
@@ -75,14 +73,13 @@ def stream_receipts(
     verbose: bool = False,
     on_start: Callable[[Starting], None] = lambda _: None,
 ) -> Iterator[dict[str, Any] | Lost]:
-    """Sends every row of the manifest through all pools. Yields the receipts and the lost units.
+    """Sends every unit through all pools, in the given order as actors become free. Yields the receipts and the lost units.
 
     Needs a connection to Ray (`vrshq.cluster.ray.session.ray_session`). Receipts come in no particular order. A worker gets
     its rows with one more column, `attempt` (int32, from 1).
 
     Args:
-        manifest: one row for each unit: a table, or the uri of a Parquet file. All of it goes to the object store (some
-            hundred bytes for a unit).
+        units: one row for each. All of them go to the object store (some hundred bytes for a unit).
         pools: the stages in order.
         attempts: the largest number of tries of a unit. A unit is tried again if its call ended its process, took longer
             than its deadline, or raised. The last of several tries is alone on its pools.
@@ -103,8 +100,7 @@ def stream_receipts(
             starts), or actors are missing after `timing.start_s`.
         WorkerError: the `__init__` of a worker raised, or its process died in it, repeatedly; or several passes in a row
             began no unit.
-        StorageError: the manifest cannot be read.
-        ValueError: the arguments contradict each other, or the manifest is not a Parquet file.
+        ValueError: the arguments contradict each other.
     """
     if not pools:
         raise ValueError("no pools were given; expected at least one")
@@ -112,7 +108,6 @@ def stream_receipts(
         raise ValueError(f"two pools have the same name: {', '.join(pool.name for pool in pools)}")
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, got {attempts}")
-    units = _table(manifest)
     tries: Counter[str] = Counter()
     idle = 0
     if units.num_rows:
@@ -195,17 +190,6 @@ def _without(units: pa.Table, key: str, ids: Set[str]) -> pa.Table:
     if not ids:
         return units
     return units.filter(pc.invert(pc.is_in(units[key], pa.array(list(ids), pa.string()))))
-
-
-def _table(manifest: pa.Table | str) -> pa.Table:
-    if isinstance(manifest, pa.Table):
-        return manifest
-    folder, _, name = manifest.rpartition("/")
-    content = Folder(folder or ".").read_bytes(name)
-    try:
-        return pq.read_table(pa.BufferReader(content))
-    except pa.ArrowException as error:
-        raise ValueError(f"{manifest} is not a Parquet file: {' '.join(str(error).split())}") from error
 
 
 def _dataset(units: pa.Table) -> Dataset:

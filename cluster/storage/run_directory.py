@@ -112,11 +112,6 @@ class RunDirectory:
             )
         return True
 
-    @property
-    def manifest_uri(self) -> str:
-        """The uri of the manifest's Parquet file."""
-        return self.folder.uri_of(_MANIFEST)
-
     def has_manifest(self) -> bool:
         """Whether the manifest was written."""
         return self.folder.exists(_MANIFEST)

@@ -13,12 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tests.support.engine_workers import CannotLoad, DiesLoading, Doubles, LoadsOnce, Step
-from tests.support.s3_server import S3_BUCKET
 from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import NotEnoughResources, WorkerError
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_resources
-from vrshq.cluster.storage.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
@@ -52,7 +50,7 @@ def pool(
 
 
 def sent(
-    manifest: pa.Table | str, pools: list[ActorPool], attempts: int = 1, grace_s: float = 10.0
+    manifest: pa.Table, pools: list[ActorPool], attempts: int = 1, grace_s: float = 10.0
 ) -> tuple[list[dict[str, Any]], list[Lost]]:
     """The receipts, and the units that are lost."""
     timing = Timing(look_s=0.2, grace_s=grace_s)
@@ -202,14 +200,13 @@ def test_a_worker_may_answer_with_more_rows_and_no_row() -> None:
     assert list(stream_receipts(units(0), [pool("a")], attempts=1)) == []
 
 
-def test_a_manifest_is_read_from_where_it_lies(s3_server: Path, tmp_path: Path) -> None:  # noqa: ARG001
-    for uri in (str(tmp_path), f"s3://{S3_BUCKET}/engine"):
-        run = RunDirectory(uri)
-        run.write_manifest(units(5))
-        rows, _ = sent(run.manifest_uri, [pool("a")])
-        assert sorted(row["number"] for row in rows) == list(range(5))
-    with pytest.raises(OSError, match=r"nothing\.parquet: cannot read: no such file"):
-        next(stream_receipts(str(tmp_path / "nothing.parquet"), [pool("a")], attempts=1))
+def test_units_are_begun_in_the_given_order(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    given = units(300).take(list(range(299, -1, -1)))  # more than are sent one by one
+    rows, _ = sent(given, [pool("a", log=str(log))])
+    assert len(rows) == 300
+    begun = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("begin")]
+    assert begun == list(range(299, -1, -1))
 
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_reason() -> None:

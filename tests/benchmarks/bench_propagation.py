@@ -90,12 +90,12 @@ class Clock:
     """Seconds of `wall` time, or of `cpu` time: with one thread the same, but for what other processes take."""
 
     def __init__(self, kind: str) -> None:
-        self._now = time.perf_counter if kind == "wall" else time.process_time
+        self.now = time.perf_counter if kind == "wall" else time.process_time
 
     def seconds(self, function: Callable[[], Any]) -> float:
-        begin = self._now()
+        begin = self.now()
         function()
-        return self._now() - begin
+        return self.now() - begin
 
     def median(self, function: Callable[[], Any]) -> float:
         """Median seconds of a call: 3 calls, more where they are short, after one that warms up."""

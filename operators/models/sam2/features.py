@@ -14,8 +14,7 @@ from vrshq.operators.models.sam2.values import Features
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
-# Pixels through the image encoder at once on a CPU: with more, its values leave the caches, which costs some 10 % at 512 px.
-CPU_PIXELS = 512 * 512
+CPU_FRAMES = 1  # frames of 512 px through the encoder at once on a CPU; four take some 10 % longer each
 
 
 class VideoFeatures:
@@ -30,10 +29,8 @@ class VideoFeatures:
         self.segmenter = segmenter
         self.video = video
         self.budget_bytes = budget_bytes
+        self.batch_size = segmenter.fitting(batch_size, CPU_FRAMES)
         self._parameter = next(segmenter.parameters())
-        self.batch_size = batch_size
-        if self._parameter.device.type == "cpu":
-            self.batch_size = max(1, min(batch_size, CPU_PIXELS // segmenter.image_size**2))
         self.encoder_calls = 0
         self.resized_hw = (0, 0)  # size of a frame inside the model's square; known after the first frame
         self._kept: OrderedDict[int, Features] = OrderedDict()

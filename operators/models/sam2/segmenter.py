@@ -182,6 +182,13 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         values: int = parts * self.config.d_model * (self.config.image_size // 16) ** 2
         return values * self._sums.itemsize
 
+    def fitting(self, batch_size: int, images: int) -> int:
+        """The part of a batch to compute at once: all of it; on a CPU, whose caches are small, `images` images of 512 px."""
+        if self.device.type != "cpu":
+            return batch_size
+        side: int = self.image_size
+        return max(1, min(batch_size, images * 512**2 // side**2))
+
     def _casting(self, whole: bool = False) -> torch.autocast:
         """Casts of operands to `precision`: in float16, and in `whole` also around SAM2's own modules in bfloat16."""
         types = (torch.float16, torch.bfloat16) if whole else (torch.float16,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,9 @@ import torch
 from tests.support.array_video import ArrayVideo
 from tests.support.clips import h264
 from vrshq.operators.models.family import Frames
-from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.features import CPU_FRAMES, VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
+from vrshq.operators.models.sam2.tracking import CPU_OBJECTS, condition_all, propagate_all
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.video import Video, open_video
@@ -121,3 +123,15 @@ def test_a_segmenter_on_the_cpu_touches_no_gpu(monkeypatch: pytest.MonkeyPatch) 
     tables = [layer.cross_attn_image.freqs_cis for layer in built.memory_attention.layers]
     assert {table.device.type for table in tables} == {"cpu"}
     assert torch.cuda.is_available()
+
+
+def test_a_cpu_computes_large_images_one_by_one_and_small_ones_in_whole_batches() -> None:
+    sizes = {256: (4, 8), 512: (1, 2), 1024: (1, 1)}
+    for side, (frames, objects) in sizes.items():
+        network: Any = SimpleNamespace(device=torch.device("cpu"), image_size=side)
+        assert (Segmenter.fitting(network, 4, CPU_FRAMES), Segmenter.fitting(network, 16, CPU_OBJECTS)) == (
+            frames,
+            objects,
+        )
+        network.device = torch.device("cuda")
+        assert Segmenter.fitting(network, 16, CPU_FRAMES) == 16

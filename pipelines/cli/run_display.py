@@ -157,7 +157,7 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         share = f"1/{round(1 / pool.gpus)}" if 0 < pool.gpus < 1 else f"{pool.gpus:g}"
         gpus = f", {share} GPU" if pool.gpus else ""
         most = f" to {pool.max_actors}" if pool.max_actors else ""
-        host = actor_memory(plan.settings, pool.operators, device_of(plan.settings, pool))
+        host = actor_memory(plan.settings, pool.operators, device_of(plan.settings, pool), pool.units)
         memory = f"about {host / 2**30:.1f} GiB and the weights"
         if plan.model and plan.model.remote:
             memory += f", {_fetches(plan.model, parts_of(pool.operators, plan.settings))}"

@@ -39,6 +39,7 @@ class Use:
         encode_batch: frames in a batch of SAM2's encoder.
         clip_batch: frames in a batch of pre-sampling's CLIP.
         feature_cache_bytes: budget of SAM2's image features.
+        units: units that it works on at once, each with batches and features of its own.
     """
 
     dtype: str
@@ -48,6 +49,7 @@ class Use:
     encode_batch: int
     clip_batch: int
     feature_cache_bytes: int
+    units: int = 1
 
 
 def gpu_memory(sizes: ModelSizes, use: Use) -> dict[str, int]:
@@ -75,6 +77,7 @@ def gpu_memory(sizes: ModelSizes, use: Use) -> dict[str, int]:
         found["masks of full size"] = (
             use.instruction_batch * FRAME_PIXELS * (4 + 1)
         )  # logits, and whether they are above 0
+    found = {part: size if part.startswith("weights") else size * use.units for part, size in found.items()}
     if found:
         found["context and slack"] = CONTEXT_BYTES
     return {part: round(size) for part, size in found.items()}

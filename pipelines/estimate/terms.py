@@ -20,6 +20,10 @@ class Terms:
         pairs = frames * instructions if pairs is None else pairs
         return self.unit + self.frame * frames + self.instruction * instructions + self.frame_instruction * pairs
 
+    def times(self, factor: float) -> Terms:
+        """The cost that is so many times as high."""
+        return Terms(*(factor * term for term in astuple(self)))
+
     @staticmethod
     def total(terms: Iterable[Terms]) -> Terms:
         """The sum of several."""

@@ -27,6 +27,7 @@ def pool_memory(sizes: ModelSizes, settings: Settings, pool: Pool) -> dict[str, 
         encode_batch=resources.encode_batch,
         clip_batch=resources.clip_batch,
         feature_cache_bytes=resources.feature_cache_mib * MIB,
+        units=pool.units,
     )
     return gpu_memory(sizes, use)
 

@@ -73,15 +73,17 @@ def choose_pools(settings: Settings, machines: Sequence[Resources], units: int) 
     return [Pool(operators=PLACED_STAGES, actors=actors, cpus=min(1.0, most) or 1.0)]
 
 
-def actor_memory(settings: Settings, operators: Sequence[str], device: str) -> int:
+def actor_memory(settings: Settings, operators: Sequence[str], device: str, units: int = 1) -> int:
     """Expected main memory of an actor with full caches, without its weights, in bytes.
 
-    SAM2's image features lie on the device of the networks. On a GPU they take none of the main memory.
+    SAM2's image features lie on the device of the networks. On a GPU they take none of the main memory. Each of `units` that it
+    works on at once has caches of its own.
     """
-    mib = LIBRARIES_MIB
-    mib += settings.resources.frame_cache_mib if NEED_PIXELS & set(operators) else 0
-    mib += settings.resources.feature_cache_mib if {"keyframe", "propagate"} & set(operators) and device == "cpu" else 0
-    return mib * MIB
+    caches = settings.resources.frame_cache_mib if NEED_PIXELS & set(operators) else 0
+    caches += (
+        settings.resources.feature_cache_mib if {"keyframe", "propagate"} & set(operators) and device == "cpu" else 0
+    )
+    return (LIBRARIES_MIB + units * caches) * MIB
 
 
 def speed(pool: Pool) -> float:

@@ -270,7 +270,8 @@ def worker_arguments(plan: Plan, pool: Pool) -> dict[str, Any]:
         "device": device_of(plan.settings, pool),
         "carried": encode_schema(plan.carried),
         "gpus": pool.gpus,
-        "cost": plan.expected.terms if plan.expected else None,
+        # units that are worked on at once take turns
+        "cost": plan.expected.terms.times(pool.units) if plan.expected else None,
     }
 
 

@@ -38,7 +38,7 @@ class Pool(Section):
         default=1,
         ge=1,
         le=8,
-        description="Units that each actor works on at once, each in threads of its own: one is decoded while another is tracked.",
+        description="Units that each actor works on at once, each in its own threads: one is decoded while another is tracked.",
     )
 
 
@@ -114,7 +114,7 @@ class Resources(Section):
         """Time of a unit once its video is open, in seconds.
 
         Args:
-            num_frames: its labelled frames.
+            num_frames: frames that are decoded for it.
             instructions: their number.
             cost: the expected cost of a unit on its device; None: unknown.
         """

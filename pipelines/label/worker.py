@@ -256,8 +256,8 @@ class UnitWorker:
         guard.allow(self.resources.opening(nbytes))
 
     def _allow_time(self, batch: Batch) -> None:
-        """Sets the deadline of a unit from its number of frames, once its video is open."""
-        frames = sum(frames or 0 for frames in batch["num_frames"])
+        """Sets the deadline of a unit, once its video is open, from the frames that are decoded for the labelled ones."""
+        frames = self.settings.decode.every * sum(frames or 0 for frames in batch["num_frames"])
         guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"]), self.cost))
 
     def _check_process(self, unit: dict[str, Any]) -> None:

@@ -143,6 +143,13 @@ def test_batches_and_the_budget_of_features_count() -> None:
     assert small["prompts"] < whole["prompts"]
 
 
+def test_each_unit_that_is_worked_on_at_once_has_batches_and_features_of_its_own() -> None:
+    sizes = sizes_of_known("vrs-hq-7b")
+    one, two = (gpu_memory(sizes, use("bfloat16", units=units)) for units in (1, 2))
+    shared = [part for part in one if part.startswith("weights")] + ["context and slack"]
+    assert two == {part: size if part in shared else 2 * size for part, size in one.items()}
+
+
 def test_a_shortage_is_one_line_that_says_what_helps() -> None:
     needed = {"weights of SAM2": 10 * GIB, "tracking": 21 * GIB}
     assert shortage(needed, None, "bfloat16") == shortage(needed, 31 * GIB, "bfloat16") == ""

@@ -70,5 +70,6 @@ def test_an_unknown_gpu_is_taken_for_the_slowest_of_its_type() -> None:
 def test_terms_add_up() -> None:
     one, two = Terms(1, 2, 3, 4), Terms(frame=1)
     assert Terms.total([one, two]) == Terms(1, 3, 3, 4)
+    assert one.times(2) == Terms(2, 4, 6, 8)
     assert one.seconds(10, 2) == 1 + 20 + 6 + 80
     assert one.seconds(10, 2, pairs=5) == 1 + 20 + 6 + 20

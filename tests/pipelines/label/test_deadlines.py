@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from vrshq.cluster.ray import guard
 from vrshq.cluster.ray.gpus import known_gpus
 from vrshq.cluster.ray.resources import Resources as Machine
 from vrshq.operators.models.families import VRS_HQ
 from vrshq.pipelines.estimate.sizes import sizes_of_known
 from vrshq.pipelines.estimate.terms import Terms
+from vrshq.pipelines.label import worker
 from vrshq.pipelines.label.device import computed_cost
 from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.settings import Limits, Settings
@@ -76,6 +79,16 @@ def test_the_size_is_told_before_a_video_is_fetched(tmp_path: Path) -> None:
         told: list[int] = []
         with local_video(str(tmp_path / name), str(tmp_path), Limits(), tell=told.append):
             assert told == expected
+
+
+def test_frames_between_the_labelled_ones_count_because_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+    monkeypatch.setattr(guard, "allow", allowed.append)
+    for every in (1, 100):
+        settings = Settings.model_validate({"decode": {"every": every}})
+        actor: Any = SimpleNamespace(settings=settings, resources=settings.resources, cost=Terms(frame=0.01))
+        worker.UnitWorker._allow_time(actor, {"num_frames": [1800], "texts": [["the cup"]]})
+    assert allowed == [pytest.approx(300 + 180), pytest.approx(300 + 18_000)]
 
 
 def test_deadlines_are_no_part_of_a_runs_identity() -> None:

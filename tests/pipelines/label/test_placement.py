@@ -111,6 +111,8 @@ def test_an_actor_is_expected_to_fill_the_caches_that_lie_in_main_memory() -> No
         return [(actor_memory(large, pool, device) - actor_memory(small, pool, device)) >> 20 for pool in stages]
 
     assert more("cpu") == [100, 100, 500, 0]
+    grown = actor_memory(small, PLACED_STAGES, "cpu", units=3) - actor_memory(small, PLACED_STAGES, "cpu")
+    assert grown >> 20 == 2 * 400
     assert more("cuda") == [100, 100, 100, 0]  # image features lie on the GPU
 
 

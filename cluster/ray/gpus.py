@@ -53,9 +53,17 @@ def known_gpus() -> dict[str, Gpu]:
     return {name: Gpu(name=name, **row) for name, row in rows.items()}
 
 
-def gpu_of_ray(resources: dict[str, float]) -> Gpu | None:
-    """The GPU that the resources of one of Ray's machines name, if it is known and has one memory size."""
-    return next((gpu for gpu in known_gpus().values() if gpu.ray and f"accelerator_type:{gpu.ray}" in resources), None)
+def gpu_of_ray(resources: dict[str, float]) -> tuple[str | None, int | None]:
+    """The name and the memory in bytes of the GPU that the resources of one of Ray's machines name, as far as they are known.
+
+    A type of Ray that has GPUs with different memory (A100) gives the name of the slowest of them, and no memory.
+    """
+    for gpu in known_gpus().values():
+        if gpu.ray and f"accelerator_type:{gpu.ray}" in resources:
+            return gpu.name, gpu.memory_bytes
+    same = [gpu for gpu in known_gpus().values() if f"accelerator_type:{gpu.product}" in resources]
+    slowest = min(same, key=lambda gpu: gpu.bandwidth, default=None)
+    return slowest.name if slowest else None, None
 
 
 def gpu_of_product(product: str, memory_bytes: int) -> Gpu | None:

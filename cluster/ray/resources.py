@@ -112,8 +112,7 @@ def cluster_machines() -> list[Resources]:
 def _machine_of(node: dict[str, Any], here: str) -> Resources:
     """One of Ray's machines. `here`: id of this one, whose driver is asked for its GPU; Ray names those of the others."""
     has = node["Resources"]
-    gpu = gpu_of_ray(has)
-    name, gpu_bytes = (gpu.name, gpu.memory_bytes) if gpu else (None, None)
+    name, gpu_bytes = gpu_of_ray(has)
     if has.get("GPU") and node["NodeID"] == here:
         own_name, own_bytes = local_gpu()
         name, gpu_bytes = own_name or name, own_bytes or gpu_bytes

@@ -64,6 +64,8 @@ def test_ray_names_the_gpus_of_other_machines_and_the_driver_those_of_this_one(m
         return found.gpu, found.gpu_bytes
 
     assert machine("H100", "there") == ("H100-80GB", 81559 * MIB)
-    assert machine("A100", "there") == (None, None)  # of 40 or 80 GB
+    assert machine("A100", "there") == ("A100-40GB", None)  # or of 80 GB
+    assert machine("A100-80G", "there") == ("A100-80GB", 81920 * MIB)
+    assert machine("TPU-V4", "there") == (None, None)
     assert machine("A100", "here") == ("A100-80GB", 81920 * MIB)
-    assert gpu_of_ray({"CPU": 4.0}) is None
+    assert gpu_of_ray({"CPU": 4.0}) == (None, None)

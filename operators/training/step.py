@@ -89,11 +89,10 @@ class StageTrainer:
             last = place == share - 1
             seed = sample_seed(self.seed, config.name, first + place * self.world)
             device = next(self.model.parameters()).device
-            with (
-                nullcontext() if last else self.no_sync(),
-                torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
-            ):
-                losses = self.wrapped(clip, seed, config.forward, config.losses)
+            with nullcontext() if last else self.no_sync():
+                # the backward pass takes the types of the forward pass, without autocast
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                    losses = self.wrapped(clip, seed, config.forward, config.losses)
                 (losses["loss"] / share).backward()
             for name, value in losses.items():
                 sums[name].append(float(value.detach()))

@@ -39,6 +39,19 @@ def test_muon_orthogonalises_the_updates_of_matrices_and_leaves_the_rest_to_adam
     assert by_muon[:8].mean() == pytest.approx(2e-3 * 0.2 * max(before[name].shape) ** 0.5, rel=0.3)
 
 
+def test_the_backward_pass_is_not_under_autocast() -> None:
+    """PyTorch advises against it: the forward pass has chosen the types."""
+    model, seen = model_of(), {}
+
+    def forward(_: object, __: object, output: Tensor) -> None:
+        seen["forward"] = torch.is_autocast_enabled("cpu"), output.dtype
+        output.register_hook(lambda gradient: seen.update(backward=(torch.is_autocast_enabled("cpu"), gradient.dtype)))
+
+    model.language.text_hidden_fcs.register_forward_hook(forward)
+    StageTrainer(model, StageConfig(steps=1, trained=PAPER_PARTS, bf16=True), 0).run_step([clip_of()])
+    assert seen == {"forward": (True, torch.bfloat16), "backward": (False, torch.bfloat16)}
+
+
 def test_the_gradient_of_accumulated_samples_is_the_mean_of_their_gradients() -> None:
     clips, gradients = [clip_of(0), clip_of(1)], []
     model = model_of(lora=LoraConfig(rank=0))

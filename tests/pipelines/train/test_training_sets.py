@@ -350,7 +350,7 @@ def test_the_papers_recipe_goes_through_every_data_set_at_tiny_dims(tmp_path: Pa
     write_videos(tmp_path / "data")
     values = yaml.safe_load((CONFIGS / "vrs-hq-7b.yaml").read_text())
     values |= {"workers": 0, "device": "cpu", "log_every": 1, "checkpoint_every": 1, "bundle_dtype": "float32"}
-    values["start"] |= {"bundle": "untrained-tiny", "frozen_dtype": "float32"}
+    values["start"] |= {"bundle": "untrained-tiny"}
     stage = values["stages"][0]
     stage |= {"steps": 2, "batch": 4}
     set_roots(stage["data"], tmp_path)

@@ -187,7 +187,10 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def take(states: KeyValues, sequences: Sequence[int]) -> KeyValues:
-    """The keys and values of some of the sequences."""
+    """The keys and values of some of the sequences. Those of neighbours are not copied."""
+    first, last = sequences[0], sequences[-1]
+    if list(sequences) == list(range(first, last + 1)):
+        return [(keys[first : last + 1], values[first : last + 1]) for keys, values in states]
     chosen = list(sequences)
     return [(keys[chosen], values[chosen]) for keys, values in states]
 

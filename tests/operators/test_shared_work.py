@@ -39,7 +39,7 @@ from vrshq.operators.decode import Decode
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import FORMAT
-from vrshq.operators.models.sam2.segmenter import to_frame_size
+from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 
 TINY = "untrained-tiny"
@@ -114,6 +114,33 @@ def test_a_small_feature_budget_costs_counted_recomputation_and_changes_no_mask(
     assert many.sam2 == tight["features"].encoder_calls
     for column in ("keyframes", "rles", "frame_scores", "object_scores"):
         assert tight[column] == roomy[column]
+
+
+def test_instructions_with_the_same_keyframe_and_mask_are_tracked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, rows, conditioned = h264(tmp_path / "ten.mp4", frames=10), [], []
+    track, condition = Segmenter.track, Segmenter.condition
+
+    def tracked(self: Segmenter, features: Any, memories: Any, *rest: Any, **named: Any) -> Any:
+        rows.append(len(memories[0].pointer))
+        return track(self, features, memories, *rest, **named)
+
+    def prompted(self: Segmenter, features: Any, masks: Any, hole_area: int) -> Any:
+        conditioned.append(len(masks))
+        return condition(self, features, masks, hole_area)
+
+    monkeypatch.setattr(Segmenter, "track", tracked)
+    monkeypatch.setattr(Segmenter, "condition", prompted)
+    # "random" draws by the instruction's id, which is the text here
+    alone, _ = decode_and_run(clip, [TEXTS[0]], method="random")
+    rows.clear()
+    conditioned.clear()
+    unit, _ = decode_and_run(clip, [TEXTS[0], TEXTS[0], TEXTS[3], TEXTS[0]], method="random")
+    assert (sum(conditioned), sum(rows)) == (2, 2 * 9)
+    assert unit["rles"][0] == unit["rles"][1] == unit["rles"][3] != unit["rles"][2]
+    assert unit["rles"][0] == alone["rles"][0]
+    assert unit["frame_scores"][0] == unit["frame_scores"][1] == unit["frame_scores"][3]
 
 
 def shared_low_res(unit: Unit, total: int) -> dict[int, dict[int, torch.Tensor]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from functools import cache
@@ -98,6 +99,31 @@ def test_tower_runs_once_per_distinct_frame_and_the_prefix_once_per_distinct_fra
     assert sorted(video.read) == sorted(distinct)
     assert prefixes == len(set(map(tuple, sampled)))
     assert rows == count
+
+
+def test_sets_of_as_many_frames_are_read_in_one_batch_as_they_are_alone() -> None:
+    language, video = language_of(tokens()), ArrayVideo(12)
+    network = language.network
+    frames = [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]
+    texts = [TEXTS[:1], TEXTS[1:4], TEXTS[2:3], TEXTS[4:5]]
+    with torch.inference_mode():
+        sets = [
+            (
+                [language.tokenizer.encode(text, 3) for text in some],
+                network.image_tokens(clip_input(video.array[of], 224)),
+            )
+            for some, of in zip(texts, frames, strict=True)
+        ]
+    alone = [network.read_out(prompts, image_tokens) for prompts, image_tokens in sets]
+    widths: list[int] = []
+    hook = network.llama.register_forward_pre_hook(lambda _, arguments: widths.append(len(arguments[0])))
+    together = network.read_out_sets(sets, max_suffixes=2)
+    hook.remove()
+    # four prefixes; the three sets with one instruction, at most two at once; the set with three
+    assert widths == [4, 2, 1, 2, 1]
+    for one, other in zip(itertools.chain(*together), itertools.chain(*alone), strict=True):
+        torch.testing.assert_close(one.seg, other.seg, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.tak, other.tak, rtol=0, atol=1e-5)
 
 
 def test_at_most_max_suffixes_go_through_the_llama_at_once() -> None:

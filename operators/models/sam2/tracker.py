@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -20,7 +21,8 @@ class Sam2Tracker:
     """SAM2 in the way of a family (`Usage` of the segmenter), or in another way that the configuration asks for.
 
     Cost: one image encoding per frame, one mask decoding per prompted frame and object, and one step of memory attention,
-    mask decoder and memory encoder per other frame and object. Objects of all instructions share the batches.
+    mask decoder and memory encoder per other frame and object. Objects of all instructions share the batches. Objects with
+    the same mask on the same keyframe are tracked once.
 
     Args:
         segmenter: SAM2.
@@ -70,8 +72,14 @@ class Sam2Tracker:
             yield [self._output(item, numbered, prompted=True) for item in outputs]
         total, batch = opened.video.num_frames, self.config.batch
         carrying, features = (self.original, OriginalFeatures(opened)) if self.original else (self.segmenter, opened)
-        for outputs in propagate_all(carrying, features, memories, total, batch, backward=self.backward):
-            yield [self._output(item, numbered) for item in outputs]
+        alike = _alike(memories)
+        begun = {first: memories[first] for first in alike}
+        for outputs in propagate_all(carrying, features, begun, total, batch, backward=self.backward):
+            yield [
+                self._output(replace(item, position=place), numbered)
+                for item in outputs
+                for place in alike[item.position]
+            ]
 
     def full_size(self, opened: VideoFeatures, low_res: Tensor) -> Tensor:
         """As `Tracker.full_size`."""
@@ -126,6 +134,16 @@ class Sam2Tracker:
 def _numbered(requests: Mapping[int, Request]) -> list[tuple[int, int]]:
     """The objects of all requests as (key, number)."""
     return [(key, number) for key, request in requests.items() for number in range(len(request.objects))]
+
+
+def _alike(memories: Mapping[int, Mapping[int, Memory]]) -> dict[int, list[int]]:
+    """Objects that begin with the same memories, by the first of them. Their tracks are the same, so one is made."""
+    first: dict[tuple[tuple[int, int], ...], int] = {}
+    groups: dict[int, list[int]] = {}
+    for place, own in memories.items():
+        key = tuple((frame, id(memory)) for frame, memory in own.items())
+        groups.setdefault(first.setdefault(key, place), []).append(place)
+    return groups
 
 
 def _prompt(requests: Mapping[int, Request], numbered: tuple[int, int]) -> Tensor:

@@ -125,14 +125,22 @@ def condition_all(
         hole_area: see `fill_holes`.
 
     Returns:
-        By object, the keyframe's final low-resolution logits (l, l) and its memory (B = 1).
+        By object, the keyframe's final low-resolution logits (l, l) and its memory (B = 1). Objects with the same mask on the
+        same keyframe have one memory.
     """
     device = next(segmenter.parameters()).device
-    result = {}
+    result: dict[int, tuple[Tensor, Memory]] = {}
+    earlier: list[tuple[int, int, Tensor]] = []  # frame, object and mask of those on the same frame
     for position, frame in sorted(keyframes.items(), key=lambda item: item[1]):
         mask = segmenter.to_image_size(masks[position][None].to(device)) > 0
+        earlier = [one for one in earlier if one[0] == frame]
+        twin = next((number for _, number, other in earlier if torch.equal(mask, other)), None)
+        if twin is not None:
+            result[position] = result[twin]
+            continue
         low_res, memory = segmenter.condition(features.get([frame]), mask, hole_area)
         result[position] = low_res[0], memory
+        earlier.append((frame, position, mask))
     return result
 
 

@@ -7,6 +7,7 @@ LLaMA once for each distinct set of frames; its keys and values then serve every
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -23,6 +24,7 @@ from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 FRAME_BATCH = 8  # frames through the vision tower at once
+GPU_PREFIXES = 4  # sets of frames through the LLaMA at once on a GPU; a CPU gains nothing from more than one
 
 
 class VrsHqLanguage:
@@ -48,10 +50,16 @@ class VrsHqLanguage:
                 result[key] = error
         groups = {frames: prompts for frames, prompts in groups.items() if prompts}
         tokens = self._image_tokens(video, sorted({frame for frames in groups for frame in frames}))
-        for frames, prompts in groups.items():
-            image_tokens = torch.stack([tokens[frame] for frame in frames])
-            read = self.network.read_out(list(prompts.values()), image_tokens, self.config.max_suffixes)
-            result |= {key: Reading(one.seg, one.tak) for key, one in zip(prompts, read, strict=True)}
+        at_once = GPU_PREFIXES if self.network.device.type == "cuda" else 1
+        for _, of_length in itertools.groupby(sorted(groups, key=len), key=len):
+            alike = list(of_length)
+            for begin in range(0, len(alike), at_once):
+                some = alike[begin : begin + at_once]
+                sets = [
+                    (list(groups[frames].values()), torch.stack([tokens[frame] for frame in frames])) for frames in some
+                ]
+                for frames, read in zip(some, self.network.read_out_sets(sets, self.config.max_suffixes), strict=True):
+                    result |= {key: Reading(one.seg, one.tak) for key, one in zip(groups[frames], read, strict=True)}
         return result
 
     def _prompt(self, question: Question) -> Prompt:

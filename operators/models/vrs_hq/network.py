@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vrshq.operators.models.clip_network import VisionTransformer
 from vrshq.operators.models.config import IMAGE_TOKEN, ModelConfig
-from vrshq.operators.models.llama import KeyValues, Llama
+from vrshq.operators.models.llama import KeyValues, Llama, take
 from vrshq.operators.models.vrs_hq.clustering import cluster
 from vrshq.operators.models.vrs_hq.prompt import Prompt
 
@@ -84,19 +84,24 @@ class ChatUniVi(nn.Module):
         states: Tensor = self.llama(embeddings[None])[0]
         return states
 
-    def run_prefix(self, prompt: Prompt, image_tokens: Tensor) -> KeyValues:
-        """The LLaMA's keys and values for a prompt up to its last frame; they hold for every prompt on these frames."""
-        embeddings = self.embed(prompt.input_ids[: prompt.prefix_length], image_tokens)
+    def run_prefix(self, prompt: Prompt, *image_tokens: Tensor) -> KeyValues:
+        """The LLaMA's keys and values for a prompt up to its last frame; they hold for every prompt on these frames.
+
+        Args:
+            prompt: on any of the sets of frames; up to the last frame, prompts on as many frames have the same ids.
+            image_tokens: (n, K, D) tokens of the frames of each set. The keys and values have a sequence for each.
+        """
+        ids = prompt.input_ids[: prompt.prefix_length]
         kept: KeyValues = []
-        self.llama(embeddings[None], kept=kept)
+        self.llama(torch.stack([self.embed(ids, tokens) for tokens in image_tokens]), kept=kept)
         return kept
 
     def suffix_states(self, prefix: KeyValues, prompts: Sequence[Prompt], *, whole: bool = False) -> list[Tensor]:
         """Last hidden states of the rows after the prefix, up to the row of [TAK], for prompts that share the prefix.
 
         Args:
-            prefix: keys and values of the prefix, from `run_prefix`.
-            prompts: of instructions on the same frames.
+            prefix: keys and values from `run_prefix`, of one set of frames or of one for each prompt.
+            prompts: of instructions on as many frames.
             whole: whether rows up to the prompt's end are run, as the cross entropy of training needs.
 
         Returns:
@@ -111,31 +116,56 @@ class ChatUniVi(nn.Module):
 
     @torch.inference_mode()
     def read_out(self, prompts: Sequence[Prompt], image_tokens: Tensor, max_suffixes: int = 16) -> list[ReadOut]:
-        """The embeddings of instructions on one set of frames.
+        """The embeddings of instructions on one set of frames, see `read_out_sets`."""
+        return self.read_out_sets([(prompts, image_tokens)], max_suffixes)[0]
 
-        The shared prefix is run once. The rest is run for at most `max_suffixes` instructions at a time, those of similar
-        length together.
+    @torch.inference_mode()
+    def read_out_sets(
+        self, sets: Sequence[tuple[Sequence[Prompt], Tensor]], max_suffixes: int = 16
+    ) -> list[list[ReadOut]]:
+        """The embeddings of instructions on several sets of as many frames each.
+
+        The prefixes of all sets are run in one batch, each once. The rest is run for at most `max_suffixes` instructions at
+        a time, those of similar length together: the instructions of a set, or one of each of several sets.
 
         Args:
-            prompts: of instructions on the same frames.
-            image_tokens: (n, K, D) tokens of the frames.
+            sets: the prompts on each set of frames, and (n, K, D) tokens of its frames.
             max_suffixes: the most instructions in one batch.
 
         Returns:
-            float32 embeddings, in the order of `prompts`.
+            float32 embeddings, in the order of the prompts of each set.
         """
-        prefix = self.run_prefix(prompts[0], image_tokens)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].input_ids))
-        results: dict[int, ReadOut] = {}
-        for begin in range(0, len(order), max_suffixes):
-            chosen = order[begin : begin + max_suffixes]
-            states = self.suffix_states(prefix, [prompts[index] for index in chosen])
-            for index, rows in zip(chosen, states, strict=True):
-                prompt = prompts[index]
-                positions = torch.tensor([*prompt.seg_positions, prompt.tak_position], device=self.device)
-                embedded = self.text_hidden_fcs(rows[positions - prompt.prefix_rows]).float()
-                results[index] = ReadOut(embedded[:-1], embedded[-1])
-        return [results[index] for index in range(len(prompts))]
+        prefixes = self.run_prefix(sets[0][0][0], *(tokens for _, tokens in sets))
+        results: list[dict[int, ReadOut]] = [{} for _ in sets]
+        single = [number for number, (prompts, _) in enumerate(sets) if len(prompts) == 1]
+        pairs = [(number, 0) for number in single]
+        for begin in range(0, len(pairs), max_suffixes):
+            chosen = pairs[begin : begin + max_suffixes]
+            whole = len(chosen) == len(sets)
+            prefix = prefixes if whole else take(prefixes, [number for number, _ in chosen])
+            self._read(prefix, sets, chosen, results)
+        for number, (prompts, _) in enumerate(sets):
+            if number in single:
+                continue
+            order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].input_ids))
+            prefix = take(prefixes, [number])
+            for begin in range(0, len(order), max_suffixes):
+                self._read(prefix, sets, [(number, index) for index in order[begin : begin + max_suffixes]], results)
+        return [[found[index] for index in range(len(found))] for found in results]
+
+    def _read(
+        self,
+        prefix: KeyValues,
+        sets: Sequence[tuple[Sequence[Prompt], Tensor]],
+        chosen: Sequence[tuple[int, int]],
+        results: list[dict[int, ReadOut]],
+    ) -> None:
+        """Runs the prompts of (set, place) pairs after their prefix and puts their embeddings into the results."""
+        prompts = [sets[number][0][index] for number, index in chosen]
+        for (number, index), prompt, rows in zip(chosen, prompts, self.suffix_states(prefix, prompts), strict=True):
+            positions = torch.tensor([*prompt.seg_positions, prompt.tak_position], device=self.device)
+            embedded = self.text_hidden_fcs(rows[positions - prompt.prefix_rows]).float()
+            results[number][index] = ReadOut(embedded[:-1], embedded[-1])
 
 
 def _end(prompt: Prompt) -> int:

@@ -41,11 +41,13 @@ def test_muon_orthogonalises_the_updates_of_matrices_and_leaves_the_rest_to_adam
 
 def test_the_backward_pass_is_not_under_autocast() -> None:
     """PyTorch advises against it: the forward pass has chosen the types."""
-    model, seen = model_of(), {}
+    model = model_of()
+    seen: dict[str, tuple[bool, torch.dtype]] = {}
 
     def forward(_: object, __: object, output: Tensor) -> None:
         seen["forward"] = torch.is_autocast_enabled("cpu"), output.dtype
-        output.register_hook(lambda gradient: seen.update(backward=(torch.is_autocast_enabled("cpu"), gradient.dtype)))
+        attach: Any = output.register_hook
+        attach(lambda gradient: seen.update(backward=(torch.is_autocast_enabled("cpu"), gradient.dtype)))
 
     model.language.text_hidden_fcs.register_forward_hook(forward)
     StageTrainer(model, StageConfig(steps=1, trained=PAPER_PARTS, bf16=True), 0).run_step([clip_of()])

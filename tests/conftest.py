@@ -47,6 +47,19 @@ def shared_ray(ray_environment: None) -> Iterator[None]:  # noqa: ARG001 - its f
         yield
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Torch's name of the device: a test that takes it runs on the CPU, and again on a GPU where there is one."""
+    name: str = request.param
+    if name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU here")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    return name
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Groups the tests for `--dist loadgroup`: all tests marked `ray` together, all others by file.

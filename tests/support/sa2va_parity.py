@@ -153,13 +153,13 @@ def write_bundle(folder: Path) -> str:
 
 
 @cache
-def language() -> Sa2vaLanguage:
-    return load_language(KIT / "model", model_config(), "cpu", torch.float32)
+def language(device: str = "cpu") -> Sa2vaLanguage:
+    return load_language(KIT / "model", model_config(), device, torch.float32)
 
 
 @cache
-def segmenter() -> Segmenter:
-    return load_segmenter(KIT / "model", model_config(), "cpu")
+def segmenter(device: str = "cpu") -> Segmenter:
+    return load_segmenter(KIT / "model", model_config(), device)
 
 
 @cache

@@ -32,14 +32,14 @@ pytestmark = needs_kit
 
 
 @cache
-def clip() -> Clip:
+def clip(device: str) -> Clip:
     network = Clip(model_config().clip).eval()
     network.load_state_dict(clip_weights())
-    return network
+    return network.to(device)
 
 
 @cache
-def language() -> ChatUniVi:
+def language(device: str) -> ChatUniVi:
     network = ChatUniVi(model_config()).eval()
     published = {
         "model.vision_tower.vision_tower.vision_model.": "vision_tower.",
@@ -52,7 +52,7 @@ def language() -> ChatUniVi:
     state = {ours + name: value for theirs, ours in published.items() for name, value in weights_under(theirs).items()}
     derived = ("rotary_emb.inv_freq", "embeddings.position_ids")
     network.load_state_dict({name: value for name, value in state.items() if not name.endswith(derived)})
-    return network
+    return network.to(device)
 
 
 class CaseVideo:
@@ -71,10 +71,10 @@ def prompt_of(case: Case) -> Prompt:
 
 
 @cache
-def sampled_image_tokens(case_id: str) -> torch.Tensor:
+def sampled_image_tokens(case_id: str, device: str) -> torch.Tensor:
     case = load_case(case_id)
     with torch.inference_mode():
-        return language().image_tokens(clip_input(case["frames"][case["frame_ids"]], 224))
+        return language(device).image_tokens(clip_input(case["frames"][case["frame_ids"]], 224).to(device))
 
 
 @each_case
@@ -89,19 +89,19 @@ def test_preprocessing_parity(case_id: str) -> None:
 
 
 @each_case
-def test_presampling_parity(case_id: str) -> None:
+def test_presampling_parity(case_id: str, device: str) -> None:
     case = load_case(case_id)
     ids = ClipTokenizer(KIT / "clip").ids(normalize(case.info["expression_raw"]))
     check(case, "clip_text_input_ids", [ids])
     with torch.inference_mode():
-        images = image_embeddings(clip(), CaseVideo(case), batch_size=4)
+        images = image_embeddings(clip(device), CaseVideo(case), batch_size=4)
         # beside a longer text, so that the case's text is padded
-        texts = text_embeddings(clip(), [ids, [*ids, *ids]], batch_size=2)[:1]
-        logits = image_text_logits(clip(), images, texts)[0]
+        texts = text_embeddings(clip(device), [ids, [*ids, *ids]], batch_size=2)[:1]
+        logits = image_text_logits(clip(device), images, texts)[0]
     check(case, "clip_image_embeds", images)
     check(case, "clip_text_embeds", texts)
     check(case, "clip_logits_per_image", logits)
-    probabilities = logits.softmax(0).numpy()
+    probabilities = logits.softmax(0).cpu().numpy()
     check(case, "clip_probs", probabilities)
     check(case, "index_frame", probabilities.argmax())
     sampled = grid(probabilities, 12, np.random.default_rng(0))
@@ -126,12 +126,12 @@ def test_prompt_parity(case_id: str) -> None:
 
 @each_case
 @pytest.mark.parametrize("source", ["own features", "stored features"])
-def test_clustering_parity(case_id: str, source: str) -> None:
+def test_clustering_parity(case_id: str, source: str, device: str) -> None:
     case = load_case(case_id)
-    features = torch.from_numpy(case["vt_features"])
+    features = torch.from_numpy(case["vt_features"]).to(device)
     if source == "own features":
         with torch.inference_mode():
-            features = language().patch_features(clip_input(case["frames"][case["frame_ids"]], 224))
+            features = language(device).patch_features(clip_input(case["frames"][case["frame_ids"]], 224).to(device))
         check(case, "vt_features", features)
     levels = cluster(features, model_config().clustering)
     for index, level in enumerate(levels):
@@ -141,9 +141,9 @@ def test_clustering_parity(case_id: str, source: str) -> None:
 
 
 @each_case
-def test_language_model_parity(case_id: str) -> None:
-    case, network, prompt = load_case(case_id), language(), prompt_of(load_case(case_id))
-    image_tokens = sampled_image_tokens(case_id)
+def test_language_model_parity(case_id: str, device: str) -> None:
+    case, network, prompt = load_case(case_id), language(device), prompt_of(load_case(case_id))
+    image_tokens = sampled_image_tokens(case_id, device)
     check(case, "tokens_post_projector", image_tokens)
     with torch.inference_mode():
         states = network.hidden_states(prompt, image_tokens)
@@ -156,9 +156,9 @@ def test_language_model_parity(case_id: str) -> None:
 
 
 @each_case
-def test_shared_prefix_parity(case_id: str) -> None:
-    case, network, prompt = load_case(case_id), language(), prompt_of(load_case(case_id))
-    image_tokens = sampled_image_tokens(case_id)
+def test_shared_prefix_parity(case_id: str, device: str) -> None:
+    case, network, prompt = load_case(case_id), language(device), prompt_of(load_case(case_id))
+    image_tokens = sampled_image_tokens(case_id, device)
     with torch.inference_mode():
         (states,) = network.suffix_states(network.run_prefix(prompt, image_tokens), [prompt])
     begin = prompt.prefix_rows

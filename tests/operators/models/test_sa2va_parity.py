@@ -67,15 +67,15 @@ def arguments_of(module: torch.nn.Module) -> Iterator[list[dict[str, Any]]]:
         handle.remove()
 
 
-def answer_of(case_id: str) -> Answer:
+def answer_of(case_id: str, device: str = "cpu") -> Answer:
     """The answer of a case, alone in its batch."""
-    case = load_case(case_id)
+    case, network = load_case(case_id), language(device)
     pictures = case.pictures
     prefix = conversation().prefix(pictures)
-    cache = language().run_prefix(prefix, Seen.concatenate(language().see(pictures)))
+    cache = network.run_prefix(prefix, Seen.concatenate(network.see(pictures)))
     suffix = conversation().suffix(case.info["text"])
     seg = conversation().seg_id
-    (answer,) = language().answers(prefix, cache, [suffix], seg_id=seg, max_new_tokens=MOST_TOKENS)
+    (answer,) = network.answers(prefix, cache, [suffix], seg_id=seg, max_new_tokens=MOST_TOKENS)
     return answer
 
 
@@ -111,15 +111,15 @@ def test_sa2va_prompt_parity(case_id: str) -> None:
 
 
 @each_case()
-def test_sa2va_answer_parity(case_id: str) -> None:
-    case, network = load_case(case_id), language()
+def test_sa2va_answer_parity(case_id: str, device: str) -> None:
+    case, network = load_case(case_id), language(device)
     with (
         outputs_of(network.model.model.language_model.norm, inputs=True) as states,
         outputs_of(network.model.lm_head) as logits,
         arguments_of(network.model.model.language_model) as calls,
     ):
         seen = Seen.concatenate(network.see(case.pictures))
-        answer = answer_of(case_id)
+        answer = answer_of(case_id, device)
     check(case, "vision_tokens", seen.tokens)
     check(case, "vision_deepstack", torch.stack(seen.deepstack))
     check(case, "generated_ids", np.array(answer.ids))
@@ -171,9 +171,9 @@ def test_sa2va_state_after_the_norm_is_another_one() -> None:
 
 
 @cache
-def segmented(case_id: str) -> tuple[dict[tuple[int, int], TrackedFrame], VideoFeatures]:
+def segmented(case_id: str, device: str) -> tuple[dict[tuple[int, int], TrackedFrame], VideoFeatures]:
     """The masks of a case's objects from the kit's own embeddings, by (object, frame), and the video's features."""
-    case, network = load_case(case_id), segmenter()
+    case, network = load_case(case_id), segmenter(device)
     video = CaseVideo(case)
     features = VideoFeatures(network, video, budget_bytes=1 << 30, batch_size=4)
     embeddings = {number: torch.from_numpy(row) for number, row in enumerate(case["seg_embed"])}
@@ -199,7 +199,7 @@ def segmented_in_steps(
 
 
 @each_case()
-def test_sa2va_sam2_input_and_features_parity(case_id: str) -> None:
+def test_sa2va_sam2_input_and_features_parity(case_id: str, device: str) -> None:
     case = load_case(case_id)
     if not case.info["num_seg"]:
         pytest.skip(f"case {case_id} has no [SEG], so the reference did not run SAM2")
@@ -209,7 +209,7 @@ def test_sa2va_sam2_input_and_features_parity(case_id: str) -> None:
     check(case, "sam_pixel_values_sub", pixels[0, :, ::8, ::8])
     check(case, "sam_image_first", codes_of(pixels[0]))
     check(case, "sam_pixel_values_mean", pixels.double().mean((2, 3)))
-    _, features = segmented(case_id)
+    _, features = segmented(case_id, device)
     first = features.get([0])
     for name in ("s4", "s8", "s16"):
         check(case, f"sam_feat_{name}", getattr(first, name)[0])
@@ -218,11 +218,11 @@ def test_sa2va_sam2_input_and_features_parity(case_id: str) -> None:
 
 
 @each_case()
-def test_sa2va_masks_parity(case_id: str) -> None:
+def test_sa2va_masks_parity(case_id: str, device: str) -> None:
     case, config = load_case(case_id), model_config()
     total = len(case["frames"])
     count = min(prompted_frames(), total)
-    found, features = segmented(case_id)
+    found, features = segmented(case_id, device)
     for number in range(case.info["num_seg"]):
         prefix = f"seg{number}/"
         prompted = [found[number, frame] for frame in range(count)]
@@ -250,7 +250,7 @@ def test_sa2va_masks_parity(case_id: str) -> None:
                 check(case, "track_memory_last", tracked[-1].memory.features[0], prefix=prefix)
         size = tuple(case["orig_hw"].tolist())
         low_res = torch.stack([found[number, frame].low_res for frame in range(total)])
-        logits = to_frame_size(low_res, config.sam2.image_size, features.resized_hw, size).numpy()
+        logits = to_frame_size(low_res, config.sam2.image_size, features.resized_hw, size).cpu().numpy()
         check(case, "final_logits_sub", logits[:, ::3, ::3], prefix=prefix)
         bits = np.unpackbits(case[f"{prefix}final_masks_packed"], axis=1)[:, : size[0] * size[1]]
         differs = (logits > 0) != bits.reshape(logits.shape).astype(bool)

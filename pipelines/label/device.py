@@ -15,6 +15,8 @@ from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.settings import MIB, Settings
 from vrshq.pipelines.label.worker import parts_of
 
+UNITS_AT_ONCE = 2  # of an actor with a GPU of its own
+
 
 def pool_memory(sizes: ModelSizes, settings: Settings, pool: Pool) -> dict[str, int]:
     """GPU memory of an actor of the pool by part, in bytes. The settings are those for the model's bundle."""
@@ -43,6 +45,19 @@ def too_small(sizes: ModelSizes, settings: Settings, pools: Sequence[Pool], mach
         if short := shortage(needed, int(share * min(known)) if known else None, settings.dtype, bfloat16=bfloat16):
             lines.append(f"pool {'+'.join(pool.operators)}: {short}")
     return lines
+
+
+def with_units_at_once(
+    sizes: ModelSizes, settings: Settings, pools: Sequence[Pool], machines: Sequence[Resources]
+) -> list[Pool]:
+    """The pools with two units at once in each actor: while the host decodes for one, the GPU works on the other.
+
+    They stay as they are where a GPU's memory is not known, or does not hold both.
+    """
+    more = [pool.model_copy(update={"units": UNITS_AT_ONCE}) for pool in pools]
+    holders = [machine for machine in machines if machine.gpus]
+    known = bool(holders) and all(machine.gpu_bytes for machine in holders)
+    return more if known and not too_small(sizes, settings, more, machines) else list(pools)
 
 
 def computed_cost(sizes: ModelSizes, settings: Settings, machines: Sequence[Resources]) -> dict[str, Terms]:

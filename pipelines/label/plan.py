@@ -24,7 +24,7 @@ from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.estimate.sizes import ModelSizes, sizes_of
 from vrshq.pipelines.label.carried import carried_schema
 from vrshq.pipelines.label.costs import Estimate, Measured, estimate
-from vrshq.pipelines.label.device import computed_cost, too_small
+from vrshq.pipelines.label.device import computed_cost, too_small, with_units_at_once
 from vrshq.pipelines.label.growth import check_types, continued_manifest, write_manifest
 from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
 from vrshq.pipelines.label.lengths import Lengths, look_at_headers
@@ -218,6 +218,8 @@ def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = Fals
         plan = replace(plan, lengths=look_at_headers(todo, settings.decode.every))
         plan = replace(plan, expected=_expected(plan, machines))
     pools = choose_pools(settings, machines, todo.num_rows)
+    if device == "cuda" and settings.resources.pools is None and plan.sizes:
+        pools = with_units_at_once(plan.sizes, settings, pools, machines)
     plan = replace(plan, pools=pools, missing=[], too_small=[])
     if not todo.num_rows:
         return plan

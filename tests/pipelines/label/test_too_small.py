@@ -12,6 +12,7 @@ from vrshq.cluster.ray.errors import NotEnoughResources
 from vrshq.cluster.ray.resources import Resources
 from vrshq.pipelines.label import loop
 from vrshq.pipelines.label import plan as planning
+from vrshq.pipelines.label.placement import PLACED_STAGES
 from vrshq.pipelines.label.plan import make_plan, on_machines
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
@@ -51,6 +52,19 @@ def test_label_refuses_before_any_actor_starts(
         "pool presample+tokens+fuse+keyframe+propagate: needs 3.5 GiB of GPU memory, the GPU has 2.0 GiB; "
         "lower resources.instruction_batch or resources.feature_cache_mib, or take a larger GPU"
     )
+
+
+def test_an_actor_works_on_two_units_at_once_where_its_gpu_is_known_to_hold_both(table: str, tmp_path: Path) -> None:
+    plan = make_plan(table, str(tmp_path / "run"), TINY)
+    units = {
+        size: [pool.units for pool in on_machines(plan, [machine(size), machine(80)]).pools] for size in (4, 24, None)
+    }
+    assert units == {4: [1], 24: [2], None: [1]}
+    chosen = Settings.model_validate(
+        TINY.model_dump() | {"resources": {"pools": [{"operators": PLACED_STAGES, "gpus": 1, "units": 3}]}}
+    )
+    own = make_plan(table, str(tmp_path / "own"), chosen)
+    assert [pool.units for pool in on_machines(own, [machine(24)]).pools] == [3]
 
 
 def test_what_fits_and_what_is_not_known_is_not_refused(table: str, tmp_path: Path) -> None:

@@ -215,6 +215,15 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason() -> None:
         list(stream_receipts(units(4), [pool("a", CannotLoad)], attempts=2))
 
 
+def test_one_actor_of_two_that_cannot_start_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    """As where another program has taken the GPU of one of them: the run ends at once, and can be continued."""
+    pools = [pool("a", LoadsOnce, actors=2, deadly=[], mark=str(tmp_path / "mark"))]
+    begin = time.monotonic()
+    with pytest.raises(WorkerError, match=r"^pool a cannot start: RuntimeError: the GPU has fallen off the bus$"):
+        list(stream_receipts(units(8), pools, attempts=2))
+    assert time.monotonic() - begin < 60
+
+
 def test_a_worker_whose_process_dies_while_it_starts_ends_the_run() -> None:
     with pytest.raises(WorkerError, match=r"^pool a: the worker's process died 3 times while it started"):
         list(stream_receipts(units(4), [pool("a", DiesLoading)], attempts=2))

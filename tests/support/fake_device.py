@@ -54,6 +54,11 @@ class Values(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.on_host += args[0].device.type == "cuda"
             known = self._of(args[0])
             return _really(func, known) if known is not None else 0
+        if name == "equal":  # as far as is known, tensors differ
+            if args[0].device != args[1].device:
+                raise WrongDevice(f"equal: tensors on {args[0].device} and {args[1].device}")
+            self.on_host += args[0].device.type == "cuda"
+            return False
         if name == "nonzero":
             return self._nonzero(args[0])
         if name == "repeat_interleave" and len(args) > 1 and isinstance(args[1], Tensor):

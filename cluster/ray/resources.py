@@ -181,6 +181,8 @@ def _gpus() -> int:
                 break
             names.append(name)
         return len(names)
+    if not any(Path("/dev").glob("nvidia*")) and not Path("/dev/dxg").exists():
+        return 0  # without a driver's device there is no need to load Ray, which takes half a second
     try:
         # Asks the driver's library without opening a device, so no GPU memory is taken.
         from ray._private.accelerators import NvidiaGPUAcceleratorManager

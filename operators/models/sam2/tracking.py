@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,17 +131,18 @@ def condition_all(
     """
     device = next(segmenter.parameters()).device
     result: dict[int, tuple[Tensor, Memory]] = {}
-    earlier: list[tuple[int, int, Tensor]] = []  # frame, object and mask of those on the same frame
-    for position, frame in sorted(keyframes.items(), key=lambda item: item[1]):
-        mask = segmenter.to_image_size(masks[position][None].to(device)) > 0
-        earlier = [one for one in earlier if one[0] == frame]
-        twin = next((number for _, number, other in earlier if torch.equal(mask, other)), None)
-        if twin is not None:
-            result[position] = result[twin]
-            continue
-        low_res, memory = segmenter.condition(features.get([frame]), mask, hole_area)
-        result[position] = low_res[0], memory
-        earlier.append((frame, position, mask))
+    for frame, alike in itertools.groupby(sorted(keyframes, key=lambda one: keyframes[one]), key=keyframes.__getitem__):
+        done: dict[int, Tensor] = {}  # masks of this frame's objects
+        for position in alike:
+            mask = segmenter.to_image_size(masks[position][None].to(device)) > 0
+            # one copy to the host for all comparisons
+            same = (torch.cat([*done.values()]) == mask).flatten(1).all(1).tolist() if done else []
+            twin = next(itertools.compress(done, same), None)
+            if twin is None:
+                low_res, memory = segmenter.condition(features.get([frame]), mask, hole_area)
+                result[position], done[position] = (low_res[0], memory), mask
+            else:
+                result[position] = result[twin]
     return result
 
 

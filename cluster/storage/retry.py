@@ -41,10 +41,12 @@ _NO_BUCKET = re.compile(
 )
 
 # Transient errors whose HTTP status is neither 429 nor 5xx. NoSuchUpload: the answer to "complete this upload" was lost,
-# and the repeated request finds it completed; it is safe to write everything again.
+# and the repeated request finds it completed; it is safe to write everything again. InternalError: of one object in the answer
+# to a bulk request.
 _TRANSIENT_CODES = {
     "BadDigest",
     "IncompleteBody",
+    "InternalError",
     "NoSuchUpload",
     "OperationAborted",
     "RequestLimitExceeded",

@@ -193,10 +193,14 @@ class RunDirectory:
             done[table_name] = (sum(map(len, groups)), len(groups))
         return done
 
-    def forget_unit(self, unit_id: str) -> None:
-        """Makes a unit with error rows unfinished again: removes its parts, `tracks` first."""
+    def forget(self, unit_ids: Iterable[str]) -> None:
+        """Makes units with error rows unfinished again: removes their parts, all of `tracks` before any other.
+
+        Killed at any point, the units without a `tracks` part are unfinished, and the next attempt replaces their other parts.
+        """
+        units = [*unit_ids]
         for name in ("tracks", *(table for table in TABLES if table != "tracks")):
-            self.folder.remove(part_name(name, unit_id))
+            self.folder.remove_all(part_name(name, unit) for unit in units)
 
     def read(
         self,

@@ -88,7 +88,7 @@ def write_manifest(run: RunDirectory, stored: pa.Table | None, manifest: pa.Tabl
 
 def check_types(run: RunDirectory, carried: pa.Schema) -> None:
     """Raises OtherInstructions where a finished part of the run has other types for the table's own columns."""
-    name = next(iter(run.folder.list("tracks")), None)
+    name = run.folder.any_name("tracks")
     if name is None:
         return
     with run.folder.open_read(name) as file:

@@ -186,8 +186,7 @@ def begun(plan: Plan, *, retry_errors: bool) -> Plan:
     write_manifest(plan.run, plan.stored, plan.manifest)
     finished = finished_units(plan.run, plan.manifest)
     errored = plan.run.errored_units() & finished if retry_errors else set()
-    for unit_id in errored:
-        plan.run.forget_unit(unit_id)
+    plan.run.forget(errored)
     return replace(plan, finished=finished - errored, run=RunDirectory(plan.run.uri, patience_s=PATIENCE_S))
 
 

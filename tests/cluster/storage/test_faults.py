@@ -124,14 +124,19 @@ def remove(uri: str, _: Path) -> None:
     assert Folder(uri).list() == []
 
 
+def remove_all(uri: str, _: Path) -> None:
+    Folder(uri).remove_all(["there", "not there"])
+    assert Folder(uri).list() == []
+
+
 READERS = [read, open_read, fetch, fetch_folder, list_names]
 WRITERS = [write, write_file]
 
 
 @pytest.mark.parametrize(
     ("fault", "act"),
-    [("503", act) for act in (*READERS, *WRITERS, look_up, look_up_nothing, remove)]
-    + [("cut_before_answer", act) for act in (read, list_names, write, remove)]
+    [("503", act) for act in (*READERS, *WRITERS, look_up, look_up_nothing, remove, remove_all)]
+    + [("cut_before_answer", act) for act in (read, list_names, write, remove, remove_all)]
     + [("cut_in_body", act) for act in READERS]
     + [("cut_upload", act) for act in WRITERS]
     + [("429", read), ("500", read)],

@@ -31,6 +31,8 @@ def test_what_is_written_is_read_listed_and_removed(place: str) -> None:
     assert folder.read_bytes("b/c/three.bin") == b"3" * 100_000
     assert folder.list() == ["a.bin", "b/c/three.bin", "b/two.bin"]
     assert folder.list("b") == ["b/c/three.bin", "b/two.bin"]
+    assert folder.any_name("b") in folder.list("b")
+    assert folder.any_name("c") is None
     assert folder.child("b").list() == ["c/three.bin", "two.bin"]
     assert folder.exists("a.bin")
     assert not folder.exists("b")
@@ -40,6 +42,39 @@ def test_what_is_written_is_read_listed_and_removed(place: str) -> None:
     folder.remove("b/two.bin")
     assert folder.list("b") == ["b/c/three.bin"]
     assert folder.list("bee") == []
+
+
+def test_many_files_are_removed_whatever_their_names_and_the_others_stay(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrshq.cluster.storage.folder.DELETED_AT_ONCE", 3)
+    folder = Folder(place)
+    names = [f"a/{number}.bin" for number in range(6)] + ["a/[0-9].bin", "a/*"]
+    for name in [*names, "a/kept.bin", "b/0.bin"]:
+        folder.write_bytes(name, b"1")
+    folder.remove_all([*names, "a/not there.bin"])
+    assert folder.list() == ["a/kept.bin", "b/0.bin"]
+    folder.remove_all([])
+    with pytest.raises(ValueError, match="not a name inside a folder"):
+        folder.remove_all(["../kept.bin"])
+
+
+def test_an_object_that_a_store_refuses_to_remove_is_an_error_and_a_busy_store_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [{"Errors": [{"Key": "a", "Code": "InternalError"}]}, {"Errors": [{"Key": "a", "Code": "AccessDenied"}]}]
+    folder = Folder("s3://bucket/run")
+    asked: list[int] = []
+
+    def call_s3(act: str, *, Bucket: str, Delete: dict[str, list[str]]) -> object:  # noqa: N803 - names of S3
+        assert (act, Bucket) == ("delete_objects", "bucket")
+        asked.append(len(Delete["Objects"]))
+        return answers.pop(0)
+
+    monkeypatch.setattr(folder._fs, "call_s3", call_s3)
+    with pytest.raises(StorageError, match=r"cannot remove files: .*AccessDenied"):
+        folder.remove_all(["a", "b"])
+    assert asked == [2, 2]
 
 
 def test_listing_sees_what_another_writer_wrote(place: str) -> None:

@@ -142,7 +142,7 @@ def test_a_failed_unit_of_a_compacted_run_can_be_done_again(tmp_path: Path) -> N
     fill(run, UNITS)
     run.compact(UNITS, to_the_end=True)
     unit = UNITS[3]
-    run.forget_unit(unit)
+    run.forget([unit])
     assert run.finished_units() == set(UNITS) - {unit}
     run.commit_unit(unit, {"tracks": pa.table({"video": ["video 03"], "status": ["ok"]}, schema=TRACKS)})
     tracks = run.read("tracks", TRACKS).sort_by("video").to_pylist()

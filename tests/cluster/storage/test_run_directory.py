@@ -90,7 +90,7 @@ def test_a_later_success_removes_the_error_of_an_earlier_attempt(place: str) -> 
     run = RunDirectory(place)
     run.commit_unit("0a", {"tracks": tracks(("x", None)), "errors": errors("boom")})
     assert run.errored_units() == {"0a"}
-    run.forget_unit("0a")
+    run.forget(["0a"])
     assert Folder(place).list() == []
     run.commit_unit("0a", {"tracks": tracks(("x", None)), "errors": errors("boom")})
     run.commit_unit("0a", {"tracks": tracks(("x", 1.0)), "masks": tracks(("x", 1.0))})
@@ -119,9 +119,52 @@ def test_tracks_are_written_last_and_removed_first(
     run.commit_unit("0a", everything)
     assert happened == ["write_bytes masks", "write_bytes tokens", "remove errors", "write_bytes tracks"]
     happened.clear()
-    run.forget_unit("0a")
-    assert happened[0] == "remove tracks"
-    assert len(happened) == 4
+    run.forget(["0a", "0b"])
+    assert happened[:2] == ["remove tracks"] * 2
+    assert len(happened) == 8
+
+
+class Killed(BaseException):
+    """As a SIGKILL: nobody catches it."""
+
+
+def test_forgetting_that_is_killed_at_any_point_leaves_units_whole_or_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrshq.cluster.storage.folder._REMOVERS", 1)
+    remove = Folder.remove
+    units = ["0a", "0b", "0c"]
+    failed = {"tracks": tracks(("x", None)), "masks": tracks(("x", 0.0)), "errors": errors("boom")}
+    kills = 0
+    while True:
+        run = RunDirectory(str(tmp_path / str(kills)))
+        for unit in units:
+            run.commit_unit(unit, failed)
+        left = [kills]
+        with monkeypatch.context() as patch:
+
+            def counted(self: Folder, name: str, left: list[int] = left) -> None:
+                if left[0] == 0:
+                    raise Killed
+                left[0] -= 1
+                remove(self, name)
+
+            patch.setattr(Folder, "remove", counted)
+            try:
+                run.forget(units)
+                break
+            except Killed:
+                pass
+        whole = run.finished_units()
+        assert all(run.folder.exists(f"{name}/part-{unit}.parquet") for unit in whole for name in failed)
+        run.forget(run.errored_units() & whole)  # what the next command does
+        assert run.finished_units() == set()
+        for unit in units:
+            run.commit_unit(unit, {"tracks": tracks((unit, 1.0))})
+        assert run.read("tracks", TRACKS)["id"].to_pylist() == units
+        assert (run.errored_units(), run.folder.list("masks")) == (set(), [])
+        kills += 1
+    assert kills == 12
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
@@ -175,7 +218,7 @@ def test_a_unit_id_is_hexadecimal(tmp_path: Path, unit_id: str) -> None:
     with pytest.raises(ValueError, match="not a unit id"):
         run.commit_unit(unit_id, {"tracks": tracks()})
     with pytest.raises(ValueError, match="not a unit id"):
-        run.forget_unit(unit_id)
+        run.forget([unit_id])
 
 
 def test_json_files_come_back(place: str) -> None:

@@ -98,7 +98,7 @@ def test_compact_says_why_parts_are_left(tmp_path: Path) -> None:
     table, run = write_table(tmp_path / "t.jsonl", rows), f"{tmp_path}/run"
     command("label", table, run, "--set", "resources.compact=false")
     directory = RunDirectory(run)
-    directory.forget_unit(min(directory.errored_units()))
+    directory.forget([min(directory.errored_units())])
     waiting = vrshq("compact", run)
     assert "tracks: 0 parts into 0 files" in waiting.stdout
     assert (

@@ -252,8 +252,7 @@ def test_a_large_run_has_a_limited_number_of_sheets_and_the_page_says_so(tmp_pat
 def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, clip: Path, ball: np.ndarray) -> None:
     tracks = [{"video_id": name, "video_uri": str(clip), "instruction_id": "0"} for name in ("a", "b", "c")]
     run = write_run(str(tmp_path), tracks, ball)
-    for unit_id in sorted(run.finished_units())[:2]:
-        run.forget_unit(unit_id)
+    run.forget(sorted(run.finished_units())[:2])
     assert len(report.write_report(run.uri)) == 2
     assert "<dt>not finished</dt><dd>2</dd>" in page(run)
 

@@ -44,15 +44,16 @@ class Merged:
 
 
 def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[Merged]:
-    """The merged files of a table among `names` (a listing of the table's folder), in order."""
-    found = []
-    for name in sorted(names):
-        stem = name.rpartition("/")[2].removesuffix(".parquet")
-        if _MERGED.fullmatch(stem):
-            content = pq.read_table(pa.BufferReader(folder.read_bytes(_ledger_name(table_name, stem))))
-            units = content.combine_chunks()
-            found.append(Merged(name, units["unit_id"].combine_chunks(), units["rows"].combine_chunks()))
-    return found
+    """The merged files of a table among `names` (a listing of the table's folder), in order. Reads their ledgers at once."""
+
+    def load(name: str) -> Merged:
+        content = folder.read_bytes(_ledger_name(table_name, _stem(name)))
+        units = pq.read_table(pa.BufferReader(content), use_threads=False).combine_chunks()
+        return Merged(name, units["unit_id"].combine_chunks(), units["rows"].combine_chunks())
+
+    found = sorted(name for name in names if _MERGED.fullmatch(_stem(name)))
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(load, found))
 
 
 def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, str]]], first: int) -> None:
@@ -76,7 +77,7 @@ def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, 
 
 def remove_leftovers(folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged]) -> None:
     """Removes leftovers of killed commands: parts that are already merged (`dead`), and orphan ledger files."""
-    stems = {one.name.rpartition("/")[2].removesuffix(".parquet") for one in merged}
+    stems = {_stem(one.name) for one in merged}
     orphans = [
         name
         for name in folder.list(f"ledger/{table_name}")
@@ -107,33 +108,8 @@ def grouped(
     return groups
 
 
-def rows_of_units(folder: Folder, merged: Merged, wanted: set[str], columns: list[str]) -> pa.Table:
-    """The rows of the wanted units of one merged file, with those of `columns` that it has.
-
-    Reads only the row groups that hold them.
-    """
-    begins, position = {}, 0
-    for unit, rows in zip(merged.units.to_pylist(), merged.rows.to_pylist(), strict=True):
-        if unit in wanted:
-            begins[position] = rows
-        position += rows
-    with folder.open_read(merged.name) as file:
-        parquet = pq.ParquetFile(file)
-        columns = [name for name in columns if name in parquet.schema_arrow.names]
-        pieces = [parquet.schema_arrow.empty_table().select(columns)]
-        start = 0
-        for index in range(parquet.num_row_groups):
-            stop = start + parquet.metadata.row_group(index).num_rows
-            spans = [
-                (max(begin, start) - start, min(begin + rows, stop) - start)
-                for begin, rows in begins.items()
-                if begin < stop and begin + rows > start
-            ]
-            if spans:
-                group = parquet.read_row_group(index, columns=columns, use_threads=False).select(columns)
-                pieces += [group.slice(low, high - low) for low, high in spans]
-            start = stop
-    return pa.concat_tables(pieces)
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".parquet")
 
 
 def _ledger_name(table_name: str, stem: str) -> str:

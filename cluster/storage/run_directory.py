@@ -19,17 +19,19 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage import merging
+from vrshq.cluster.storage.columns import conformed
 from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.retry import PATIENCE_S
+from vrshq.cluster.storage.table_files import table_files
+from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.errors import UserError
 
 TABLES = ("masks", "tracks", "tokens", "errors")
@@ -37,11 +39,8 @@ _RUN = "run.json"
 _MANIFEST = "manifest/manifest.parquet"
 # Rows in a row group of the manifest: what one read task takes.
 _MANIFEST_ROWS = 16384
-# Requests to a store at the same time while many parts are read.
-_READERS = 16
 
 _UNIT_ID = re.compile(r"[0-9a-f]+")
-_PART = re.compile(r"part-([0-9a-f]+)\.parquet")
 
 
 class RunDirectoryError(UserError, ValueError):
@@ -136,7 +135,7 @@ class RunDirectory:
 
         Returns the part's size in bytes. Raises ValueError where the table does not fit the schema.
         """
-        content = _parquet(_conformed(table_name, unit_id, table, schema))
+        content = _parquet(conformed(table_name, unit_id, table, schema))
         self.folder.write_bytes(part_name(table_name, unit_id), content)
         return len(content)
 
@@ -185,11 +184,11 @@ class RunDirectory:
             if table_name == "errors":
                 continue
             sizes = self.folder.sizes(table_name)
-            parts, merged, dead = self._live(table_name, sizes)
-            merging.remove_leftovers(self.folder, table_name, dead, merged)
-            ordered = [(unit, parts[unit]) for unit in unit_ids if unit in parts and unit not in errored]
+            files = table_files(self.folder, table_name, sizes)
+            merging.remove_leftovers(self.folder, table_name, files.dead, files.merged)
+            ordered = [(unit, files.parts[unit]) for unit in unit_ids if unit in files.parts and unit not in errored]
             groups = merging.grouped(ordered, sizes, to_the_end=to_the_end)
-            merging.merge(self.folder, table_name, groups, first=len(merged))
+            merging.merge(self.folder, table_name, groups, first=len(files.merged))
             done[table_name] = (sum(map(len, groups)), len(groups))
         return done
 
@@ -202,6 +201,15 @@ class RunDirectory:
         for name in ("tracks", *(table for table in TABLES if table != "tracks")):
             self.folder.remove_all(part_name(name, unit) for unit in units)
 
+    def reader(self, table_name: str, schema: pa.Schema) -> TableReader:
+        """A reader of a table, which lists it once for many reads.
+
+        Args:
+            table_name: one of `TABLES`.
+            schema: the table's schema.
+        """
+        return TableReader(self.folder, _table(table_name), schema)
+
     def read(
         self,
         table_name: str,
@@ -209,61 +217,11 @@ class RunDirectory:
         columns: Sequence[str] | None = None,
         unit_ids: Iterable[str] | None = None,
     ) -> pa.Table:
-        """The rows of a table: merged files first, then parts in the order of their names.
+        """The rows of a table, read once; for several reads take a `reader`. Arguments and result as for `TableReader.read`.
 
-        Holds the whole table in memory. For `masks` of a large run give `columns`, or read the folder with a query engine.
-
-        Args:
-            table_name: one of `TABLES`.
-            schema: the table's schema. A table without parts has all its columns and no rows.
-            columns: only these columns; default: all.
-            unit_ids: only the rows of these units; default: all.
+        Holds them in memory. For `masks` of a large run give `columns`, or read the folder with a query engine.
         """
-        if columns is not None:
-            schema = pa.schema([schema.field(column) for column in columns])
-        wanted = None if unit_ids is None else set(unit_ids)
-        for last in (False, False, True):
-            try:
-                return self._read(table_name, schema, wanted)
-            except StorageNotFoundError:
-                # a compaction removed the part since the listing
-                if last:
-                    raise
-        raise AssertionError("unreachable")
-
-    def stored_schema(self, table_name: str, default: pa.Schema) -> pa.Schema:
-        """The schema of a table as it is stored, with columns beyond `default`; `default` for a table without a file.
-
-        Costs one listing and the reading of one file: all files of a table have the same schema.
-        """
-        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
-        names = [*(one.name for one in merged), *parts.values()]
-        if not names:
-            return default
-        return pq.read_schema(pa.BufferReader(self.folder.read_bytes(names[0])))
-
-    def listed(self, table_name: str) -> tuple[dict[str, str], list[merging.Merged]]:
-        """The live parts of a table (unit id -> name), and its merged files. Costs one listing, and the ledger files."""
-        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
-        return parts, merged
-
-    def _read(self, table_name: str, schema: pa.Schema, wanted: set[str] | None) -> pa.Table:
-        parts, merged, _ = self._live(table_name, self.folder.list(_table(table_name)))
-        names = [name for unit, name in parts.items() if wanted is None or unit in wanted]
-
-        def load(name: str) -> pa.Table:
-            file = pq.ParquetFile(pa.BufferReader(self.folder.read_bytes(name)))
-            columns = [column for column in schema.names if column in file.schema_arrow.names]
-            # One thread a file: the pool below already uses the cores.
-            return in_schema(file.read(columns=columns, use_threads=False), schema)
-
-        def load_merged(one: merging.Merged) -> pa.Table:
-            if wanted is None:
-                return load(one.name)
-            return in_schema(merging.rows_of_units(self.folder, one, wanted, schema.names), schema)
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, merged), *pool.map(load, names)])
+        return self.reader(table_name, schema).read(unit_ids, columns)
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file. Raises StorageNotFoundError if there is none, ValueError if it is not JSON."""
@@ -278,26 +236,7 @@ class RunDirectory:
         self.folder.write_bytes(name, text.encode() + b"\n")
 
     def _units(self, table_name: str) -> set[str]:
-        names = self.folder.list(table_name)
-        matches = (_PART.fullmatch(name.rpartition("/")[2]) for name in names)
-        units = {match.group(1) for match in matches if match}
-        for one in merging.merged_files(self.folder, table_name, names):
-            units.update(one.units.to_pylist())
-        return units
-
-    def _live(self, table_name: str, names: Iterable[str]) -> tuple[dict[str, str], list[merging.Merged], list[str]]:
-        """The live parts (unit id -> name), the merged files, and the names of parts that are already merged."""
-        names = list(names)
-        merged = merging.merged_files(self.folder, table_name, names)
-        in_merged = {unit for one in merged for unit in one.units.to_pylist()}
-        parts, dead = {}, []
-        for name in names:
-            match = _PART.fullmatch(name.rpartition("/")[2])
-            if match and match.group(1) in in_merged:
-                dead.append(name)
-            elif match:
-                parts[match.group(1)] = name
-        return parts, merged, dead
+        return table_files(self.folder, table_name, self.folder.list(table_name)).units()
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
@@ -320,36 +259,6 @@ def _table(name: str) -> str:
 
 def _canonical(identity: Mapping[str, Any]) -> str:
     return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{table_name} of unit {unit_id} lacks the columns {', '.join(missing)}")
-    try:
-        return table.select(schema.names).cast(schema)
-    except (ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
-
-
-# Metadata of a field: the value that all rows of an older version, which did not write the column, have.
-VALUE_BEFORE = b"value_before"
-
-
-def in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with the schema's columns. Of those that an older version did not write, nullable ones are null."""
-    columns = [
-        table[field.name] if field.name in table.column_names else _column_before(field, len(table), table)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema)
-
-
-def _column_before(field: pa.Field, rows: int, table: pa.Table) -> Any:
-    value = (field.metadata or {}).get(VALUE_BEFORE)
-    if value is not None:
-        return pa.repeat(pa.scalar(int(value), field.type), rows)
-    return pa.nulls(rows, field.type) if field.nullable else table[field.name]  # which names the column that is missing
 
 
 def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:

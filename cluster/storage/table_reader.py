@@ -1,108 +1,133 @@
-"""Reads units of one table again and again, without listing the table's folder each time."""
+"""Reads a table of a run directory: one listing, then only the files, row groups and columns that are asked for."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vrshq.cluster.storage import merging
+from vrshq.cluster.storage.columns import in_schema
 from vrshq.cluster.storage.errors import StorageNotFoundError
-from vrshq.cluster.storage.run_directory import RunDirectory, in_schema
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.row_groups import RowGroups
+from vrshq.cluster.storage.table_files import Span, TableFiles, table_files
 
-# Seconds after which a unit that was not found is looked for in a new listing.
+# A unit that is not in the listing is looked for in a new one after so many seconds, and at the earliest when this listing has
+# been in use for so many times the seconds that it took.
 STALE_S = 10.0
-_READERS = 8
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The parts by unit, the merged files, the place of each merged unit among them, and when they were listed (monotonic)."""
-
-    parts: dict[str, str]
-    merged: list[merging.Merged]
-    places: dict[str, int]
-    at: float
+STALE_TIMES = 20
+# Larger parts are read by row groups and columns, smaller ones as a whole: one request.
+_WHOLE_BYTES = 4 << 20
+_READERS = 16
 
 
 class TableReader:
-    """The rows of some units of a table of a run directory. Safe for several threads.
+    """The rows of a table as it was at one moment. Made once, it then costs what it reads. Safe for several threads.
 
-    It keeps one listing, and makes a new one when a unit is not in it or when a compaction has removed a part. Merged files are
-    read by row groups: those that hold the units.
+    The first read lists the table's folder and reads the ledgers of its merged files: a request for each. Every read costs a
+    request for each part, and two or more for each merged file that holds wanted rows; other files are not opened, and a row
+    group that is still there costs nothing. A new listing is made where a compaction has removed a part, and, seldom, for a
+    unit that was not in the last one.
 
     Args:
-        run: the run directory.
+        folder: the run directory.
         table_name: its table.
-        schema: the table's schema.
+        schema: the table's schema; may be set later to `stored_schema`.
     """
 
-    def __init__(self, run: RunDirectory, table_name: str, schema: pa.Schema) -> None:
-        self._run, self._name, self._schema = run, table_name, schema
+    def __init__(self, folder: Folder, table_name: str, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._folder, self._name = folder, table_name
+        self._row_groups = RowGroups(folder)
         self._lock = threading.Lock()
-        self._listing: _Listing | None = None
+        self._files: TableFiles | None = None
+        self._large: set[str] = set()  # names of parts above `_WHOLE_BYTES`
+        self._listed_at = self._took = 0.0
 
-    def read(self, unit_ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of the units, in no certain order; a unit without rows has none.
+    def __reduce__(self) -> tuple[type[TableReader], tuple[Folder, str, pa.Schema]]:
+        return TableReader, (self._folder, self._name, self.schema)
+
+    def units(self) -> set[str]:
+        """Ids of all units with rows."""
+        return self._look().units()
+
+    def read(self, unit_ids: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of some units, or all rows: those of merged files first, then parts in the order of their names.
+
+        Holds them in memory. A table without files has all its columns and no rows, and so has a unit without rows.
 
         Args:
-            unit_ids: the units.
-            columns: default: all.
+            unit_ids: default: all.
+            columns: default: all of the schema.
         """
-        names = columns or self._schema.names
-        schema = pa.schema([self._schema.field(name) for name in names])
-        for last in (False, True):
-            listing = self._look(unit_ids, again=last)
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        wanted = None if unit_ids is None else [*unit_ids]
+        for tries in range(3):
             try:
-                return self._rows(listing, unit_ids, schema)
+                return self._read(wanted, schema, again=tries > 0)
             except StorageNotFoundError:  # a compaction removed the part since the listing
-                if last:
+                if tries == 2:
                     raise
         raise AssertionError("unreachable")
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """All rows of the table, a row group or a part at a time. Holds one of them in memory."""
-        schema = pa.schema([self._schema.field(name) for name in columns])
-        listing = self._look([], again=True)
-        for name in (*(one.name for one in listing.merged), *listing.parts.values()):
-            with self._run.folder.open_read(name) as file:
-                parquet = pq.ParquetFile(file)
-                known = [column for column in schema.names if column in parquet.schema_arrow.names]
-                for group in range(parquet.num_row_groups):
-                    yield in_schema(parquet.read_row_group(group, columns=known, use_threads=False), schema)
+        """All rows of the table as they are now, a row group or a part at a time. Holds a few of them in memory."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        files = self._look(again=True)
+        for one in files.merged:
+            start = 0
+            for stop in self._row_groups.footer(one.name).stops:
+                yield in_schema(self._row_groups.rows(one.name, [(start, stop)], schema.names), schema)
+                start = stop
+        for name in files.parts.values():
+            yield self._part(name, schema)
 
-    def _look(self, unit_ids: Sequence[str], *, again: bool) -> _Listing:
+    def stored_schema(self) -> pa.Schema:
+        """The schema of the table's files, with columns beyond the reader's own; its own for a table without files.
+
+        Opens one file: all files of a table have the same schema.
+        """
+        names = self._look().names
+        return RowGroups(self._folder).footer(names[0]).schema if names else self.schema
+
+    def _look(self, *, again: bool = False) -> TableFiles:
+        """The files of the table, listed once, or now if `again`."""
         with self._lock:
-            listing = self._listing
-            if listing is not None and not again:
-                known = all(unit in listing.parts or unit in listing.places for unit in unit_ids)
-                if known or time.monotonic() - listing.at < STALE_S:
-                    return listing
-            parts, merged = self._run.listed(self._name)
-            places = {unit: place for place, one in enumerate(merged) for unit in one.units.to_pylist()}
-            self._listing = _Listing(parts, merged, places, time.monotonic())
-            return self._listing
+            if self._files is None or again:
+                begin = time.monotonic()
+                sizes = self._folder.sizes(self._name)
+                self._files = table_files(self._folder, self._name, sizes)
+                self._large = {name for name, size in sizes.items() if size > _WHOLE_BYTES}
+                self._listed_at = time.monotonic()
+                self._took = self._listed_at - begin
+            return self._files
 
-    def _rows(self, listing: _Listing, unit_ids: Sequence[str], schema: pa.Schema) -> pa.Table:
-        wanted: dict[int, set[str]] = {}
-        for unit in unit_ids:
-            if unit in listing.places:
-                wanted.setdefault(listing.places[unit], set()).add(unit)
-        folder = self._run.folder
+    def _read(self, wanted: list[str] | None, schema: pa.Schema, *, again: bool) -> pa.Table:
+        files = self._look(again=again)
+        if wanted is None:
+            return self._rows(dict.fromkeys(one.name for one in files.merged), [*files.parts.values()], schema)
+        spans, parts, complete = files.find(wanted)
+        if not complete and time.monotonic() - self._listed_at > max(STALE_S, STALE_TIMES * self._took):
+            spans, parts, _ = self._look(again=True).find(wanted)
+        return self._rows(spans, parts, schema)
 
-        def load(name: str) -> pa.Table:
-            table = pq.ParquetFile(pa.BufferReader(folder.read_bytes(name)))
-            known = [column for column in schema.names if column in table.schema_arrow.names]
-            return in_schema(table.read(columns=known, use_threads=False), schema)
-
-        def load_merged(place: int) -> pa.Table:
-            return in_schema(merging.rows_of_units(folder, listing.merged[place], wanted[place], schema.names), schema)
+    def _rows(self, spans: Mapping[str, list[Span] | None], parts: list[str], schema: pa.Schema) -> pa.Table:
+        def merged(name: str) -> pa.Table:
+            return in_schema(self._row_groups.rows(name, spans[name], schema.names), schema)
 
         with ThreadPoolExecutor(_READERS) as pool:
-            names = [listing.parts[unit] for unit in dict.fromkeys(unit_ids) if unit in listing.parts]
-            return pa.concat_tables([schema.empty_table(), *pool.map(load_merged, wanted), *pool.map(load, names)])
+            tables = [*pool.map(merged, spans), *pool.map(lambda name: self._part(name, schema), parts)]
+        return pa.concat_tables([schema.empty_table(), *tables])
+
+    def _part(self, name: str, schema: pa.Schema) -> pa.Table:
+        """The rows of a part. Nothing of it is kept, because another attempt may replace it."""
+        if name in self._large:
+            return in_schema(RowGroups(self._folder).rows(name, None, schema.names), schema)
+        file = pq.ParquetFile(pa.BufferReader(self._folder.read_bytes(name)))
+        known = [column for column in schema.names if column in file.schema_arrow.names]
+        # One thread a file: the pool of the caller already uses the cores.
+        return in_schema(file.read(columns=known, use_threads=False), schema)

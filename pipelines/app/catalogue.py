@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.errors import UserError
 from vrshq.pipelines.label.reviews import Key, Outcome
 from vrshq.pipelines.label.schema import MASKS, TRACKS
@@ -186,10 +185,11 @@ def _read(run: RunDirectory) -> tuple[pa.Table, pa.Array]:
     asked["instruction_id"] = pc.list_flatten(manifest["instruction_ids"])
     asked["text"] = pc.list_flatten(manifest["texts"])
     table = pa.table(asked)
-    stored = set(run.stored_schema("tracks", TRACKS).names)
+    reader = run.reader("tracks", TRACKS)
+    stored = set(reader.stored_schema().names)
     # declared ones that the run has stored; signals are read by their names, too
     names = [name for name in (*COLUMNS, *SIGNALS) if name in stored and name in TRACKS.names]
-    tracks = run.read("tracks", TRACKS, [*dict.fromkeys(("video_id", "instruction_id", *names))])
+    tracks = reader.read(columns=[*dict.fromkeys(("video_id", "instruction_id", *names))])
     keys = _keys(table)
     places = pc.index_in(keys, value_set=_keys(tracks))
     for name in names:
@@ -224,7 +224,7 @@ def _empty_shares(run: RunDirectory, keys: pa.Array) -> np.ndarray:
     """Share of each row's frames without a mask, NaN without an answer. One pass over three columns of `masks/`."""
     frames = np.zeros(len(keys), np.int64)
     shown = np.zeros(len(keys), np.int64)
-    reader = TableReader(run, "masks", MASKS)
+    reader = run.reader("masks", MASKS)
     for batch in reader.batches(["video_id", "instruction_id", "frame_index", "area"]):
         batch = batch.append_column("key", _keys(batch))
         by_frame = batch.group_by(["key", "frame_index"]).aggregate([("area", "max")])

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.spans import labelled_frames
 
@@ -30,7 +29,7 @@ class Screens:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._masks, self._tracks = TableReader(run, "masks", MASKS), TableReader(run, "tracks", TRACKS)
+        self._masks, self._tracks = run.reader("masks", MASKS), run.reader("tracks", TRACKS)
         self._kept: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()

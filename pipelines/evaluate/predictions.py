@@ -97,19 +97,23 @@ def open_predictions(uri: str, root: str | None = None, objects: Objects = "firs
 
 
 class RunPredictions(Predictions):
-    """The masks of a run directory. It keeps some columns of `tracks/` in memory and reads the masks of one video at a time."""
+    """The masks of a run directory as it is now. Some columns of `tracks/` stay in memory; masks are read video by video.
+
+    Cost: a listing of `tracks/` and one of `masks/`, and what is read of them.
+    """
 
     def __init__(self, uri: str, root: str | None, objects: Objects) -> None:
         self.uri, self.root, self.objects = uri, root, objects
-        self.run = RunDirectory(uri)
-        manifest = self.run.read_manifest().select(["unit_id", "video_id"]).to_pydict()
+        run = RunDirectory(uri)
+        self.table, self._masks = run.reader("tracks", TRACKS), run.reader("masks", MASKS)
+        manifest = run.read_manifest().select(["unit_id", "video_id"]).to_pydict()
         self.units: dict[str, list[str]] = {}
         for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
             self.units.setdefault(video_id, []).append(unit_id)
         wanted = ["video_id", "instruction_id", "status", *FRAME_COLUMNS, "presence", "error_type", "error_message"]
         self.tracks: dict[str, list[dict[str, Any]]] = {}
         self.failures: dict[tuple[str, str], str] = {}
-        for track in self.run.read("tracks", TRACKS, wanted).to_pylist():
+        for track in self.table.read(columns=wanted).to_pylist():
             if track["status"] != "error":
                 self.tracks.setdefault(track["video_id"], []).append(track)
             else:
@@ -123,7 +127,7 @@ class RunPredictions(Predictions):
             return None
         columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
         masks: dict[str, list[dict[str, Any]]] = {}
-        for row in self.run.read("masks", MASKS, columns, self.units[video.video_id]).to_pylist():
+        for row in self._masks.read(self.units[video.video_id], columns).to_pylist():
             if self.objects == "union" or row["object_id"] == 0:
                 masks.setdefault(row["instruction_id"], []).append(row)
         places: dict[int, list[int | None]] = {}

@@ -16,7 +16,6 @@ from vrshq.pipelines.evaluate.metrics import FrameMeasures, measure, merged
 from vrshq.pipelines.evaluate.predictions import Prediction, Predictions, RunPredictions, frame_number, merge_objects
 from vrshq.pipelines.evaluate.presence import temporal_iou, volume_iou
 from vrshq.pipelines.evaluate.protocols import Protocol, expression_score, group_of
-from vrshq.pipelines.label.schema import TRACKS
 
 OK = "ok"
 # Reasons for an expression without a score. All except `no-truth` count as a missing answer of the protocol.
@@ -91,7 +90,7 @@ def read_keyframes(predictions: Predictions) -> Keyframes:
     columns = ["video_id", "instruction_id", "keyframe_index", "num_frames"]
     return {
         (track["video_id"], track["instruction_id"]): (track["keyframe_index"], track["num_frames"])
-        for track in predictions.run.read("tracks", TRACKS, columns).to_pylist()
+        for track in predictions.table.read(columns=columns).to_pylist()
         if track["keyframe_index"] is not None
     }
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress, groupby
+from itertools import chain, compress, groupby
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
 
-# Units whose masks are read at once: each read lists the table's folder.
+# Units whose masks are read at once.
 UNITS_AT_ONCE = 16
 _TRACK_COLUMNS = (
     *("video_id", "instruction_id", "status", *FRAME_COLUMNS, "height", "width", "presence"),
@@ -172,10 +172,14 @@ def read_answers(
 ) -> Answers:
     """The videos of a run in the manifest's order, each with its chosen instructions; take the latter before the next video.
 
-    Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. What cannot be written is noted in `summary`.
+    Holds the masks of `UNITS_AT_ONCE` units, and `tracks/` without its lists. Reads the units with chosen instructions alone.
+    What cannot be written is noted in `summary`.
     """
-    tracks = _Tracks(run, chosen)
-    for (video_id, stored), found in groupby(_instructions(run, chosen), key=lambda item: (item.video_id, item.uri)):
+    units = _units(run, chosen)
+    tracks = _Tracks(run, units, chosen)
+    for (video_id, stored), found in groupby(
+        _instructions(run, units, chosen), key=lambda item: (item.video_id, item.uri)
+    ):
         size = tracks.sizes.get(video_id)
         if size is None:
             for item in found:
@@ -205,12 +209,23 @@ class _Instruction:
     rows: pa.Table
 
 
-def _instructions(run: RunDirectory, chosen: Chosen) -> Iterator[_Instruction]:
+def _units(run: RunDirectory, chosen: Chosen) -> pa.Table:
+    """The rows of the manifest with a chosen instruction."""
     manifest = run.read_manifest().select(["unit_id", "video_id", "video_uri", "instruction_ids", "texts"])
-    for start in range(0, manifest.num_rows, UNITS_AT_ONCE):
-        units = manifest.slice(start, UNITS_AT_ONCE).to_pylist()
-        masks = run.read("masks", MASKS, unit_ids=[unit["unit_id"] for unit in units])
-        for unit in units:
+    keys = (
+        zip(batch["video_id"].to_pylist(), batch["instruction_ids"].to_pylist(), strict=True)
+        for batch in manifest.to_batches(max_chunksize=1_000)
+    )
+    kept = [any(chosen(video, one) for one in own) for video, own in chain.from_iterable(keys)]
+    return manifest.filter(pa.array(kept, pa.bool_()))
+
+
+def _instructions(run: RunDirectory, units: pa.Table, chosen: Chosen) -> Iterator[_Instruction]:
+    reader = run.reader("masks", MASKS)
+    for start in range(0, units.num_rows, UNITS_AT_ONCE):
+        several = units.slice(start, UNITS_AT_ONCE).to_pylist()
+        masks = reader.read([unit["unit_id"] for unit in several])
+        for unit in several:
             own = masks.filter(pc.equal(masks["video_id"], unit["video_id"]))
             for instruction_id, text in zip(unit["instruction_ids"], unit["texts"], strict=True):
                 if not chosen(unit["video_id"], instruction_id):
@@ -225,8 +240,8 @@ class _Tracks:
     `frames` has the numbers of the frames that some instruction of a video was asked on.
     """
 
-    def __init__(self, run: RunDirectory, chosen: Chosen) -> None:
-        table = run.read("tracks", TRACKS, _TRACK_COLUMNS)
+    def __init__(self, run: RunDirectory, units: pa.Table, chosen: Chosen) -> None:
+        table = run.read("tracks", TRACKS, _TRACK_COLUMNS, units["unit_id"].to_pylist())
         keys = list(zip(table["video_id"].to_pylist(), table["instruction_id"].to_pylist(), strict=True))
         kept = [chosen(*key) for key in keys]
         self.table = table.filter(pa.array(kept, pa.bool_()))

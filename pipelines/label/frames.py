@@ -74,9 +74,10 @@ class RunDataset(Dataset[LabelledFrame]):
         order = [("video_id", "ascending"), ("instruction_id", "ascending")]
         run = RunDirectory(uri)
         run.read_manifest()  # no run, no frames
-        schema = run.stored_schema("tracks", TRACKS)
-        columns = [field.name for field in schema if not pa.types.is_list(field.type)]
-        table = run.read("tracks", schema, columns).sort_by(order)
+        reader = run.reader("tracks", TRACKS)
+        reader.schema = reader.stored_schema()
+        columns = [field.name for field in reader.schema if not pa.types.is_list(field.type)]
+        table = reader.read(columns=columns).sort_by(order)
         kept = (row for batch in table.to_batches(max_chunksize=1_000) for row in batch.to_pylist() if keep(row))
         names = ("video_id", "video_uri", "instruction_id", "text", *FRAME_COLUMNS)
         self._tracks = [{name: row[name] for name in names} for row in kept if row["num_frames"]]

@@ -103,6 +103,9 @@ class Masks:
 class Run:
     """A run directory, for reading.
 
+    Masks are those of the moment of the last `tracks()`, or else of the first `masks()`. Of a run that is still being labelled,
+    later ones are found after `tracks()`, and after a while without it.
+
     Attributes:
         uri: where it lies.
     """
@@ -110,6 +113,8 @@ class Run:
     def __init__(self, uri: str) -> None:
         self._run = RunDirectory(uri)
         self.uri = self._run.uri
+        self._masks = self._run.reader("masks", MASKS)
+        self._last: tuple[str, pa.Table] | None = None  # a unit and its rows of `masks/`
         self._manifest = self._run.read_manifest().select(["unit_id", "video_id", "instruction_ids"])
 
     def tracks(self, form: Form = "arrow") -> Any:
@@ -121,7 +126,11 @@ class Run:
         Raises:
             UserError: the library is not installed.
         """
-        return _as(self._run.read("tracks", self._run.stored_schema("tracks", TRACKS)), form)
+        reader = self._run.reader("tracks", TRACKS)
+        reader.schema = reader.stored_schema()
+        table = reader.read()
+        self._masks, self._last = self._run.reader("masks", MASKS), None  # a unit with a track has its masks there
+        return _as(table, form)
 
     def errors(self, form: Form = "arrow") -> Any:
         """One row for each failed instruction: the columns of `errors/`. `form` as for `tracks`."""
@@ -130,7 +139,8 @@ class Run:
     def masks(self, video_id: str, instruction_id: str) -> Masks:
         """The masks of one instruction; without frames if it failed or is not finished.
 
-        Costs one read of its unit's rows, which the next call takes again if it is for the same unit.
+        Costs one read of its unit's rows, which the next call takes again if it is for the same unit; the first call lists
+        `masks/` too.
 
         Raises:
             NoSuchRow: the run has no such instruction.
@@ -153,10 +163,11 @@ class Run:
             for instruction in unit["instruction_ids"]
         }
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - one table, for as long as the run
     def _rows_of(self, unit: str) -> pa.Table:
-        columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
-        return self._run.read("masks", MASKS, columns, [unit])
+        if self._last is None or self._last[0] != unit:
+            columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
+            self._last = unit, self._masks.read([unit], columns)
+        return self._last[1]
 
 
 def _as(table: pa.Table, form: Form) -> Any:

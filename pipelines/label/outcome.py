@@ -62,7 +62,7 @@ class Outcome:
 
 
 def read_outcome(run: RunDirectory, manifest: pa.Table, finished: set[str]) -> Outcome:
-    """What a run holds. Opens the parts of `errors/` of finished units, and no other.
+    """What a run holds. Lists `errors/`, and opens its parts of finished units and no other.
 
     Args:
         run: the run directory.
@@ -71,8 +71,8 @@ def read_outcome(run: RunDirectory, manifest: pa.Table, finished: set[str]) -> O
     """
     lengths = pc.list_value_length(manifest["instruction_ids"])
     ended = lengths.filter(pc.is_in(manifest["unit_id"], pa.array(finished, pa.string())))
-    errored = run.errored_units() & finished
-    rows = run.read("errors", ERRORS, _COLUMNS, errored).select(_COLUMNS).to_pylist() if errored else []
+    errors = run.reader("errors", ERRORS)
+    rows = errors.read(errors.units() & finished, _COLUMNS).to_pylist()
     failures = ((row["error_type"], row["message"], row["video_id"], row["instruction_id"]) for row in rows)
     return Outcome(pc.sum(lengths).as_py() or 0, pc.sum(ended).as_py() or 0, len(rows), commonest(failures))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from vrshq.cluster.storage.run_directory import VALUE_BEFORE
+from vrshq.cluster.storage.columns import VALUE_BEFORE
 from vrshq.operators.masks.trust import NAMES as TRUST_NAMES
 
 SCHEMA_VERSION = 3

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.decoding import decode_config
 from vrshq.pipelines.label.doubt import Sort
 from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.settings import Limits
 from vrshq.pipelines.report.choice import by_video, chosen, units_of
 from vrshq.pipelines.report.films import write_films
@@ -73,9 +74,10 @@ def write_report(
     shown = [track | {"video_uri": places.now(track["video_uri"])} for track in shown]
     units = units_of(manifest, shown)
 
+    masks, decoding = run.reader("masks", MASKS), decode_config(run, limits)
     sheets: list[Sheet] = []
     for _, video in groupby(by_video(shown), key=lambda track: track["video_id"]):
-        for track, sheet, repeated in draw_video(run, list(video), units, frames_per_sheet, limits):
+        for track, sheet, repeated in draw_video(masks, list(video), units, frames_per_sheet, decoding, limits):
             name = sheet_name(track["video_id"], track["instruction_id"])
             folder.write_bytes(name, png(sheet))
             sheets.append(Sheet(track, name, sheet.size, repeated))

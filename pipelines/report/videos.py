@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.operators.masks.rle import decode as decode_rle
+from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
-from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Limits
 from vrshq.pipelines.label.spans import labelled_frames
 from vrshq.pipelines.label.videos import local_video
@@ -24,7 +23,12 @@ from vrshq.pipelines.report.sheets import Answer, Track, draw_sheet, picture_siz
 
 
 def draw_video(
-    run: RunDirectory, tracks: list[Track], units: dict[tuple[str, str], str], count: int, limits: Limits
+    masks: TableReader,
+    tracks: list[Track],
+    units: dict[tuple[str, str], str],
+    count: int,
+    decoding: DecodeConfig,
+    limits: Limits,
 ) -> Iterator[tuple[Track, Image.Image, int]]:
     """Draws the sheets of one video.
 
@@ -32,11 +36,12 @@ def draw_video(
     on the sheet and raises nothing.
 
     Args:
-        run: the run directory that holds the masks.
+        masks: reader of the run's `masks/`.
         tracks: rows of `tracks/`, all of the same video.
         units: unit id by (video_id, instruction_id).
         count: frames on a sheet at most.
-        limits: of the video, and whom its uri may call.
+        decoding: how the run read its videos.
+        limits: whom the video's uri may call.
 
     Yields:
         the track, its sheet, and the height in pixels of the sheet's header that the page repeats as text.
@@ -59,7 +64,7 @@ def draw_video(
             with (
                 tempfile.TemporaryDirectory(prefix="vrshq-report-") as scratch,
                 local_video(track["video_uri"], scratch, limits) as path,
-                open_video(path, decode_config(run, limits)) as video,
+                open_video(path, decoding) as video,
             ):
                 pictures = _read_frames(video, indices, size)
         except Exception as error:  # noqa: BLE001 - the masks can be shown without the video
@@ -72,7 +77,7 @@ def draw_video(
         try:
             unit = units.get((track["video_id"], track["instruction_id"]))
             if frames and unit and unit not in rows:
-                rows = {unit: _read_rows(run, unit, indices)}
+                rows = {unit: _read_rows(masks, unit, indices)}
             mine = [row for row in rows.get(unit or "", []) if row["instruction_id"] == track["instruction_id"]]
             answers: dict[int, list[Answer]] = {}
             for row in mine:
@@ -89,10 +94,10 @@ def _read_frames(video: Video, indices: list[int], size: tuple[int, int]) -> dic
     return dict(zip(indices, video.resized(indices, size), strict=True))
 
 
-def _read_rows(run: RunDirectory, unit_id: str, frames: list[int]) -> list[dict[str, Any]]:
+def _read_rows(masks: TableReader, unit_id: str, frames: list[int]) -> list[dict[str, Any]]:
     """Rows of `masks/` of one unit on the given frames; [] if the unit has none."""
     columns = ["instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score"]
-    table = run.read("masks", MASKS, columns, [unit_id]).sort_by("object_id")
+    table = masks.read([unit_id], columns).sort_by("object_id")
     rows: list[dict[str, Any]] = table.filter(pc.is_in(table["frame_index"], pa.array(frames, pa.int32()))).to_pylist()
     return rows
 

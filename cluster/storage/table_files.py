@@ -1,0 +1,114 @@
+"""The files of a table at one moment: which holds the rows of a unit, and where in it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.merging import Merged, merged_files
+
+Span = tuple[int, int]  # the first row, and the row after the last one
+
+_PART = re.compile(r"part-([0-9a-f]+)\.parquet")
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of a table, as one listing and the ledgers tell them. No part and no merged file was opened.
+
+    An index of the merged units is made when it is first needed; it takes some 40 bytes a unit.
+
+    Attributes:
+        parts: the live parts, unit id -> name, in the order of the names.
+        merged: the merged files, in order.
+        dead: names of parts whose units are in merged files, so that they no longer count.
+    """
+
+    parts: dict[str, str]
+    merged: list[Merged]
+    dead: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the files with rows that count: merged files, then parts."""
+        return [*(one.name for one in self.merged), *self.parts.values()]
+
+    def units(self) -> set[str]:
+        """Ids of all units with rows."""
+        return set(self.parts).union(*(one.units.to_pylist() for one in self.merged))
+
+    def find(self, unit_ids: Iterable[str]) -> tuple[dict[str, list[Span]], list[str], bool]:
+        """Where the rows of some units are.
+
+        Returns:
+            the spans of rows by merged file, ascending, those side by side as one; the names of parts, ascending; whether
+            every unit was found.
+        """
+        wanted = sorted(set(unit_ids))
+        parts = [self.parts[unit] for unit in wanted if unit in self.parts]
+        rest = [unit for unit in wanted if unit not in self.parts]
+        ids, order, begins, ends = self._index
+        spans: dict[str, list[Span]] = {}
+        found = 0
+        if rest and len(ids):
+            asked = np.array(rest, np.bytes_)
+            places = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
+            known = np.sort(order[places[ids[places] == asked]])
+            found = len(known)
+            files = np.searchsorted(self._bounds, known, side="right") - 1
+            for file, begin, end in zip(files.tolist(), begins[known].tolist(), ends[known].tolist(), strict=True):
+                if begin < end:
+                    _add(spans.setdefault(self.merged[file].name, []), begin, end)
+        return spans, parts, found == len(rest)
+
+    @functools.cached_property
+    def _bounds(self) -> np.ndarray:
+        """For each merged file the place of its first unit among all merged units, int64."""
+        return np.cumsum([0, *(len(one.units) for one in self.merged)])[:-1]
+
+    @functools.cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Ids of the merged units in order, their places among all merged units; by place, the unit's first row and its end."""
+        if not self.merged:
+            nothing = np.zeros(0, np.int64)
+            return np.zeros(0, "S1"), nothing, nothing, nothing
+        ids = np.concatenate([np.array(one.units.to_pylist(), np.bytes_) for one in self.merged])
+        ends = np.concatenate([np.cumsum(one.rows.to_numpy()) for one in self.merged])
+        order = np.argsort(ids)
+        return ids[order], order, ends - np.concatenate([one.rows.to_numpy() for one in self.merged]), ends
+
+
+def _add(spans: list[Span], begin: int, end: int) -> None:
+    """Adds a span behind the others, as one with the last where they meet."""
+    if spans and spans[-1][1] == begin:
+        spans[-1] = (spans[-1][0], end)
+    else:
+        spans.append((begin, end))
+
+
+def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableFiles:
+    """The files of a table of the run directory `folder`.
+
+    Args:
+        folder: the run directory.
+        table_name: the table.
+        names: a listing of the table's folder. The ledgers of the merged files among them are read.
+    """
+    names = list(names)
+    merged = merged_files(folder, table_name, names)
+    found = [(match[1], name) for name in names if (match := _PART.fullmatch(name.rpartition("/")[2]))]
+    if not merged:
+        return TableFiles(dict(found), [], [])
+    in_merged = pc.is_in(
+        pa.array([unit for unit, _ in found], pa.string()),
+        value_set=pa.concat_arrays([one.units for one in merged]),
+    ).to_pylist()
+    live = {unit: name for (unit, name), dead in zip(found, in_merged, strict=True) if not dead}
+    return TableFiles(live, merged, [name for (_, name), dead in zip(found, in_merged, strict=True) if dead])

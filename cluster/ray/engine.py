@@ -84,8 +84,8 @@ def stream_receipts(
         attempts: the largest number of tries of a unit. A unit is tried again if its call ended its process, took longer
             than its deadline, or raised. The last of several tries is alone on its pools.
         key: the column with the id of the unit. The rows of the last pool must have it too.
-        finished: returns ids of units that are finished although no receipt came. It is asked before each further pass: a
-            machine may be lost together with the receipt of a finished unit.
+        finished: returns ids of units that are finished although no receipt came. It is asked before each further pass, and
+            not where each unit has its receipt: a machine may be lost together with the receipt of a finished unit.
         timing: intervals of the run. After `timing.start_s` a pool without any actor ends the run; a pool with too few
             ends it where an autoscaler did not bring the machines, and elsewhere goes on with those that it has.
         verbose: lets Ray Data show its own progress bars.
@@ -126,7 +126,9 @@ def stream_receipts(
                 received.add(row[key])
                 yield row
         logger.debug("a pass brought %d of %d units, and gave up %d", len(received), units.num_rows, len(given_up))
-        units = _without(units, key, received | (finished() if received or given_up else set()))
+        units = _without(units, key, received)
+        if units.num_rows and (received or given_up):
+            units = _without(units, key, finished())
         tries.update(given_up.keys())
         spent = {unit for unit in given_up if tries[unit] >= attempts}
         for unit in spent:

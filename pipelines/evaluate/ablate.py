@@ -37,7 +37,7 @@ from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.loop import one_by_one
 from vrshq.pipelines.label.placement import choose_pools
-from vrshq.pipelines.label.plan import Plan, make_plan, worker_arguments
+from vrshq.pipelines.label.plan import Plan, begun, check_plan, worker_arguments
 from vrshq.pipelines.label.resources import OperatorName
 from vrshq.pipelines.label.schema import TOKENS, TRACKS
 from vrshq.pipelines.label.settings import Settings, load_settings
@@ -201,15 +201,14 @@ def take_over(
         videos: folder of the videos, as for `label`.
         use_ray: False runs one unit after the other in this process; True needs a connection to Ray.
     """
-    plan = make_plan(instructions, output, settings, videos=videos)
+    plan = check_plan(instructions, output, settings, videos=videos)
     before = RunDirectory(base)
     if not same_tokens(before.read_json("run.json")["identity"], plan.identity):
         return 0
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "ablate"):
-        if not plan.run.has_manifest():
-            plan.run.write_manifest(plan.manifest)
-        ready = units_with_tokens(before, plan.manifest) - plan.run.finished_units()
+        plan = begun(plan, retry_errors=False)
+        ready = units_with_tokens(before, plan.manifest) - plan.finished
         todo = plan.manifest.filter(pc.is_in(plan.manifest["unit_id"], pa.array(sorted(ready), pa.string())))
         if not todo.num_rows:
             return 0
@@ -242,7 +241,7 @@ def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
 class RestWorker:
     """Runs the stages after the tokens on units whose tokens another run has.
 
-    It reads the tokens from the other run, runs `REST`, and writes as `UnitWorker` does.
+    It lists the other run's tables once, reads each unit's tokens from there, runs `REST`, and writes as `UnitWorker` does.
 
     In: rows of `MANIFEST`; the other run holds all their tokens.
     Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
@@ -253,7 +252,8 @@ class RestWorker:
     """
 
     def __init__(self, base: str, worker: dict[str, Any]) -> None:
-        self.base = RunDirectory(base, patience_s=PATIENCE_S)
+        run = RunDirectory(base, patience_s=PATIENCE_S)
+        self.tokens, self.tracks = run.reader("tokens", TOKENS), run.reader("tracks", TRACKS)
         self.worker = UnitWorker(**worker)
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -261,8 +261,9 @@ class RestWorker:
         return self.worker(pa.Table.from_pylist([self._filled(unit) for unit in units.to_pylist()], schema=WIRE))
 
     def _filled(self, unit: dict[str, Any]) -> dict[str, Any]:
-        tokens = self._rows("tokens", TOKENS, TOKENS.names, unit["unit_id"])
-        tracks = self._rows("tracks", TRACKS, ["instruction_id", "start", "every", *_PRESAMPLED], unit["unit_id"])
+        tokens = _by_instruction(self.tokens.read([unit["unit_id"]]))
+        columns = ["instruction_id", "start", "every", *_PRESAMPLED]
+        tracks = _by_instruction(self.tracks.read([unit["unit_id"]], columns))
         ids = unit["instruction_ids"]
         first, every = tracks[ids[0]]["start"] or 0, tracks[ids[0]]["every"] or 1
         return {
@@ -276,9 +277,9 @@ class RestWorker:
             "d": tokens[ids[0]]["d"],
         }
 
-    def _rows(self, name: str, schema: pa.Schema, columns: list[str], unit_id: str) -> dict[str, dict[str, Any]]:
-        rows = self.base.read(name, schema, columns, [unit_id]).to_pylist()
-        return {row["instruction_id"]: row for row in rows}
+
+def _by_instruction(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    return {row["instruction_id"]: row for row in rows.to_pylist()}
 
 
 def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -> dict[str, Any]:

@@ -111,7 +111,34 @@ def make_plan(
     retry_errors: bool = False,
     cluster: str | None = None,
 ) -> Plan:
-    """Reads and checks everything that can be checked before work starts, for this machine.
+    """The plan for this machine. Nothing is written. Arguments and errors as for `check_plan`.
+
+    Args:
+        instructions: the instruction table, or its uri.
+        output: uri of the run directory.
+        settings: of the run.
+        videos: root of relative `video_uri`s; default: the table's folder.
+        shown: as for `check_plan`.
+        grow: as for `check_plan`.
+        retry_errors: whether finished units with error rows count as unfinished.
+        cluster: as for `check_plan`.
+    """
+    plan = check_plan(instructions, output, settings, videos=videos, shown=shown, grow=grow, cluster=cluster)
+    finished = finished_units(plan.run, plan.manifest) - (plan.run.errored_units() if retry_errors else set())
+    return on_machines(replace(plan, finished=finished), plan.machines)
+
+
+def check_plan(
+    instructions: Instructions,
+    output: str,
+    settings: Settings,
+    *,
+    videos: str | None = None,
+    shown: bool = False,
+    grow: bool = False,
+    cluster: str | None = None,
+) -> Plan:
+    """Reads and checks everything that can be checked before work starts, and does not look for finished units.
 
     Args:
         instructions: the instruction table, or its uri.
@@ -120,8 +147,10 @@ def make_plan(
         videos: root of relative `video_uri`s; default: the table's folder.
         shown: whether somebody will read the plan; the headers of some videos are then read for its estimate.
         grow: whether the table may have rows that the run directory does not have yet.
-        retry_errors: whether finished units with error rows count as unfinished.
         cluster: address of the Ray cluster, which decides what `dtype: auto` is; None: this machine.
+
+    Returns:
+        a plan without finished units and pools, for this machine.
 
     Raises:
         InstructionTableError: the instruction table cannot be used.
@@ -164,30 +193,38 @@ def make_plan(
         if isinstance(began, dict) and isinstance(began.get("identity"), dict):
             identity["manifest_sha256"] = began["identity"].get("manifest_sha256", identity["manifest_sha256"])
     run.check(identity)
-    plan = Plan(
+    machines = [local_resources()]
+    choose_pools(settings, machines, manifest.num_rows)  # refuses pools that cannot be used
+    return Plan(
         run=run,
         settings=settings,
         manifest=manifest,
         carried=carried_schema(table),
         identity=identity,
-        finished=finished_units(run, manifest) - (run.errored_units() if retry_errors else set()),
+        finished=set(),
         model_name=bundle.name,
         model=model,
         sizes=sizes_of(bundle),
         commands=read_commands(run),
         shown=shown,
         stored=stored,
+        machines=machines,
     )
-    return on_machines(plan, [local_resources()])
 
 
 def begun(plan: Plan, *, retry_errors: bool) -> Plan:
-    """Writes a new or grown manifest, and looks again for finished units: another command may have just ended."""
+    """Writes a new or grown manifest, and looks for finished units; with the lease, so that no other command adds some.
+
+    Args:
+        plan: from `check_plan` or `make_plan`.
+        retry_errors: makes finished units with error rows unfinished.
+    """
     write_manifest(plan.run, plan.stored, plan.manifest)
     finished = finished_units(plan.run, plan.manifest)
     errored = plan.run.errored_units() & finished if retry_errors else set()
     plan.run.forget(errored)
-    return replace(plan, finished=finished - errored, run=RunDirectory(plan.run.uri, patience_s=PATIENCE_S))
+    run = RunDirectory(plan.run.uri, patience_s=PATIENCE_S)
+    return on_machines(replace(plan, finished=finished - errored, run=run), plan.machines)
 
 
 def plan_for(plan: Plan, address: str | None = None) -> Plan:

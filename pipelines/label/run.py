@@ -14,7 +14,7 @@ from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
 from vrshq.pipelines.label.outcome import read_outcome
-from vrshq.pipelines.label.plan import Plan, begun, finished_units, make_plan
+from vrshq.pipelines.label.plan import Plan, begun, check_plan, finished_units
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import add_command
 from vrshq.pipelines.label.summary import RunSummary
@@ -51,22 +51,24 @@ def label(
         The counts of this call; `outcome` holds those of the run.
 
     Raises:
-        UserError: the table, the settings, the model or the run directory cannot be used; see `make_plan`.
+        UserError: the table, the settings, the model or the run directory cannot be used; see `check_plan`.
     """
     settings, errors, watcher = settings or Settings(), errors or ErrorPolicy(), watcher or Watcher()
     cluster = cluster_of(address, use_ray=use_ray)
-    plan = make_plan(
+    plan = check_plan(
         instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow, cluster=cluster
     )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "label"):
         plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
+        finished = set(plan.finished)
         if plan.todo.num_rows:
             begin = time.monotonic()
             receipts = on_ray(plan, address, summary, watcher) if use_ray else in_process(plan, summary, watcher)
             for receipt in receipts:
                 summary.add(receipt)
+                finished.add(receipt["unit_id"])
                 watcher.unit_finished(receipt)
                 summary.stopped = errors.reason_to_stop(summary)
                 if summary.stopped:
@@ -75,14 +77,18 @@ def label(
             summary.elapsed = time.monotonic() - begin
         else:
             watcher.planned(plan)
-        _end(plan, summary)
+        _end(plan, summary, finished)
     watcher.finished(summary)
     return summary
 
 
-def _end(plan: Plan, summary: RunSummary) -> None:
-    """Counts what the run holds and lacks, writes `stats.json`, and merges the parts of a complete run."""
-    finished = finished_units(plan.run, plan.manifest)
+def _end(plan: Plan, summary: RunSummary, finished: set[str]) -> None:
+    """Counts what the run holds and lacks, writes `stats.json`, and merges the parts of a complete run.
+
+    `finished` has the units that were finished before, and those with a receipt. Where some are missing, a receipt may be lost.
+    """
+    if len(finished) < plan.manifest.num_rows:
+        finished = finished_units(plan.run, plan.manifest)
     summary.incomplete = plan.manifest.num_rows - len(finished)
     summary.outcome = read_outcome(plan.run, plan.manifest, finished)
     add_command(plan.run, summary)

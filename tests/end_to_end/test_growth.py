@@ -208,7 +208,7 @@ def test_a_run_that_changed_since_it_was_planned_is_left_alone(
     plan = dry(write_table(tmp_path / "five.jsonl", rows[:5]), begun, grow=True)
     other = dry(write_table(tmp_path / "whole.jsonl", rows), begun, grow=True)
     other.run.write_manifest(other.manifest)
-    monkeypatch.setattr("vrshq.pipelines.label.run.make_plan", lambda *_, **__: plan)
+    monkeypatch.setattr("vrshq.pipelines.label.run.check_plan", lambda *_, **__: plan)
     with pytest.raises(ValueError, match="another command has changed"):
         label("", begun, SETTINGS, use_ray=False)
     assert len(units_of(begun)) == other.manifest.num_rows

@@ -167,6 +167,17 @@ def test_a_unit_that_is_done_although_no_row_came_is_not_sent_again(tmp_path: Pa
     assert Counter(line for line in log.read_text().splitlines() if "dies" in line) == {"dies 1": 1, "dies 3": 1}
 
 
+def test_finished_units_are_looked_for_only_where_receipts_are_missing() -> None:
+    looked: list[int] = []
+
+    def finished() -> set[str]:
+        looked.append(1)
+        return set()
+
+    assert len(list(stream_receipts(units(3), [pool("a")], attempts=2, finished=finished))) == 3
+    assert looked == []
+
+
 def test_a_pool_grows_to_its_limit_while_there_is_work() -> None:
     growing = ActorPool(
         name="a", worker=Step, arguments={"name": "a", "seconds": 1.0}, actors=1, max_actors=2, num_cpus=1

@@ -31,6 +31,7 @@ from vrshq.cluster.storage import retry
 from vrshq.cluster.storage.errors import StorageError, StorageNotFoundError
 from vrshq.cluster.storage.fetch import GIVEN_BY_USER, fetch_to_local
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.run_directory import TABLES, RunDirectory
 
 MIB = 2**20
 CONTENT = bytes(range(256)) * 40
@@ -150,6 +151,12 @@ def test_what_passes_is_tried_again(
     proxy.spoil_next(fault, CLIENT_ATTEMPTS, method)
     act(uri, tmp_path)
     assert proxy.faults == {fault: CLIENT_ATTEMPTS}
+
+
+def test_failed_units_are_forgotten_with_a_request_for_a_thousand_parts(uri: str, proxy: FaultyProxy) -> None:
+    RunDirectory(uri).forget(f"{number:04x}" for number in range(1500))
+    assert [(method, count) for (method, _), count in proxy.counts.items()] == [("POST", 2 * len(TABLES))]
+    assert Folder(uri).list() == ["there"]
 
 
 def nothing_there(uri: str, _: Path) -> None:
@@ -439,6 +446,7 @@ def test_a_local_file_is_written_whole_and_stays(place: str, tmp_path: Path) -> 
 UPLOADER = """
 import resource, sys
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.run_directory import TABLES, RunDirectory
 folder = Folder(sys.argv[1])
 folder.write_bytes("warm", b"1")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -107,7 +107,7 @@ def test_poison_of_sixteen_kinds_costs_only_itself_in_bounded_attempts(
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{Path.cwd()}"}
     run = str(tmp_path / "run")
-    limits = ["--set", f"resources.attempts={attempts}", "--set", "resources.deadline_seconds=12"]
+    limits = ["--set", f"resources.attempts={attempts}", "--set", "resources.deadline_seconds=8"]
     table = str(corpus / "instructions.jsonl")
     command = Command("label", table, "--output", run, "--model", "untrained-tiny", *limits, environment=environment)
     assert command.end(900) == 0, command.output

@@ -195,6 +195,16 @@ def test_sa2va_run_belongs_to_its_original_decoder(table: str, tmp_path: Path) -
 
 
 @pytest.mark.ray
+def test_sa2va_on_ray_gives_the_for_loops_tables(table: str, run: str, tmp_path: Path) -> None:
+    pools = [{"operators": ["presample", "tokens", "fuse", "keyframe", "propagate"], "units": 2}]
+    settings = Settings.model_validate({"model": MODEL, "max_instructions_per_unit": 2, "resources": {"pools": pools}})
+    output = str(tmp_path / "run")
+    label(table, output, settings)
+    assert checksums(output) == checksums(run)
+
+
+@pytest.mark.ray
+@pytest.mark.long
 def test_sa2va_on_ray_killed_and_resumed_gives_the_for_loops_tables(table: str, run: str, tmp_path: Path) -> None:
     output = str(tmp_path / "run")
     line = ["label", table, "--output", output, "--model", MODEL, "--set", "max_instructions_per_unit=2"]

@@ -68,7 +68,7 @@ def test_a_unit_on_a_gpu_has_the_masks_of_the_cpu(on_cpu: tuple[str, Batch], dev
     assert any(area for row in got["areas"][0][0] for area in row)
 
 
-@pytest.mark.parametrize("family", list(MODELS))
+@pytest.mark.parametrize("family", [pytest.param("sa2va", marks=pytest.mark.long), "vrs_hq"])
 def test_a_unit_is_answered_in_bfloat16_on_a_gpu(family: str, device: str) -> None:
     assert answered(family, device, "bfloat16")["errors"] == [[None, None]]
 

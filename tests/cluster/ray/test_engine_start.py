@@ -155,10 +155,10 @@ class TestBusyCluster:
     def test_a_pool_with_some_of_its_actors_works_on_and_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         with holding(1), caplog.at_level(logging.WARNING, "vrshq.cluster.ray"):
             slow = pool(actors=2, arguments={"seconds": 0.5})
-            answers = list(stream_receipts(units(36), [slow], attempts=1, timing=Timing(start_s=10, look_s=0.5)))
-        assert len(answers) == 36
+            answers = list(stream_receipts(units(24), [slow], attempts=1, timing=Timing(start_s=8, look_s=0.5)))
+        assert len(answers) == 24
         assert (
-            "pool a: 1 of 2 actors started within 10 s, each needs 1 CPU; the cluster has 2 CPUs; working on"
+            "pool a: 1 of 2 actors started within 8 s, each needs 1 CPU; the cluster has 2 CPUs; working on"
             in caplog.text
         )
 

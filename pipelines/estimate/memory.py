@@ -17,6 +17,8 @@ CONTEXT_BYTES = 900_000_000
 # Tokens of a prompt beside its frames and the instruction.
 TEXT_TOKENS = 60
 TOWER_BATCH = {"vrs-hq": 8, "sa2va": 4}
+# Sets of frames whose prefixes are run together on a GPU.
+PREFIXES = {"vrs-hq": 2, "sa2va": 1}
 # Numbers that live at once at Hiera-L and 1024 px, counted with PyTorch's fake tensors (tests/pipelines/estimate):
 # in the encoder per number of its first level, and in a tracking step per token of the memories.
 _ENCODER_COPIES = 11
@@ -84,13 +86,14 @@ def gpu_memory(sizes: ModelSizes, use: Use) -> dict[str, int]:
 
 
 def prompt_numbers(sizes: ModelSizes, use: Use) -> float:
-    """Keys and values of a prefix, one layer's copy for the batch, those of the batch, and activations."""
+    """Keys and values of the prefixes, one layer's copy for the batch, those of the batch, and activations."""
     prefix = use.frames * sizes.frame_tokens + TEXT_TOKENS
     own = use.instruction_batch * (sizes.suffix_tokens + sizes.answer_tokens)
     copied = 2 * sizes.decoder.keys * use.instruction_batch * prefix
-    kept = sizes.decoder.kept * (prefix + (own if sizes.answer_tokens else 0))
+    begun = PREFIXES[sizes.family] * prefix
+    kept = sizes.decoder.kept * (begun + (own if sizes.answer_tokens else 0))
     tower = TOWER_BATCH[sizes.family] * sizes.tower_tokens * sizes.tower.alive
-    return kept + copied + max(prefix, own) * sizes.decoder.alive + tower
+    return kept + copied + max(begun, own) * sizes.decoder.alive + tower
 
 
 def encoder_numbers(sam2: Sam2Config, batch: int) -> int:

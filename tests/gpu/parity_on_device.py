@@ -20,15 +20,6 @@ from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.models.vrs_hq.prompt import PromptTokenizer, normalize
 
-_LANGUAGE = {
-    "model.vision_tower.vision_tower.vision_model.": "vision_tower.",
-    "model.mm_projector.": "mm_projector.",
-    "model.text_hidden_fcs.0.": "text_hidden_fcs.",
-    "model.embed_tokens.": "llama.embed_tokens.",
-    "model.layers.": "llama.layers.",
-    "model.norm.": "llama.norm.",
-}
-
 
 @dataclass
 class Found:
@@ -69,11 +60,7 @@ def _compare(case: kit.Case, key: str, got: Tensor, found: Found) -> None:
 
 def _language(case: kit.Case, device: str, found: Found) -> None:
     network = ChatUniVi(kit.model_config()).eval()
-    state = {
-        ours + name: value for theirs, ours in _LANGUAGE.items() for name, value in kit.weights_under(theirs).items()
-    }
-    derived = ("rotary_emb.inv_freq", "embeddings.position_ids")
-    network.load_state_dict({name: value for name, value in state.items() if not name.endswith(derived)})
+    network.load_state_dict(kit.language_weights())
     network.to(device)
     sizes = kit.model_config().language
     tokenizer = PromptTokenizer(str(kit.KIT / "model" / "tokenizer.model"), sizes.seg_token_id, sizes.tak_token_id)

@@ -244,6 +244,21 @@ def weights_under(prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in main_weights().items() if name.startswith(prefix)}
 
 
+def language_weights() -> dict[str, torch.Tensor]:
+    """The weights of the language part by their names in `ChatUniVi`, without those that it computes."""
+    published = {
+        "model.vision_tower.vision_tower.vision_model.": "vision_tower.",
+        "model.mm_projector.": "mm_projector.",
+        "model.text_hidden_fcs.0.": "text_hidden_fcs.",
+        "model.embed_tokens.": "llama.embed_tokens.",
+        "model.layers.": "llama.layers.",
+        "model.norm.": "llama.norm.",
+    }
+    state = {ours + name: value for theirs, ours in published.items() for name, value in weights_under(theirs).items()}
+    derived = ("rotary_emb.inv_freq", "embeddings.position_ids")
+    return {name: value for name, value in state.items() if not name.endswith(derived)}
+
+
 def check(case: Case, key: str, got: Any, want: Any = None, *, allowed: float | None = None, label: str = "") -> None:
     """Compares `got` with the case's array `key` (or `want`), records the largest |difference|, asserts the tolerance.
 

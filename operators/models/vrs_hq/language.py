@@ -24,7 +24,9 @@ from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 FRAME_BATCH = 8  # frames through the vision tower at once
-GPU_PREFIXES = 4  # sets of frames through the LLaMA at once on a GPU; a CPU gains nothing from more than one
+GPU_PREFIXES = (
+    2  # sets of frames through the LLaMA at once on a GPU, each with its keys and values; a CPU gains nothing
+)
 
 
 class VrsHqLanguage:

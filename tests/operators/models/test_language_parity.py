@@ -14,10 +14,10 @@ from tests.support.parity import (
     check,
     clip_weights,
     each_case,
+    language_weights,
     load_case,
     model_config,
     needs_kit,
-    weights_under,
 )
 from vrshq.operators.models.clip import image_embeddings, image_text_logits, text_embeddings
 from vrshq.operators.models.clip_network import Clip
@@ -41,17 +41,7 @@ def clip(device: str) -> Clip:
 @cache
 def language(device: str) -> ChatUniVi:
     network = ChatUniVi(model_config()).eval()
-    published = {
-        "model.vision_tower.vision_tower.vision_model.": "vision_tower.",
-        "model.mm_projector.": "mm_projector.",
-        "model.text_hidden_fcs.0.": "text_hidden_fcs.",
-        "model.embed_tokens.": "llama.embed_tokens.",
-        "model.layers.": "llama.layers.",
-        "model.norm.": "llama.norm.",
-    }
-    state = {ours + name: value for theirs, ours in published.items() for name, value in weights_under(theirs).items()}
-    derived = ("rotary_emb.inv_freq", "embeddings.position_ids")
-    network.load_state_dict({name: value for name, value in state.items() if not name.endswith(derived)})
+    network.load_state_dict(language_weights())
     return network.to(device)
 
 

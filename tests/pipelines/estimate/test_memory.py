@@ -16,8 +16,10 @@ from vrshq.operators.models.config import ModelConfig, Sam2Config
 from vrshq.operators.models.sa2va.layout import layout as sa2va_layout
 from vrshq.operators.models.sa2va.layout import place_of, read_config
 from vrshq.operators.models.vrs_hq.checkpoint import layout, split_name
+from vrshq.operators.models.vrs_hq.language import GPU_PREFIXES
 from vrshq.pipelines.estimate.memory import (
     CONTEXT_BYTES,
+    PREFIXES,
     Use,
     encoder_numbers,
     gpu_memory,
@@ -42,6 +44,10 @@ def use(dtype: str, frames: int = 12, **changes: Any) -> Use:
         "parts": ALL,
     }
     return Use(dtype=dtype, frames=frames, **defaults | changes)
+
+
+def test_prefixes_are_counted_as_often_as_they_are_run_together() -> None:
+    assert PREFIXES["vrs-hq"] == GPU_PREFIXES
 
 
 def counted(shapes: dict[str, int]) -> dict[str, int]:
@@ -83,8 +89,8 @@ def test_known_models_have_the_number_of_weights_that_their_table_states() -> No
         ("bfloat16", "weights of the language model", 13.9, 1),
         ("bfloat16", "weights of SAM2", 0.9, 0.5),  # float32 then
         ("bfloat16", "weights of CLIP", 0.9, 1),
-        ("float32", "prompts", 2.3, 1.2),
-        ("bfloat16", "prompts", 1.1, 1.2),  # with activations, and a batch of the vision tower
+        ("float32", "prompts", 2.3, 2.0),  # two prefixes at once now, activations, and a batch of the vision tower
+        ("bfloat16", "prompts", 1.1, 2.0),
         ("float32", "image features", 2.1, 1),
         ("float32", "tracking", 3.0, 0.55),  # keys of memories were copied and rotated as complex numbers
         ("bfloat16", "tracking", 2.5, 0.33),  # memories were float32, too

@@ -62,7 +62,7 @@ def test_a_plan_for_named_gpus_says_what_fits_by_part_how_long_it_takes_and_whic
     assert (code, errors) == (0, "")
     assert said["work"] == ["1 unit to do, about 60 object-frames"]
     assert [line.split(",")[0] for line in said["on"]] == [f"{name} in bfloat16" for name in NAMED]
-    assert all(line.startswith("20.6 GiB of GPU memory: weights of the language model 12.9, ") for line in said["gpu"])
+    assert all(line.startswith("21.4 GiB of GPU memory: weights of the language model 12.9, ") for line in said["gpu"])
     for line in said["cost"]:
         assert [one.split()[0] for one in line.split(", of a unit")[0].split(", ")] == list(STAGES)
         assert line.endswith(
@@ -77,8 +77,8 @@ def test_where_it_fits_nowhere_the_error_says_so_for_each_machine(plan: Command)
     assert code == 1
     assert "cheapest" not in said
     assert said["refused"] == [
-        "needs 32.8 GiB of GPU memory, the GPU has 24.0 GiB, and the weights alone take 25.8 GiB; take a larger GPU",
-        "needs 62.1 GiB of GPU memory, the GPU has 15.0 GiB, and the weights alone take 51.6 GiB; take a larger GPU",
+        "needs 34.0 GiB of GPU memory, the GPU has 24.0 GiB, and the weights alone take 25.8 GiB; take a larger GPU",
+        "needs 64.6 GiB of GPU memory, the GPU has 15.0 GiB, and the weights alone take 51.6 GiB; take a larger GPU",
     ]
     assert errors == f"error: RTX4090-24GB: {said['refused'][0]}; 2xT4-16GB: {said['refused'][1]}\n"
 
@@ -99,8 +99,8 @@ def test_a_model_without_known_needs_is_one_line(plan: Command, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("model", "needs", "fits"),
     [
-        ("vrs-hq-7b", (20.6, 20.6, 20.6), (True, True, True)),
-        ("vrs-hq-13b", (32.8, 32.8, 32.8), (False, True, True)),
+        ("vrs-hq-7b", (21.4, 21.4, 21.4), (True, True, True)),
+        ("vrs-hq-13b", (34.0, 34.0, 34.0), (False, True, True)),
         ("sa2va-qwen3-vl-4b", (17.4, 17.4, 17.4), (True, True, True)),
     ],
 )

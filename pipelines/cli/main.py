@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -50,6 +52,10 @@ def about(
 def main() -> None:
     """Runs the command of `sys.argv` and exits. A user's error ends in one line and exit code 1, without a traceback."""
     open_closed_streams()
+    # An import makes hundreds of thousands of objects that live to the end. Python's default of a collection after each
+    # 700 walks them again and again, and once more at the exit.
+    gc.set_threshold(50_000, 20, 50)
+    atexit.register(gc.freeze)
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="vrshq", standalone_mode=False)
     except (UserError, ConnectionError) as error:  # Ray raises ConnectionError where no cluster answers

@@ -17,14 +17,16 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from vrshq.cluster.storage import local
 from vrshq.cluster.storage.deleting import DELETED_AT_ONCE, delete_objects
+from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.listing import each_file, size_of, stamp_of, walk_store
 from vrshq.cluster.storage.remote_file import RemoteFile
-from vrshq.cluster.storage.retry import PATIENCE_S, is_missing, retry
+from vrshq.cluster.storage.retry import PATIENCE_S, is_missing, is_refused_creation, is_unsupported, retry
 from vrshq.cluster.storage.uris import checked_name, filesystem, has_protocol, is_remote, local_path
 
 T = TypeVar("T")
 
 _READ_BUFFER = 256 * 2**10
+_CONDITIONAL = ("s3", "gs", "abfs")  # stores that write on the condition that the object does not exist
 _REMOVERS = 16  # requests at a time where a store removes one file for each
 
 
@@ -100,6 +102,48 @@ class Folder:
                 self._fs.pipe_file(f"{self._root}/{name}", data)
 
         retry(self.uri_of(name), "write", self.patience_s, write)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a small file whole, if there is none of that name.
+
+        Args:
+            name: the file.
+            data: content that no other caller writes, such as one with a random id: it tells this call's file from others
+                where the answer to the first try was lost.
+
+        Returns:
+            whether the file is this call's. Where `creates_exclusively` is False, two calls at once can both return True.
+        """
+
+        def write() -> bool:
+            try:
+                if self._local is not None:
+                    return local.create_atomically(self._local / name, data)
+                self._fs.pipe_file(f"{self._root}/{name}", data, mode="create")
+            except Exception as error:
+                if is_refused_creation(error):
+                    return False
+                if not is_unsupported(error):
+                    raise
+                self._fs.pipe_file(f"{self._root}/{name}", data)
+            return True
+
+        with contextlib.suppress(StorageNotFoundError):
+            return retry(self.uri_of(name), "create", self.patience_s, write) or self.read_bytes(name) == data
+        return False
+
+    def creates_exclusively(self, prefix: str) -> bool:
+        """Whether `create` is atomic in the folder `prefix`: of any two calls for a name, one returns False.
+
+        Found out by trying, because S3 servers differ: some ignore the condition. Costs three small requests.
+        """
+        if self._local is None and not any(has_protocol(self._fs, scheme) for scheme in _CONDITIONAL):
+            return False
+        probe = f"{prefix}/{local.partial_name('create')}"
+        self.create(probe, b"first")
+        refused = not self.create(probe, b"second")
+        self.remove(probe)
+        return refused
 
     def write_file(self, name: str, local_path: str | os.PathLike[str]) -> None:
         """Writes the content of a local file as `write_bytes` does, without holding all of it in memory.

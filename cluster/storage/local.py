@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -31,6 +32,33 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
     Makes the folders on the way.
     """
+    with _partial(path, fill) as partial:
+        partial.replace(path)
+    _sync_folder(path)
+
+
+def create_atomically(path: Path, data: bytes) -> bool:
+    """Writes a file whole if there is none of that name; returns whether it did. Makes the folders on the way.
+
+    A hard link to the whole content is made, which the kernel and file servers refuse where the name is taken. On a file
+    system without hard links it replaces the file and returns True.
+    """
+    with _partial(path, lambda file: file.write(data)) as partial:
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            partial.replace(path)
+    _sync_folder(path)
+    return True
+
+
+@contextlib.contextmanager
+def _partial(path: Path, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
+    """A synced partial file beside `path`, which is gone after the `with`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / partial_name(path.name)
     try:
@@ -38,11 +66,13 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
+        yield partial
+    finally:
         partial.unlink(missing_ok=True)
-        raise
-    # The folder is synced too, so that files reach the disk in the order of the writes, even after a power cut.
+
+
+def _sync_folder(path: Path) -> None:
+    """Syncs the folder of `path`, so that files reach the disk in the order of the writes, even after a power cut."""
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +56,17 @@ def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[
         return list(pool.map(load, found))
 
 
-def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, str]]], first: int) -> None:
-    """Writes one merged file for each group of (unit id, part name), and removes the group's parts.
+def merge(
+    folder: Folder,
+    table_name: str,
+    groups: Sequence[Sequence[tuple[str, str]]],
+    first: int,
+    check: Callable[[], None],
+) -> None:
+    """Writes one merged file for each group of (unit id, part name), and removes the group's parts in bulk.
 
-    Groups are numbered from `first`. Memory: a few row groups, independent of the size of a group.
+    Groups are numbered from `first`. `check` is called before a file is written and before its parts are removed; it raises
+    where the caller may not go on. Memory: a few row groups, independent of the size of a group.
     """
     for number, group in enumerate(groups, start=first):
         digest = hashlib.sha256("".join(unit for unit, _ in group).encode()).hexdigest()[:12]
@@ -70,21 +77,20 @@ def merge(folder: Folder, table_name: str, groups: Sequence[Sequence[tuple[str, 
             ledger = pa.table({"unit_id": [unit for unit, _ in group], "rows": rows}, schema=_LEDGER)
             sink = pa.BufferOutputStream()
             pq.write_table(ledger, sink, compression="zstd")
+            check()
             folder.write_bytes(_ledger_name(table_name, stem), sink.getvalue().to_pybytes())
             folder.write_file(f"{table_name}/{stem}.parquet", local)
-            list(pool.map(folder.remove, [name for _, name in group]))
+            check()
+            folder.remove_all(name for _, name in group)
 
 
-def remove_leftovers(folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged]) -> None:
-    """Removes leftovers of killed commands: parts that are already merged (`dead`), and orphan ledger files."""
-    stems = {_stem(one.name) for one in merged}
-    orphans = [
-        name
-        for name in folder.list(f"ledger/{table_name}")
-        if name.rpartition("/")[2].removesuffix(".units") not in stems
-    ]
-    with ThreadPoolExecutor(_READERS) as pool:
-        list(pool.map(folder.remove, [*dead, *orphans]))
+def remove_leftovers(
+    folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged], ledgers: Iterable[str]
+) -> None:
+    """Removes leftovers of killed commands in bulk: parts that are already merged (`dead`), and orphans among `ledgers`."""
+    known = {_ledger_name(table_name, _stem(one.name)) for one in merged}
+    orphans = [name for name in ledgers if name.startswith(f"ledger/{table_name}/") and name not in known]
+    folder.remove_all([*dead, *orphans])
 
 
 def grouped(

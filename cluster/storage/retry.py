@@ -42,9 +42,10 @@ _NO_BUCKET = re.compile(
 
 # Transient errors whose HTTP status is neither 429 nor 5xx. NoSuchUpload: the answer to "complete this upload" was lost,
 # and the repeated request finds it completed; it is safe to write everything again. InternalError: of one object in the answer
-# to a bulk request.
+# to a bulk request. ConditionalRequestConflict: another conditional write of the object was under way.
 _TRANSIENT_CODES = {
     "BadDigest",
+    "ConditionalRequestConflict",
     "IncompleteBody",
     "InternalError",
     "NoSuchUpload",
@@ -134,6 +135,18 @@ def is_missing(error: BaseException) -> bool:
     if status is not None:
         return status == http.HTTPStatus.NOT_FOUND
     return isinstance(error, FileNotFoundError) and not is_transient(error)
+
+
+def is_refused_creation(error: BaseException) -> bool:
+    """Whether the store says that the file that was to be created is there already."""
+    if isinstance(error, FileExistsError):
+        return True
+    return any(_answer(cause)[1] == http.HTTPStatus.PRECONDITION_FAILED for cause in _causes(error))
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether the server does not know what it was asked for."""
+    return any(_answer(cause)[1] == http.HTTPStatus.NOT_IMPLEMENTED for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -5,7 +5,7 @@
     masks/ tracks/ tokens/ errors/     parts: a part, `part-{unit_id}.parquet`, holds one unit's rows; or merged files
     ledger/       the units of each merged file (`vrshq.cluster.storage.merging`)
     stats.json    statistics of the caller
-    run.lock      the command that works on it now (`vrshq.cluster.storage.lease`)
+    lock/         the command that works on it now, or the mark of the last one's end (`vrshq.cluster.storage.lease`)
 
 A unit is finished when its `tracks` part exists. That part is written last, and its name contains the unit's id, so
 finished units are found by listing names; only the ledger files are opened. All names are functions of the unit and all
@@ -18,14 +18,14 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.columns import conformed
+from vrshq.cluster.storage.compaction import Compaction, proceed
 from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
@@ -166,31 +166,11 @@ class RunDirectory:
         """Ids of the units that have error rows. Lists `errors/` and opens no file."""
         return self._units("errors")
 
-    def compact(self, unit_ids: Sequence[str], *, to_the_end: bool) -> dict[str, tuple[int, int]]:
-        """Merges parts into files of about `merging.TARGET_BYTES`, in the order of `unit_ids`.
-
-        Units with error rows keep their parts. Can be killed at any point and called again.
-
-        Args:
-            unit_ids: all units of the manifest, in its order.
-            to_the_end: also merges a rest that is smaller than that size. Use it when no more parts will come.
-
-        Returns:
-            for each table, how many parts were merged, into how many files.
-        """
-        errored = self.errored_units()
-        done = {}
-        for table_name in TABLES:
-            if table_name == "errors":
-                continue
-            sizes = self.folder.sizes(table_name)
-            files = table_files(self.folder, table_name, sizes)
-            merging.remove_leftovers(self.folder, table_name, files.dead, files.merged)
-            ordered = [(unit, files.parts[unit]) for unit in unit_ids if unit in files.parts and unit not in errored]
-            groups = merging.grouped(ordered, sizes, to_the_end=to_the_end)
-            merging.merge(self.folder, table_name, groups, first=len(files.merged))
-            done[table_name] = (sum(map(len, groups)), len(groups))
-        return done
+    def compact(
+        self, unit_ids: Sequence[str], *, to_the_end: bool, check: Callable[[], None] = proceed
+    ) -> dict[str, tuple[int, int]]:
+        """Merges parts into larger files, in the order of `unit_ids`; see `Compaction.merge`."""
+        return Compaction(self.folder).merge(unit_ids, to_the_end=to_the_end, check=check)
 
     def forget(self, unit_ids: Iterable[str]) -> None:
         """Makes units with error rows unfinished again: removes their parts, all of `tracks` before any other.

@@ -206,14 +206,18 @@ def take_over(
     if not same_tokens(before.read_json("run.json")["identity"], plan.identity):
         return 0
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
-    with Lease(plan.run.folder, "ablate"):
+    with Lease(plan.run.folder, "ablate") as lease:
         plan = begun(plan, retry_errors=False)
         ready = units_with_tokens(before, plan.manifest) - plan.finished
         todo = plan.manifest.filter(pc.is_in(plan.manifest["unit_id"], pa.array(sorted(ready), pa.string())))
         if not todo.num_rows:
             return 0
         rows = _on_ray(plan, base, todo) if use_ray else _in_process(plan, base, todo)
-        return sum(1 for row in rows if not isinstance(row, Lost))
+        done = 0
+        for row in rows:
+            done += not isinstance(row, Lost)
+            lease.check()
+        return done
 
 
 def same_tokens(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vrshq.cluster.storage.compaction import Compaction
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.merging import TARGET_BYTES
 from vrshq.cluster.storage.run_directory import RunDirectory
@@ -47,13 +48,15 @@ def compact(run_uri: str) -> Compacted:
 
     Raises:
         InUseError: another command works on the run.
+        LeaseLostError: another command has taken the run over.
         StorageNotFoundError: the run has no manifest.
         StorageError: the run cannot be read or written.
     """
     run = RunDirectory(run_uri)
     unit_ids = run.read_manifest()["unit_id"].to_pylist()
-    with Lease(run.folder, "compact"):
-        finished = run.finished_units().intersection(unit_ids)
+    with Lease(run.folder, "compact") as lease:
+        compaction = Compaction(run.folder)
+        finished = compaction.finished.intersection(unit_ids)
         unfinished = len(unit_ids) - len(finished)
-        tables = run.compact(unit_ids, to_the_end=not unfinished)
-        return Compacted(tables, len(unit_ids), unfinished, len(run.errored_units() & finished))
+        tables = compaction.merge(unit_ids, to_the_end=not unfinished, check=lease.check)
+        return Compacted(tables, len(unit_ids), unfinished, len(compaction.errored & finished))

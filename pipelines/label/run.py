@@ -6,6 +6,7 @@ actor pools over the rest -> account for every unit -> stats and merged parts.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import time
 
@@ -52,6 +53,7 @@ def label(
 
     Raises:
         UserError: the table, the settings, the model or the run directory cannot be used; see `check_plan`.
+        LeaseLostError: another command has taken the run directory over.
     """
     settings, errors, watcher = settings or Settings(), errors or ErrorPolicy(), watcher or Watcher()
     cluster = cluster_of(address, use_ray=use_ray)
@@ -59,30 +61,31 @@ def label(
         instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow, cluster=cluster
     )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
-    with Lease(plan.run.folder, "label"):
+    with Lease(plan.run.folder, "label") as lease:
         plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         finished = set(plan.finished)
         if plan.todo.num_rows:
             begin = time.monotonic()
-            receipts = on_ray(plan, address, summary, watcher) if use_ray else in_process(plan, summary, watcher)
-            for receipt in receipts:
-                summary.add(receipt)
-                finished.add(receipt["unit_id"])
-                watcher.unit_finished(receipt)
-                summary.stopped = errors.reason_to_stop(summary)
-                if summary.stopped:
-                    receipts.close()
-                    break
+            work = on_ray(plan, address, summary, watcher) if use_ray else in_process(plan, summary, watcher)
+            with contextlib.closing(work) as receipts:
+                for receipt in receipts:
+                    summary.add(receipt)
+                    finished.add(receipt["unit_id"])
+                    watcher.unit_finished(receipt)
+                    lease.check()
+                    summary.stopped = errors.reason_to_stop(summary)
+                    if summary.stopped:
+                        break
             summary.elapsed = time.monotonic() - begin
         else:
             watcher.planned(plan)
-        _end(plan, summary, finished)
+        _end(plan, summary, finished, lease)
     watcher.finished(summary)
     return summary
 
 
-def _end(plan: Plan, summary: RunSummary, finished: set[str]) -> None:
+def _end(plan: Plan, summary: RunSummary, finished: set[str], lease: Lease) -> None:
     """Counts what the run holds and lacks, writes `stats.json`, and merges the parts of a complete run.
 
     `finished` has the units that were finished before, and those with a receipt. Where some are missing, a receipt may be lost.
@@ -91,6 +94,7 @@ def _end(plan: Plan, summary: RunSummary, finished: set[str]) -> None:
         finished = finished_units(plan.run, plan.manifest)
     summary.incomplete = plan.manifest.num_rows - len(finished)
     summary.outcome = read_outcome(plan.run, plan.manifest, finished)
+    lease.check()
     add_command(plan.run, summary)
     if plan.settings.resources.compact and not summary.incomplete:
-        plan.run.compact(plan.manifest["unit_id"].to_pylist(), to_the_end=True)
+        plan.run.compact(plan.manifest["unit_id"].to_pylist(), to_the_end=True, check=lease.check)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import duckdb
@@ -15,12 +18,13 @@ from tests.end_to_end.conftest import FRAMES, SETTINGS
 from tests.support import clips
 from tests.support.label_runs import TABLES, content, decoded, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.lease import InUseError, Lease
+from vrshq.cluster.storage.lease import LOCKS, InUseError, Lease, LeaseLostError
 from vrshq.cluster.storage.run_directory import ConfigurationDiffers, RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.watcher import Watcher
 
 
 def test_every_instruction_has_one_track_and_a_mask_for_every_frame(small_corpus: Path, loop_run: str) -> None:
@@ -237,3 +241,25 @@ def test_retry_errors_runs_only_what_failed_and_clears_its_error_rows(small_corp
 def test_another_command_on_the_same_run_is_refused(small_corpus: Path, loop_run: str) -> None:
     with Lease(Folder(loop_run), "compact"), pytest.raises(InUseError, match="is in use by `vrshq compact`"):
         label(str(small_corpus / "instructions.jsonl"), loop_run, SETTINGS, use_ray=False)
+
+
+def test_a_command_whose_run_another_took_over_stops_after_the_unit_and_writes_nothing_more(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrshq.pipelines.label.run.Lease", functools.partial(Lease, beat_seconds=0.1))
+    other = {"id": "0", "command": "label", "host": "elsewhere", "machine": "?", "pid": 7, "started": "", "beat": 0}
+    finished = []
+
+    class Taken(Watcher):
+        def unit_finished(self, receipt: dict[str, object]) -> None:
+            finished.append(receipt["unit_id"])
+            Folder(str(tmp_path)).write_bytes(f"{LOCKS}/00000002", json.dumps(other).encode())
+            time.sleep(0.5)
+
+    with pytest.raises(LeaseLostError, match=r"`vrshq label` \(process 7 on elsewhere\) has taken it over"):
+        label(str(small_corpus / "instructions.jsonl"), str(tmp_path), SETTINGS, use_ray=False, watcher=Taken())
+    run = RunDirectory(str(tmp_path))
+    assert run.finished_units() == {*finished}
+    assert len(finished) == 1
+    assert not run.folder.exists("stats.json")
+    assert run.folder.list("ledger") == []

@@ -15,11 +15,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
 FAULTS = ("503", "cut_upload", "cut_before_answer", "cut_in_body")
 SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
+
+REFUSED = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>PreconditionFailed</Code><Message>At least one of the pre-conditions you specified did not hold</Message>\
+<Condition>If-None-Match</Condition></Error>"""
 
 
 class FaultyProxy:
@@ -46,6 +51,8 @@ class FaultyProxy:
         rate_cut_in_body: see above.
         delay_s: pause before each answer, in seconds.
         script: see above.
+        conditional_over: folder that the server serves. The proxy then honours `If-None-Match: *` of uploads, as S3 does and
+            rclone does not: it answers 412 where the object exists, and lets conditional uploads through one at a time.
 
     Attributes:
         counts: requests by (method, path without query), including those with a fault.
@@ -64,11 +71,13 @@ class FaultyProxy:
         rate_cut_in_body: float = 0.0,
         delay_s: float = 0.0,
         script: Callable[[str, str], str | None] | None = None,
+        conditional_over: Path | None = None,
     ) -> None:
         self.target_port = target_port
         self.rate_503, self.rate_cut_upload = rate_503, rate_cut_upload
         self.rate_cut_before_answer, self.rate_cut_in_body = rate_cut_before_answer, rate_cut_in_body
         self.delay_s, self.script = delay_s, script
+        self.conditional_over, self.conditional_upload = conditional_over, threading.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
         self.answered_bytes = 0
@@ -150,6 +159,16 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.note(fault)
             self._answer(int(fault), [("Content-Type", "application/xml")], SLOW_DOWN if fault == "503" else b"")
             return
+        if proxy.conditional_over is not None and self.headers.get("If-None-Match") == "*":
+            with proxy.conditional_upload:
+                if (proxy.conditional_over / unquote(self.path.partition("?")[0]).lstrip("/")).exists():
+                    self._answer(412, [("Content-Type", "application/xml")], REFUSED)
+                else:
+                    self._forward(proxy, body, fault)
+            return
+        self._forward(proxy, body, fault)
+
+    def _forward(self, proxy: FaultyProxy, body: bytes, fault: str) -> None:
         upstream = http.client.HTTPConnection("127.0.0.1", proxy.target_port, timeout=60)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

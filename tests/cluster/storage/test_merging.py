@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vrshq.cluster.storage import merging
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.s3_server import S3_BUCKET, S3Server
+from vrshq.cluster.storage import deleting, folder, merging
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 
@@ -100,6 +104,7 @@ def test_killed_at_any_point_nothing_is_lost_or_twice_and_the_next_call_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merging, "_READERS", 1)
+    monkeypatch.setattr(folder, "_REMOVERS", 1)
     original = RunDirectory(str(tmp_path / "original"))
     fill(original, UNITS)
     size = original.folder.sizes("tracks")[f"tracks/part-{UNITS[0]}.parquet"]
@@ -135,6 +140,72 @@ def test_killed_at_any_point_nothing_is_lost_or_twice_and_the_next_call_ends_it(
             assert sorted(videos) == sorted(by_pattern(str(tmp_path / "original"), table))
         kills += 1
     assert kills > 40
+
+
+def test_killed_in_a_request_that_removes_many_parts_nothing_is_lost_or_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = (0, 7, 16)  # parts that the store removed before the kill
+    for removed in kills:
+        fill(RunDirectory(str(tmp_path / S3_BUCKET / str(removed))), UNITS)
+    before = content(RunDirectory(str(tmp_path / S3_BUCKET / "0")))
+    with S3Server(tmp_path) as server, server.reached():
+        for removed in kills:
+            run = RunDirectory(f"s3://{S3_BUCKET}/{removed}")
+
+            def cut(fs: object, paths: Sequence[str], removed: int = removed) -> None:
+                if removed:
+                    deleting.delete_objects(fs, paths[:removed])
+                raise Killed
+
+            with monkeypatch.context() as patch:
+                patch.setattr(folder, "delete_objects", cut)
+                with pytest.raises(Killed):
+                    run.compact(UNITS, to_the_end=True)
+            assert len(run.folder.list("masks")) == 1 + 16 - removed + len(FAILED)
+            assert content(run) == before
+            assert run.compact(UNITS, to_the_end=True) == {"masks": (0, 0), "tracks": (21, 1), "tokens": (0, 0)}
+            assert content(run) == before
+            assert len(run.folder.list("masks")) == 1 + len(FAILED)
+
+
+def test_a_compaction_lists_each_folder_once_and_removes_parts_by_the_thousand(tmp_path: Path) -> None:
+    with S3Server(tmp_path) as server, FaultyProxy(server.port) as proxy, server.reached(proxy.port):
+        run = RunDirectory(f"s3://{S3_BUCKET}/run")
+        fill(RunDirectory(str(tmp_path / S3_BUCKET / "run")), UNITS)
+        proxy.counts.clear()
+        run.compact(UNITS, to_the_end=True)
+        kinds = Counter(
+            (method, "part-" in path) for (method, path), times in proxy.counts.items() for _ in range(times)
+        )
+    # GET: errors, masks, tracks, tokens, ledger are listed; 16 parts of masks and 21 of tracks are read. PUT: two files each.
+    # POST: the parts of two tables are removed.
+    assert kinds == {("GET", False): 5, ("GET", True): 37, ("PUT", False): 4, ("POST", False): 2}
+
+
+def test_a_compaction_that_may_not_go_on_ends_before_it_writes_or_removes(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    fill(run, UNITS)
+    before = run.folder.list()
+
+    class LostError(Exception):
+        """Another command has the run."""
+
+    def check() -> None:
+        left.pop()
+        if not left:
+            raise LostError
+
+    for allowed, written in (
+        (1, 0),
+        (2, 0),
+        (3, 2),
+    ):  # at the start; before the first file; before its parts are removed
+        left = [0] * allowed
+        with pytest.raises(LostError):
+            run.compact(UNITS, to_the_end=True, check=check)
+        now = run.folder.list()
+        assert (len(now), set(before) <= set(now)) == (len(before) + written, True)
 
 
 def test_a_failed_unit_of_a_compacted_run_can_be_done_again(tmp_path: Path) -> None:

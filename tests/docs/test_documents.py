@@ -105,6 +105,14 @@ def test_json_samples_are_rows_of_an_instruction_table(path: Path) -> None:
         assert all({"video_uri", "instruction_id", "text"} <= json.loads(line).keys() for line in text.splitlines())
 
 
+def test_lifecycle_rules_are_json_that_aborts_unfinished_uploads() -> None:
+    page = ROOT / "docs" / "at-scale.md"
+    (s3,) = (json.loads(text) for text in blocks(page, 'json title="lifecycle.json for S3"'))
+    assert [rule["AbortIncompleteMultipartUpload"] for rule in s3["Rules"]] == [{"DaysAfterInitiation": 1}]
+    (gcs,) = (json.loads(text) for text in blocks(page, 'json title="lifecycle.json for Google Cloud Storage"'))
+    assert [rule["action"]["type"] for rule in gcs["lifecycle"]["rule"]] == ["AbortIncompleteMultipartUpload"]
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_every_link_and_every_named_file_exists(path: Path) -> None:
     text = path.read_text("utf-8")

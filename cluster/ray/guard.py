@@ -1,126 +1,152 @@
-"""The guard around a worker inside its actor: marks, deadlines, bounded starts, named errors.
-
-Ray restarts an actor whose process died, without end, but never one whose constructor raised after a restart. Ray Data
-2.60 waits for ever for a pool without actors. The guard bounds the restarts and notes which actors are lost, and the
-watchers of the driver (`vrshq.cluster.ray.watchers`) end the run when a pool has lost all of its actors.
-"""
+"""The guard around a worker inside its actor: marks, deadlines, one unit after the other, named errors."""
 
 from __future__ import annotations
 
 import faulthandler
-import json
+import itertools
 import os
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
 from vrshq.cluster.ray import notes
-from vrshq.cluster.ray.errors import ProcessUnusable, WorkerError, one_line
+from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.pool import ActorPool
-
-# How many times in a row one actor may fail to start its worker.
-MAX_STARTS = 3
 
 
 class Guarded:
-    """A worker inside its actor. It marks each unit that it begins, keeps the deadline, bounds starts and names errors.
+    """A worker inside its actor. It marks each unit that it begins, keeps the deadline and names errors.
 
     Args:
         run: the name under which the run's notes lie.
         pool: the pool of the actor.
         key: the column with the id of the unit.
         grace_s: as in `vrshq.cluster.ray.pool.Timing`.
+        last: whether it is the last pool, whose worker may answer a unit without any row.
     """
 
-    def __init__(self, run: str, pool: ActorPool, key: str, grace_s: float) -> None:
+    def __init__(self, run: str, pool: ActorPool, key: str, grace_s: float, last: bool) -> None:
+        self._run, self._pool, self._key, self._grace_s, self._last = run, pool, key, grace_s, last
+        self._worker: Any = None
+
+    def where(self) -> tuple[str, int]:
+        """Ray's id of the machine, and the process id there."""
         import ray
 
-        context = ray.get_runtime_context()
-        self._run, self._pool, self._key, self._grace_s = run, pool, key, grace_s
-        self._node = context.get_node_id()
-        self._actor = actor = context.get_actor_id()
-        if context.was_current_actor_reconstructed:
-            for mark in notes.marks(run):
-                if mark.actor == actor:
-                    notes.put(f"vrshq/{run}/dead/{mark.unit}", "")
-        starts_key, lost_key = f"vrshq/{run}/starts/{pool.name}/{actor}", f"vrshq/{run}/lost/{pool.name}/{actor}"
-        starts = int(notes.get(starts_key) or "0") + 1
-        notes.put(starts_key, str(starts))
-        if starts > MAX_STARTS:
-            if notes.get(lost_key) is None:
-                notes.put(
-                    lost_key,
-                    f"pool {pool.name}: the worker's process died {MAX_STARTS} times while it started; was it killed for "
-                    "memory? Use machines with more of it, or fewer actors on each",
-                )
-            raise WorkerError(notes.get(lost_key))
+        self._actor = ray.get_runtime_context().get_actor_id()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def load(self) -> str | None:
+        """Makes the worker. Returns why it cannot start, on one line; None if it can."""
         try:
-            self._worker = pool.worker(**pool.arguments)
-        except Exception as error:
-            why = WorkerError(f"pool {pool.name} cannot start: {one_line(error)}")
-            if context.was_current_actor_reconstructed:
-                if starts < MAX_STARTS:
-                    # A restarted actor that raises is never restarted again; one whose process ends is.
-                    os._exit(1)
-                notes.put(lost_key, str(why))
-            raise why from error
-        notes.put(starts_key, notes.LOADED)
+            self._worker = self._pool.worker(**self._pool.arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this actor's matter
+            return f"pool {self._pool.name} cannot start: {one_line(error)}"
+        return None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Runs the worker on one batch. Raises WorkerError if the worker raises; may end the process.
+    def work(self, lane: int, call: int, batch: bytes) -> tuple[dict[int, str], bytes]:
+        """Runs the worker on each unit of a batch. May end the process.
 
-        Several threads may call it at once, each with its own units.
+        Several threads may call it at once, each with a lane of its own.
+
+        Args:
+            lane: where the mark lies.
+            call: number of the call.
+            batch: a table with a row for each unit (or several in turn, from the pool before), as an Arrow stream.
+
+        Returns:
+            position of each unit whose worker raised -> why; and what the worker returned for the others, as a stream.
         """
-        units = [str(unit) for unit in table[self._key].to_pylist()]
-        watchdog = _Watchdog(self._run, self._pool.name, self._actor, self._node, units, self._grace_s)
-        _of_thread.watchdog = watchdog
-        watchdog.allow(self._pool.deadline_s)
-        try:
-            result = self._worker(table)
-        except ProcessUnusable as error:
-            watchdog.give_up(str(error))
-        except Exception as error:
-            reason = f"pool {self._pool.name}: {one_line(error)}"
-            watchdog.note(reason)
-            raise WorkerError(reason) from error
-        finally:
-            watchdog.stop()
-        # Not in `finally`: the driver finds the units of a call that raised by their marks.
-        for unit in units:
-            notes.delete(f"vrshq/{self._run}/now/{unit}")
-        return result
+        table = pa.ipc.open_stream(batch).read_all()
+        units = _runs(table[self._key].to_pylist())
+        failed: dict[int, str] = {}
+        results = []
+        _of_thread.watchdog = watchdog = _Watchdog(notes.mark_key(self._run, self._actor, lane), self._grace_s)
+        for place, (unit, begin, end) in enumerate(units):
+            watchdog.begin(notes.Mark(call, place, unit, time.time(), None), self._pool.deadline_s)
+            try:
+                rows = self._worker(table.slice(begin, end - begin))
+                if not (rows.num_rows or self._last):
+                    raise ValueError("the worker answered without a row, and the next pool needs one")
+                results.append(rows)
+            except ProcessUnusable as error:
+                watchdog.give_up(f"{UNUSABLE}{error}")
+            except Exception as error:  # noqa: BLE001 - it costs this unit alone
+                failed[place] = f"pool {self._pool.name}: {one_line(error)}"
+        watchdog.stop()
+        return failed, to_stream(pa.concat_tables(results)) if results else b""
+
+
+# How the reason of a process that can do no more begins in its mark.
+UNUSABLE = "unusable: "
+
+
+def to_stream(table: pa.Table) -> bytes:
+    """A table as an Arrow stream, which holds the rows of a slice alone."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _runs(keys: list[str]) -> list[tuple[str, int, int]]:
+    """(key, begin, end) of each run of equal keys."""
+    borders = [0, *(row for row in range(1, len(keys)) if keys[row] != keys[row - 1]), len(keys)]
+    return [(str(keys[begin]), begin, end) for begin, end in itertools.pairwise(borders) if begin < end]
 
 
 class _Watchdog:
-    """Ends this process when a call takes longer than it may, after noting the units and the line that it was in."""
+    """Ends this process when a unit of a batch takes longer than it may, after noting the line that it was in.
 
-    def __init__(self, run: str, pool: str, actor: str, node: str, units: list[str], grace_s: float) -> None:
-        self._run, self._pool, self._actor, self._node, self._units = run, pool, actor, node, units
-        self._grace_s = grace_s
-        self._since = time.time()
+    Timers are set anew only where they are more than `_SLACK_S` off: a short unit would pay more for them than for its work.
+    """
+
+    def __init__(self, key: str, grace_s: float) -> None:
+        self._key, self._grace_s = key, grace_s
         self._caller = threading.get_ident()
         self._timer: threading.Timer | None = None
+        self._rings = 0.0  # when the timer does, in seconds since 1970
+
+    def begin(self, mark: notes.Mark, seconds: float | None) -> None:
+        """Marks a unit that is begun, with a deadline `seconds` from now (None: no deadline), and keeps it."""
+        self._mark = mark
+        self.allow(seconds)
 
     def allow(self, seconds: float | None) -> None:
-        """Marks the units with a deadline `seconds` from now (None: no deadline), and sets the timers that keep it."""
-        self._disarm()
+        """Gives the unit `seconds` from now."""
         until = None if seconds is None else time.time() + seconds
-        for unit in self._units:
-            mark = notes.Mark(unit, self._pool, self._actor, os.getpid(), self._node, self._since, until)
-            notes.put(f"vrshq/{self._run}/now/{unit}", json.dumps(asdict(mark)))
-        if seconds is not None:
-            self._timer = threading.Timer(seconds, self._expired)
-            self._timer.daemon = True
-            self._timer.start()
-            with _lock:
-                _ends[self._caller] = time.monotonic() + seconds + self._grace_s
+        self._mark = replace(self._mark, until=until)
+        notes.put(self._key, self._mark)
+        if seconds is None or until is None:
+            self.stop()
+            return
+        if self._timer is None or self._rings > until:
+            self._set_timer(until)
+        end = time.monotonic() + seconds + self._grace_s
+        with _lock:
+            if not end - _SLACK_S <= _ends.get(self._caller, 0.0) <= end:
+                _ends[self._caller] = end
                 _set_last_timer()
 
+    def _set_timer(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = until
+        self._timer = threading.Timer(max(0.0, until - time.time()), self._expired)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _expired(self) -> None:
-        self.give_up(f"took longer than {time.time() - self._since:.0f} s (it was in {self._where()})")
+        until = self._mark.until
+        if until is not None and until > time.time():
+            self._set_timer(until)  # the timer is that of an earlier unit, or the unit has asked for more
+        elif until is not None:
+            self.give_up(f"took longer than {time.time() - self._mark.since:.0f} s (it was in {self._where()})")
 
     def _where(self) -> str:
         """The innermost Python line of the call."""
@@ -128,28 +154,22 @@ class _Watchdog:
         return f"{frame.f_code.co_name} of {frame.f_globals.get('__name__')}, line {frame.f_lineno}" if frame else "C"
 
     def give_up(self, reason: str) -> None:
-        """Notes the reason and ends the process. Ray starts a new one for the remaining units."""
-        self.note(reason)
+        """Notes the reason and ends the process. The driver starts a new one for the remaining units."""
+        notes.put(self._key, replace(self._mark, why=reason))
         os._exit(1)
 
-    def note(self, reason: str) -> None:
-        """Notes why the units were given up."""
-        for unit in self._units:
-            notes.put(f"vrshq/{self._run}/why/{unit}", reason)
-
     def stop(self) -> None:
-        """Stops the timers: the call has returned or raised."""
-        self._disarm()
-
-    def _disarm(self) -> None:
+        """Stops the timers: no unit is at work."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             with _lock:
-                del _ends[self._caller]
+                _ends.pop(self._caller, None)
                 _set_last_timer()
 
 
+# How much earlier than asked the last timer may end the process, in seconds.
+_SLACK_S = 1.0
 _of_thread = threading.local()  # `watchdog`: that of the thread's call
 _lock = threading.Lock()
 _ends: dict[int, float] = {}  # when the process ends because of the call of each thread, on the monotonic clock

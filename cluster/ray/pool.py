@@ -13,18 +13,17 @@ class ActorPool:
     Attributes:
         name: its name in messages.
         worker: a class of an importable module: `__init__(**arguments)` loads, `__call__(pa.Table) -> pa.Table` maps
-            up to `batch_size` rows to any number of rows. It travels to the actors by reference, so every machine must
-            have its module. It should turn failures into rows: an exception loses the batch.
+            the row of one unit to its rows. It travels to the actors by reference, so every machine must have its module.
+            It should turn failures into rows: an exception costs the unit a try.
         arguments: its arguments; small and picklable.
         actors: the least number of actors. At most as many are started as there are units.
         max_actors: the largest number of actors, if the cluster has room or an autoscaler makes some. Default: `actors`.
         num_cpus: CPUs that one actor reserves. Reservations guide the placement; they do not limit the use.
         num_gpus: GPUs that one actor reserves; a fraction should be 1/k.
         memory: bytes that one actor reserves.
-        batch_size: the largest number of rows in a call. All rows of a call are lost together if it kills its process.
-        calls: the number of calls that an actor works on at once, each in a thread of its own; all are lost together if one
-            kills the process.
-        deadline_s: seconds that a call may take, unless its worker asks for more (`vrshq.cluster.ray.guard.allow`). Its
+        calls: the number of units that an actor works on at once, each in a thread of its own; all lose a try if one kills
+            the process.
+        deadline_s: seconds that a unit may take, unless its worker asks for more (`vrshq.cluster.ray.guard.allow`). Its
             process is then ended. None: no limit.
     """
 
@@ -36,7 +35,6 @@ class ActorPool:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory: int | None = None
-    batch_size: int = 1
     calls: int = 1
     deadline_s: float | None = None
 
@@ -48,21 +46,16 @@ class ActorPool:
             )
         if not self.name or "/" in self.name:
             raise ValueError(f"a pool's name must not be empty and must not hold '/', got {self.name!r}")
-        for name in ("actors", "batch_size", "calls"):
+        for name in ("actors", "calls"):
             if getattr(self, name) < 1:
                 raise ValueError(f"pool {self.name}: {name} must be at least 1, got {getattr(self, name)}")
         if self.max_actors is not None and self.max_actors < self.actors:
             raise ValueError(f"pool {self.name}: max_actors {self.max_actors} is less than actors {self.actors}")
 
     def fitted(self, units: int) -> ActorPool:
-        """The pool with no more actors than there are calls for `units` rows."""
-        calls = -(-units // self.batch_size)
-        most = None if self.max_actors is None else min(self.max_actors, calls)
-        return replace(self, actors=min(self.actors, calls), max_actors=most)
-
-    def single(self) -> ActorPool:
-        """The pool with one actor that takes one row at a time."""
-        return replace(self, actors=1, max_actors=None, batch_size=1, calls=1)
+        """The pool with no more actors than there are units."""
+        most = None if self.max_actors is None else min(self.max_actors, units)
+        return replace(self, actors=min(self.actors, units), max_actors=most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +63,9 @@ class Timing:
     """Intervals of a run, in seconds.
 
     Attributes:
-        start_s: time in which the `actors` of each pool must begin to load in a pass. They begin as soon as there is room.
-        look_s: interval at which the driver looks at the notes of the actors.
-        grace_s: time after its deadline at which a call is ended that holds Python's lock, so that no thread can end it.
+        start_s: time in which the `actors` of each pool must begin to load. They begin as soon as there is room.
+        look_s: interval at which the driver looks after the actors.
+        grace_s: time after its deadline at which a unit is ended that holds Python's lock, so that no thread can end it.
     """
 
     start_s: float = 600.0

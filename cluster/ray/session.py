@@ -1,4 +1,4 @@
-"""The connection to Ray (a quiet session, found or started), and the settings of Ray Data."""
+"""The connection to Ray: a quiet session, found or started."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ray_session(
         num_gpus: GPUs of a local Ray, as `num_cpus`.
         object_store_memory: bytes of a local Ray's object store, as `num_cpus`.
         dashboard: whether a local Ray serves its dashboard (needs the extra `jobs`).
-        verbose: lets Ray, Ray Data and the workers print to the terminal. Otherwise they write only to the log files of the
+        verbose: lets Ray and the workers print to the terminal. Otherwise they write only to the log files of the
             Ray session.
 
     Raises:
@@ -110,42 +110,24 @@ def _connect(address: str, options: dict[str, Any], *, verbose: bool) -> None:
             ) from error
 
 
-def configure_data_context(*, progress: bool = False, no_progress_timeout_s: float = 6 * 3600) -> None:
-    """Ray Data's settings for datasets that this process makes from now on.
+@contextlib.contextmanager
+def quiet_data() -> Iterator[None]:
+    """Keeps Ray Data's messages off the terminal inside a `with`. Its log files still receive them."""
+    import ray.data  # noqa: F401 - its import sets up the handlers that are silenced here
 
-    Args:
-        progress: whether Ray Data shows its own progress bars.
-        no_progress_timeout_s: seconds without any finished unit after which the run is ended as stuck.
-    """
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    # A unit that kills its worker costs its one-row block, never the run. The caller finds it by its mark. Failures that
-    # workers catch are rows and do not count here.
-    context.max_errored_blocks = -1
-    # A pool grows when all of its actors are busy. Ray Data's own threshold counts calls that wait inside actors, and
-    # no call waits here.
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    # Every row is a block of its own, so that a lost call costs one unit.
-    context.target_max_block_size = 1
-    # The last resort against a pool that can no longer work. It must exceed the time of the longest unit: Ray's default of
-    # half an hour would end a run because of one very long video.
-    context.execution_no_progress_timeout_s = no_progress_timeout_s
-    # Loading weights may fail for a moment (network, a GPU that a dying process still holds). It is retried in place;
-    context.actor_init_retry_on_errors = True
-    context.actor_init_max_retries = 2
-    # then the run ends with the reason, because the next actor would fail in the same way.
-    context.max_consecutive_actor_init_deaths = 0
-    # An exception of a worker is its bug; running the same rows again would only repeat it.
-    context.actor_task_retry_on_errors = False
-    # Keeping the order costs memory (finished rows wait for slow ones), and receipts carry their keys.
-    context.execution_options.preserve_order = False
-    # The caller shows its own progress and summary.
-    context.enable_progress_bars = progress
-    context.enable_operator_progress_bars = progress
-    context.use_ray_tqdm = False
-    context.print_on_execution_start = False
-    context.enable_auto_log_stats = False
+    data_logger = logging.getLogger("ray.data")
+    propagates = data_logger.propagate
+    consoles = [handler for handler in data_logger.handlers if handler.name == "console"]
+    levels = [handler.level for handler in consoles]
+    data_logger.propagate = False
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        data_logger.propagate = propagates
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
 
 
 def _local_folder() -> Path:
@@ -184,12 +166,7 @@ def _check_answers(address: str) -> None:
 def _quiet() -> Iterator[None]:
     """Keeps Ray's messages off the terminal. The log files of the Ray session still receive them."""
     import ray._private.worker as ray_worker
-    import ray.data  # noqa: F401 - its import sets up the handlers that are silenced here
 
-    data_logger = logging.getLogger("ray.data")
-    propagates = data_logger.propagate
-    consoles = [handler for handler in data_logger.handlers if handler.name == "console"]
-    levels = [handler.level for handler in consoles]
     # Raylets announce each worker death on the driver's stdout; no option of ray.init turns that off. The engine reports
     # lost units itself.
     announce = ray_worker.print_to_stdstream
@@ -203,17 +180,11 @@ def _quiet() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"ray\..*")
-        data_logger.propagate = False
-        for handler in consoles:
-            handler.setLevel(logging.CRITICAL + 1)
         ray_worker.print_to_stdstream = lambda *_, **__: None
         ray_worker.connect = quiet_connect
         try:
             yield
         finally:
-            data_logger.propagate = propagates
-            for handler, level in zip(consoles, levels, strict=True):
-                handler.setLevel(level)
             ray_worker.print_to_stdstream = announce
             ray_worker.connect = connect
 

@@ -162,6 +162,10 @@ class RunDirectory:
         """Ids of the finished units, with any outcome. Lists `tracks/` and opens no part."""
         return self._units("tracks")
 
+    def finished_among(self, unit_ids: Iterable[str]) -> set[str]:
+        """Those of some units that are finished and not merged yet. One request for each, whatever the run's size."""
+        return {unit for unit in unit_ids if self.folder.exists(part_name("tracks", unit))}
+
     def errored_units(self) -> set[str]:
         """Ids of the units that have error rows. Lists `errors/` and opens no file."""
         return self._units("errors")

@@ -325,7 +325,7 @@ def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | 
         deadline_s=plan.settings.resources.opening(),
     )
     attempts = plan.settings.resources.attempts
-    yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_units)
+    yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_among)
 
 
 def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:

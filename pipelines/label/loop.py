@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from vrshq.cluster.ray.crew import Starting
 from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.session import ray_session
-from vrshq.cluster.ray.watchers import Starting
 from vrshq.operators.batch import Failure, Made
 from vrshq.pipelines.label.order import RELATIVE, costliest_first
 from vrshq.pipelines.label.placement import network_device
@@ -59,7 +59,7 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         )
         attempts = plan.settings.resources.attempts
         metrics = RunMetrics(waiting=todo.num_rows)
-        pools, finished = actor_pools(plan), plan.run.finished_units
+        pools, finished = actor_pools(plan), plan.run.finished_among
 
         def on_start(now: Starting) -> None:
             watcher.waits(starting_line(now))

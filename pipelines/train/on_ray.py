@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vrshq.cluster.ray.resources import local_resources
-from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.ray.session import quiet_data, ray_session
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.pipelines.config.assignments import SettingsError
@@ -43,7 +43,7 @@ def run_stage_on_ray(settings: TrainSettings, number: int, output: str, address:
     os.environ.setdefault(*_START_TIMEOUT)
     feeders = max(1, int(local_resources().cpus) - workers)
     # on this machine Ray counts slots, not cores; feeders need slots that no worker holds
-    with ray_session(address, num_cpus=workers + feeders):
+    with ray_session(address, num_cpus=workers + feeders), quiet_data():
         import ray
         from ray.data import ExecutionOptions
         from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig

@@ -1,11 +1,13 @@
-"""What the engine costs: a run on Ray against the bare for-loop, units/s without any work, and memory against length.
+"""What the engine costs: against the bare for-loop, without any work, with units that kill, and memory against length.
 
     python -m tests.benchmarks.bench_engine overhead [--units 20] [--frames 150]
-    python -m tests.benchmarks.bench_engine noop [--units 2000]
+    python -m tests.benchmarks.bench_engine noop [--units 1000000] [--pools 1] [--actors 2]
+    python -m tests.benchmarks.bench_engine killing [--units 20000] [--deadly 20] [--actors 4] [--milliseconds 20]
     python -m tests.benchmarks.bench_engine memory [--frames 100 2000] [--set resources.feature_cache_mib=64 ...]
 
 `overhead` labels the same videos with the same weights twice in one run: by the for-loop, and on Ray with one actor.
-`noop` sends units through a worker that does nothing. `memory` runs `vrshq label` on one video of each length and samples
+`noop` sends units through a worker that does nothing. `killing` compares runs of short units of which some end their process
+at each try. `memory` runs `vrshq label` on one video of each length and samples
 the process tree four times a second, proportional set sizes, and the anonymous pages of the actor, which do not depend on
 who else has loaded the same libraries; the object store's use is what its raylet reports at the end of each unit.
 """
@@ -15,20 +17,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
 
-from tests.benchmarks.no_work import NoWork
+from tests.benchmarks.no_work import Kills, NoWork
 from tests.benchmarks.peak_memory import MIB, tree_memory
 from tests.support import clips
-from vrshq.cluster.ray.engine import stream_receipts
+from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.session import ray_session
 from vrshq.pipelines.label.run import label
@@ -82,19 +86,60 @@ def overhead(units: int, frames: int) -> None:
     print(f"from first to last receipt {loop_warm:.1f} and {again_warm:.1f} s, on Ray {ray_warm:.1f} s: {ratio:.3f}x")
 
 
-def noop(units: int) -> None:
+def noop(units: int, pools: int, actors: int) -> None:
+    """Units without any work, so that only the driver and the calls are left."""
     manifest = pa.table({"unit_id": [f"{number:08x}" for number in range(units)]})
-    for actors in (1, 2, 4):
-        with ray_session("local", num_cpus=4, object_store_memory=200 * MIB):
-            pool = ActorPool(name="nothing", worker=NoWork, actors=actors, deadline_s=60)
-            begin = time.perf_counter()
-            moments = [time.perf_counter() for _ in stream_receipts(manifest, [pool], attempts=1)]
-            rate = (units - 1) / (moments[-1] - moments[0])
-            print(
-                f"{actors} actors: {units} units in {moments[-1] - begin:.1f} s, first after {moments[0] - begin:.1f} s, "
-                f"then {rate:.0f} units/s",
-                flush=True,
+    with ray_session("local", num_cpus=4, object_store_memory=200 * MIB):
+        several = [ActorPool(name=f"p{number}", worker=NoWork, actors=actors, deadline_s=60) for number in range(pools)]
+        several = [replace(pool, num_cpus=4 / (pools * actors)) for pool in several]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin, cpu = time.perf_counter(), time.process_time()
+        first = None
+        received = 0
+        for _ in stream_receipts(manifest, several, attempts=1):
+            received += 1
+            first = first or time.perf_counter()
+        assert first is not None
+        assert received == units
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(
+            f"{pools} pools of {actors} actors: {units:,} units in {seconds:.1f} s, first after {first - begin:.1f} s, "
+            f"{units / (seconds - first + begin):,.0f} units/s; driver {cpu / units * 1e3:.3f} ms of CPU a unit, peak memory "
+            f"{peak >> 10:,} MiB ({(peak - before) >> 10:,} more than before)",
+            flush=True,
+        )
+
+
+def killing(units: int, deadly: int, actors: int, milliseconds: float) -> None:
+    """A run with killing units against the same run without them."""
+    numbers = pa.array(range(units))
+    manifest = pa.table({"unit_id": [f"{number:08x}" for number in range(units)], "number": numbers})
+    killers = [round((place + 0.5) * units / deadly) for place in range(deadly)]
+    last_good: dict[str, float] = {}
+    with ray_session("local", num_cpus=4, object_store_memory=200 * MIB):
+        for name, those in (("without", []), ("with", killers), ("without again", []), ("with again", killers)):
+            pool = ActorPool(
+                name="a",
+                worker=Kills,
+                arguments={"deadly": those, "seconds": milliseconds / 1e3},
+                actors=actors,
+                num_cpus=4 / actors,
             )
+            begin = time.perf_counter()
+            lost = 0
+            for answer in stream_receipts(manifest, [pool], attempts=3):
+                if isinstance(answer, Lost):
+                    lost += 1
+                else:
+                    last_good[name] = time.perf_counter() - begin
+            assert lost == len(those)
+            seconds = time.perf_counter() - begin
+            print(
+                f"{name}: {units:,} units, {lost} lost, last good one after {last_good[name]:.1f} s, end {seconds:.1f} s"
+            )
+    both = (last_good["with"] + last_good["with again"]) / (last_good["without"] + last_good["without again"])
+    print(f"last good unit: {both:.3f} times the run without killing units")
 
 
 def memory(lengths: list[int], settings: list[str]) -> None:
@@ -131,7 +176,7 @@ def actor_memory(root: psutil.Process) -> tuple[int, int]:
     sizes = [(0, 0)]
     for process in root.children(recursive=True):
         try:
-            if "MapWorker" in " ".join(process.cmdline()):
+            if "ray::Guarded" in " ".join(process.cmdline()):
                 rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
                 kib = {line.split()[0]: line.split()[1] for line in rollup.splitlines()[1:]}
                 sizes.append((int(kib["Pss:"]) << 10, int(kib["Anonymous:"]) << 10))
@@ -153,15 +198,21 @@ def store(place: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "noop", "memory"])
+    parser.add_argument("what", choices=["overhead", "noop", "killing", "memory"])
     parser.add_argument("--units", type=int)
+    parser.add_argument("--pools", type=int, default=1)
+    parser.add_argument("--actors", type=int)
+    parser.add_argument("--deadly", type=int, default=20)
+    parser.add_argument("--milliseconds", type=float, default=20)
     parser.add_argument("--frames", type=int, nargs="+")
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     if options.what == "overhead":
         overhead(options.units or 20, (options.frames or [150])[0])
     elif options.what == "noop":
-        noop(options.units or 2000)
+        noop(options.units or 1_000_000, options.pools, options.actors or 2)
+    elif options.what == "killing":
+        killing(options.units or 20_000, options.deadly, options.actors or 4, options.milliseconds)
     else:
         memory(options.frames or [100, 2000], options.set)
 

@@ -104,8 +104,8 @@ class DiesLoading:
 class LoadsOnce(Step):
     """Exits at given rows. The first instance leaves the file `mark`; later ones fail in `__init__`."""
 
-    def __init__(self, name: str, deadly: Sequence[int], mark: str) -> None:
-        super().__init__(name, deadly)
+    def __init__(self, name: str, deadly: Sequence[int], mark: str, seconds: float = 0.0) -> None:
+        super().__init__(name, deadly, seconds=seconds)
         if Path(mark).exists():
             raise RuntimeError("the GPU has fallen off the bus")
         Path(mark).touch()
@@ -129,3 +129,20 @@ class Greedy:
                 taken.append(bytearray(os.urandom(1 << 20)) * 100)
                 time.sleep(0.05)
         return table.select(["unit_id"])
+
+
+class BadOn(Step):
+    """Fails on one machine: it cannot load there, or each unit breaks its process."""
+
+    def __init__(self, name: str, node: str, loads: bool, seconds: float = 0.0) -> None:
+        import ray
+
+        super().__init__(name, seconds=seconds)
+        self.bad = ray.get_runtime_context().get_node_id() == node
+        if self.bad and not loads:
+            raise RuntimeError("no CUDA driver")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self.bad:
+            raise ProcessUnusable("CUDA error: the GPU is lost")
+        return super().__call__(table)

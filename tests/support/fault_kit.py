@@ -144,7 +144,7 @@ class Nodes:
             raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
             for process in raylet.children(recursive=True):
                 try:
-                    if "MapWorker" in " ".join(process.cmdline()):
+                    if "ray::Guarded" in " ".join(process.cmdline()):
                         found.append(process)
                 except psutil.NoSuchProcess:
                     pass

@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 from tests.support.label_runs import instruction, vrshq, write_table
-from vrshq.cluster.ray.watchers import Starting
+from vrshq.cluster.ray.crew import Starting
 from vrshq.pipelines.cli.run_display import RunDisplay
 from vrshq.pipelines.cli.terminal import console
 from vrshq.pipelines.label.loop import starting_line

@@ -15,7 +15,9 @@ Columns that every batch has:
 | `errors` | list[Failure or None], E | why an instruction has no answer; set once, by the stage that failed |
 | `seconds` | dict[str, float] | seconds each operator took for the unit |
 
-*Live* columns (`LIVE_COLUMNS`) hold objects of this process, such as an open video. They never leave the actor.
+*Live* columns (`LIVE_COLUMNS`) hold objects of this process, such as an open video. They never leave the actor. One of them,
+`kept` (a dict; None or missing for a unit alone), is the same for all units of one video that a worker works on one after the
+other: what a stage puts there by `once` serves the later units, too.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from vrshq.errors import UserError
 Batch = dict[str, list[Any]]
 Unit = dict[str, Any]
 
-LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits"})
+LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits", "kept"})
 
 
 class Failure(TypedDict):
@@ -89,6 +91,16 @@ def is_out_of_device_memory(error: BaseException) -> bool:
     """Whether an exception means that the GPU has no memory left: torch's own error, or that of a CUDA library."""
     names = {one.__name__ for one in type(error).__mro__}
     return "OutOfMemoryError" in names or bool(_NO_DEVICE_MEMORY.search(str(error)))
+
+
+def once(unit: Unit, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns: made for each unit, or once for all units of a video whose `kept` is there."""
+    kept = unit.get("kept")
+    if kept is None:
+        return make()
+    if name not in kept:
+        kept[name] = make()
+    return kept[name]
 
 
 def open_instructions(unit: Unit) -> list[int]:

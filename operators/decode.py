@@ -10,7 +10,7 @@ cut short looks like a shorter one (its container states no length).
 
 from __future__ import annotations
 
-from vrshq.operators.batch import Batch, Unit, map_units
+from vrshq.operators.batch import Batch, Unit, map_units, once
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.span import Span
 from vrshq.operators.video.video import open_video
@@ -19,7 +19,8 @@ from vrshq.operators.video.video import open_video
 class Decode:
     """Opens the video of each unit.
 
-    In: `video_uri` (str, a local path); `start`, `end` (int or None, the span of the video as in `Span`; both may be missing).
+    In: `video_uri` (str, a local path); `start`, `end` (int or None, the span of the video as in `Span`; both may be missing);
+    `kept` (live, may be missing: it may hold the open video).
 
     Out: `video` (Video, open; whoever finishes the batch calls `close_videos`), `num_frames` (int, frames of the span),
     `total_frames` (int, frames of the whole video), `frame_range` (3 int: start, end, every; the numbers of the span's frames
@@ -54,7 +55,7 @@ class Decode:
 
     def _open(self, unit: Unit) -> Unit:
         span = Span(unit.get("start"), unit.get("end"), self.config.every)
-        video = open_video(unit["video_uri"], self.config, span)
+        video = once(unit, "video", lambda: open_video(unit["video_uri"], self.config, span))
         return {
             "video": video,
             "num_frames": video.num_frames,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vrshq.operators.batch import Batch, Unit, map_units
+from vrshq.operators.batch import Batch, Unit, map_units, once
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import TrackConfig
 from vrshq.operators.models.requests import presence_of, requests_of, value_at
@@ -93,7 +93,9 @@ class SelectKeyframe:
         result: dict[str, list[Any]] = {
             name: [None] * count for name in ("object_scores", "keyframes", "presence", "keyframe_logits")
         }
-        features = unit.get("features") or self.tracker.open(unit["video"])
+        features = unit.get("features") or once(
+            unit, "features", lambda: self.tracker.open(unit["video"], stays=unit.get("kept") is not None)
+        )
         if self.tracker.start != "keyframe":
             return {**result, "features": features}
         for position, objects in self.tracker.candidates(features, requests_of(unit)).items():

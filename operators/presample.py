@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, open_instructions
+from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, once, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.clip import image_embeddings, image_text_logits, text_embeddings
 from vrshq.operators.models.shared import shared_network
@@ -49,7 +49,7 @@ class PreSample:
 
     A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
 
-    In: `video` (live), `texts`.
+    In: `video` (live), `kept` (live, may be missing: the frames' embeddings stay there), `texts`.
     Out: `clip_probs` (E lists of T float32, a softmax over the frames; None without CLIP), `sampled_frames` (E lists of int,
     ascending), `notes` (E strings or None: what was done to the text). All None for an instruction that failed: one whose text
     is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP (`InputError`).
@@ -85,7 +85,7 @@ class PreSample:
                 errors[position] = failure(self.name, error)
         if token_ids:
             size = self.config.batch_size
-            images = image_embeddings(self.clip, unit["video"], size)
+            images = once(unit, "clip_images", lambda: image_embeddings(self.clip, unit["video"], size))
             texts = text_embeddings(self.clip, list(token_ids.values()), size)
             rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
             for position, row in zip(token_ids, rows, strict=True):

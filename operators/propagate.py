@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vrshq.operators.batch import Batch, Made, Unit, map_units
+from vrshq.operators.batch import Batch, Made, Unit, map_units, once
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.masks.object_masks import ObjectMasks
@@ -63,7 +63,9 @@ class Propagate:
 
     def _propagate(self, unit: Unit) -> Unit:
         video, count = unit["video"], len(unit["texts"])
-        features = unit.get("features") or self.tracker.open(video)
+        features = unit.get("features") or once(
+            unit, "features", lambda: self.tracker.open(video, stays=unit.get("kept") is not None)
+        )
         requests = requests_of(unit)
         answers = {
             position: [ObjectMasks(video.num_frames) for _ in request.objects] for position, request in requests.items()

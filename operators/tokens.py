@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vrshq.operators.batch import Batch, InputError, Unit, failure, map_units, open_instructions
+from vrshq.operators.batch import Batch, InputError, Unit, failure, map_units, once, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.family import Question, ReadConfig
 from vrshq.operators.models.shared import family_of
@@ -22,7 +22,7 @@ class Tokens:
     Cost: see the family's `Language`. Each distinct frame goes through the vision tower once, each distinct set of frames
     through the decoder once, whatever the number of instructions.
 
-    In: `video` (live), `sampled_frames` (E lists of n int), `texts`.
+    In: `video` (live), `sampled_frames` (E lists of n int), `texts`, `kept` (live, may be missing: frames' tokens).
     Out: `seg` (E lists of r*d float32, row-major: r = n rows where there is a [TAK], else one for each object), `tak` (E lists
     of d float32; empty for a family without [TAK]), `d` (int), `answers` (E str or None); None for an instruction that failed.
     A prompt longer than the model has positions is the failure (`InputError`) of its instruction.
@@ -46,7 +46,7 @@ class Tokens:
         count, width = len(unit["texts"]), 0
         columns: dict[str, list[Any]] = {name: [None] * count for name in ("seg", "tak", "answers")}
         errors = list(unit["errors"])
-        for position, read in self.language.read(unit["video"], questions).items():
+        for position, read in self.language.read(unit["video"], questions, once(unit, "tokens", dict)).items():
             if isinstance(read, InputError):
                 errors[position] = failure(self.name, read)
                 continue

@@ -18,7 +18,7 @@ from vrshq.cluster.ray.crew import MAX_STARTS, Crew, Machines, Starting
 from vrshq.cluster.ray.errors import DIED, FOR_MEMORY, reason
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
-from vrshq.cluster.ray.schedule import Actor, Batch, Failed, Schedule
+from vrshq.cluster.ray.schedule import Actor, Batch, Failed, Schedule, first_rows
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +93,15 @@ class Driver:
         key: str,
         finished: Callable[[Sequence[str]], Set[str]],
         timing: Timing,
+        together: Sequence[str],
     ) -> None:
         import ray
 
         self._units, self._pools, self._key, self._finished, self._timing = units, pools, key, finished, timing
         self._name = secrets.token_hex(8)
-        self._schedule = Schedule(units.num_rows, len(pools), attempts)
+        self._together = bool(together)
+        groups = first_rows(units, together) if together else None
+        self._schedule = Schedule(units.num_rows, len(pools), attempts, groups)
         self._machines = Machines()
         self._crews = [Crew(pool, position, timing, time.monotonic()) for position, pool in enumerate(pools)]
         self._free: list[set[Actor]] = [set() for _ in pools]
@@ -161,7 +164,7 @@ class Driver:
         lanes = [crew.lanes for crew in self._crews]
         for position, free in enumerate(self._free):
             for actor in list(free):
-                while (lane := actor.free_lane()) is not None and (batch := self._schedule.take(actor, lanes)):
+                while (lane := actor.free_lane()) is not None and (batch := self._schedule.take(actor, lane, lanes)):
                     actor.work[lane] = batch
                     self._send(actor, lane, batch)
                 if lane is None:
@@ -193,7 +196,10 @@ class Driver:
         first, count = batch.rows[0], len(batch.rows)
         together = batch.rows == tuple(range(first, first + count))
         table = self._units.slice(first, count) if together else self._units.take(list(batch.rows))
-        return guard.to_stream(table.append_column("attempt", pa.array(batch.attempts, pa.int32())))
+        table = table.append_column("attempt", pa.array(batch.attempts, pa.int32()))
+        if self._together:
+            table = table.append_column("more", pa.array(batch.more, pa.bool_()))
+        return guard.to_stream(table)
 
     def _heard(self, event: _Began | _Loaded | _Call) -> Iterator[dict[str, Any] | Lost]:
         assert event.future is not None

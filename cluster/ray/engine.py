@@ -36,6 +36,7 @@ def stream_receipts(
     attempts: int,
     key: str = "unit_id",
     finished: Callable[[Sequence[str]], Set[str]] = lambda _: frozenset(),
+    together: Sequence[str] = (),
     timing: Timing = Timing(),  # noqa: B008 - frozen
     on_start: Callable[[Starting], None] = lambda _: None,
 ) -> Iterator[dict[str, Any] | Lost]:
@@ -52,6 +53,9 @@ def stream_receipts(
         key: the column with the id of the unit. The rows of each pool must have it too.
         finished: those of some units that are finished although no receipt came. It is asked where a process of the last
             pool has ended: it may have finished units whose receipts are lost with it.
+        together: columns whose equal values, in neighbouring rows, make a group of units that share work. The units of a group
+            follow each other in one actor as long as others have something else to begin. The worker gets one more column,
+            `more` (bool): whether another unit of the group is likely to follow in this actor.
         timing: intervals of the run. After `timing.start_s` a pool without any actor ends the run; a pool with too few
             ends it where an autoscaler did not bring the machines, and elsewhere goes on with those that it has.
         on_start: told how far the actors have started, every `timing.look_s` until all are ready.
@@ -77,7 +81,7 @@ def stream_receipts(
     fitted = [pool.fitted(units.num_rows) for pool in pools]
     if not may_grow():
         needs.check_resources(fitted)
-    driver = Driver(units, fitted, attempts, key, finished, timing)
+    driver = Driver(units, fitted, attempts, key, finished, timing, together)
     try:
         yield from driver.receipts(on_start)
     finally:

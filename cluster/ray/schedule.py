@@ -1,15 +1,21 @@
 """Which units an actor works on next: batches of short units, further tries, suspects. Knows neither Ray nor a clock.
 
 * A *batch* is what an actor gets in one call: a unit, or several short ones, which it works on one after the other.
+* A *group* is a run of units that share work (those of one video). One lane of an actor works through it, so that what it has
+  opened serves all of them; where nothing else is left to begin, other lanes take units of it, too.
 * A *suspect* is a unit that has one try left. It is alone in its actor, so that what it does to its process costs no other.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 # Units that take less than this are put together until a call takes about so long, in seconds.
 CALL_S = 2.0
@@ -28,6 +34,7 @@ class Batch:
     Attributes:
         rows: the units, by their rows in the table of all units.
         attempts: the number of this try of each unit, from 1.
+        more: for each unit, whether the lane is likely to get another one of its group next.
         pool: position of the pool that works on it next.
         data: what the pool before has returned for the units.
         alone: whether it holds a suspect.
@@ -35,6 +42,7 @@ class Batch:
 
     rows: tuple[int, ...]
     attempts: tuple[int, ...]
+    more: tuple[bool, ...]
     pool: int = 0
     data: Any = None
     alone: bool = False
@@ -53,6 +61,7 @@ class Actor:
         pid: its process there.
         ready: whether its worker has loaded.
         work: the batches that it works on, by lane (0 to `calls` - 1).
+        groups: the group that each lane works through.
         held: it gets no further batch until it is idle, because a suspect waits for it.
     """
 
@@ -64,6 +73,7 @@ class Actor:
     pid: int = 0
     ready: bool = False
     work: dict[int, Batch] = field(default_factory=dict)
+    groups: dict[int, int] = field(default_factory=dict)
     held: bool = False
 
     def free_lane(self) -> int | None:
@@ -87,15 +97,19 @@ class Schedule:
         units: their number. They are begun in the order of their rows.
         pools: the number of pools, at least 1.
         attempts: the largest number of tries of a unit.
+        groups: the first row of each group, ascending, from 0; default: each unit is a group.
 
     Attributes:
         left: units that are neither finished nor lost.
     """
 
-    def __init__(self, units: int, pools: int, attempts: int) -> None:
+    def __init__(self, units: int, pools: int, attempts: int, groups: Sequence[int] | None = None) -> None:
         self.left = self._units = units
         self._pools, self._attempts = pools, attempts
-        self._next = 0
+        self._groups = range(units) if groups is None else groups
+        self._begun = 0  # groups that were begun
+        self._open: dict[int, int] = {}  # group with units that nobody has begun -> the first of them
+        self._unbegun = units
         self._first: deque[int] = deque()  # were in a batch that ended before their turn
         self._again: deque[int] = deque()  # had a failed try
         self._between: list[deque[Batch]] = [deque() for _ in range(pools)]
@@ -113,11 +127,12 @@ class Schedule:
         """Whether anything waits for a pool."""
         return bool(self._between[pool] or self._suspects[pool] or (pool == 0 and self._fresh()))
 
-    def take(self, actor: Actor, lanes: Sequence[int]) -> Batch | None:
-        """The next batch for an actor with a free lane, or None; the caller puts it into `actor.work`.
+    def take(self, actor: Actor, lane: int, lanes: Sequence[int]) -> Batch | None:
+        """The next batch for a free lane of an actor, or None; the caller puts it into `actor.work`.
 
         Args:
             actor: a ready one.
+            lane: the lane.
             lanes: for each pool, how many batches its ready actors can work on at once.
         """
         if any(batch.alone for batch in actor.work.values()):
@@ -128,7 +143,7 @@ class Schedule:
                 return None if actor.work else self._suspects[actor.pool].popleft()
         elif actor.held:  # another actor has taken the suspect
             self._release(actor)
-        return self._ordinary(actor.pool, lanes)
+        return self._ordinary(actor, lane, lanes)
 
     def returned(self, actor: Actor, lane: int, failed: Mapping[int, str], data: Any, seconds: float) -> list[Failed]:
         """A call has returned.
@@ -150,8 +165,14 @@ class Schedule:
         if kept and batch.pool + 1 == self._pools:
             self.left -= len(kept)
         elif kept:
-            rows, attempts = (tuple(of[place] for place in kept) for of in (batch.rows, batch.attempts))
-            onward = replace(batch, rows=rows, attempts=attempts, pool=batch.pool + 1, data=data)
+            onward = replace(
+                batch,
+                rows=tuple(batch.rows[place] for place in kept),
+                attempts=tuple(batch.attempts[place] for place in kept),
+                more=tuple(batch.more[place] for place in kept),
+                pool=batch.pool + 1,
+                data=data,
+            )
             (self._suspects if batch.alone else self._between)[onward.pool].append(onward)
         return [lost for place, why in failed.items() for lost in self._failed(batch.rows[place], why)]
 
@@ -199,23 +220,60 @@ class Schedule:
 
     def _fresh(self) -> int:
         """How many units wait to be begun for the first time, or again."""
-        return self._units - self._next + len(self._first) + len(self._again)
+        return self._unbegun + len(self._first) + len(self._again)
 
-    def _ordinary(self, pool: int, lanes: Sequence[int]) -> Batch | None:
+    def _ordinary(self, actor: Actor, lane: int, lanes: Sequence[int]) -> Batch | None:
+        pool = actor.pool
         if pool + 1 < self._pools and len(self._between[pool + 1]) >= _WAITING * max(1, lanes[pool + 1]):
             return None
         if pool:
             return self._between[pool].popleft() if self._between[pool] else None
         rows: list[int] = []
+        more: list[bool] = []
         most = self._size(lanes[0])
         while len(rows) < most and self._first:
             rows.append(self._first.popleft())
-        if not rows:
-            end = min(self._units, self._next + most)
-            rows, self._next = list(range(self._next, end)), end
+            more.append(False)
+        while not more and len(rows) < most and self._of_group(actor, lane, most - len(rows), rows):
+            pass
+        more = more or [self._follows(row) for row in rows]
         if not rows and self._again:
-            rows.append(self._again.popleft())
-        return Batch(tuple(rows), tuple(self._tries[row] + 1 for row in rows)) if rows else None
+            rows, more = [self._again.popleft()], [False]
+        attempts = tuple(self._tries[row] + 1 for row in rows)
+        return Batch(tuple(rows), attempts, tuple(more)) if rows else None
+
+    def _of_group(self, actor: Actor, lane: int, most: int, rows: list[int]) -> bool:
+        """Adds up to `most` units of the lane's group, else of the next one; with `rows` empty, else of anybody's."""
+        group = actor.groups.get(lane)
+        if group not in self._open:
+            if self._begun < len(self._groups):
+                group = self._begun
+                self._open[group] = self._groups[group]
+                self._begun += 1
+            elif self._open and not rows:
+                group = max(self._open, key=lambda one: self._end(one) - self._open[one])
+            else:
+                return False
+            actor.groups[lane] = group
+        assert group is not None
+        first = self._open[group]
+        end = min(self._end(group), first + most)
+        rows += range(first, end)
+        self._unbegun -= end - first
+        if end == self._end(group):
+            del self._open[group]
+        else:
+            self._open[group] = end
+        return True
+
+    def _end(self, group: int) -> int:
+        """The row after the last one of a group."""
+        return self._groups[group + 1] if group + 1 < len(self._groups) else self._units
+
+    def _follows(self, row: int) -> bool:
+        """Whether the next row is of the same group."""
+        place = bisect_right(self._groups, row)  # of the next group
+        return row + 1 < (self._groups[place] if place < len(self._groups) else self._units)
 
     def _size(self, lanes: int) -> int:
         """How many units go into a batch: about `CALL_S` of work, and few enough for all actors to end together."""
@@ -238,7 +296,7 @@ class Schedule:
         return []
 
     def _alone(self, row: int) -> Batch:
-        return Batch((row,), (self._tries[row] + 1,), alone=True)
+        return Batch((row,), (self._tries[row] + 1,), (False,), alone=True)
 
     def _ended(self, actor: Actor, lane: int) -> Batch:
         batch = actor.work.pop(lane)
@@ -250,3 +308,14 @@ class Schedule:
         actor.held = False
         if self._isolated.get(actor.node) is actor:
             del self._isolated[actor.node]
+
+
+def first_rows(units: pa.Table, columns: Sequence[str]) -> list[int]:
+    """The first row of each group: a run of rows with equal values in all of the columns."""
+    begins = np.zeros(units.num_rows, bool)
+    begins[:1] = True
+    for column in columns:
+        values = units[column].dictionary_encode("encode").unify_dictionaries().combine_chunks().indices.to_numpy()
+        begins[1:] |= values[1:] != values[:-1]
+    first: list[int] = np.flatnonzero(begins).tolist()
+    return first

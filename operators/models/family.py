@@ -7,7 +7,7 @@ A family is a module with the functions of `Family`; `families.py` names it. The
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -19,6 +19,8 @@ from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import Bundle
 from vrshq.operators.models.families import Decoder, Directions, Start
 
+# What is kept of single frames for the next unit of a video, in bytes of main memory.
+KEPT_BYTES = 128 << 20
 # Which instructions VRS-HQ asks as they are: "reference" those that end in "?", "any_script" see `vrs_hq.prompt.is_question`.
 Questions = Literal["reference", "any_script"]
 # How a generating model is asked: as the reference's benchmark script asks, or with the instruction alone.
@@ -88,11 +90,34 @@ class Reading:
     answer: str | None = None
 
 
+def keep_some(kept: dict[int, Any], made: Mapping[int, Any], nbytes: Callable[[Any], int]) -> None:
+    """Adds to `kept` what was made of frames, in order, until `KEPT_BYTES` are there.
+
+    Args:
+        kept: see `Language.read`.
+        made: frame -> what was made of it, in main memory.
+        nbytes: its size.
+    """
+    total = sum(map(nbytes, kept.values()))
+    for frame, one in made.items():
+        total += nbytes(one)
+        if total > KEPT_BYTES:
+            return
+        kept[frame] = one
+
+
 class Language(Protocol):
     """The language side of a model."""
 
-    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:
+    def read(
+        self, video: Frames, questions: Mapping[int, Question], kept: dict[int, Any]
+    ) -> dict[int, Reading | InputError]:
         """Reads the instructions of one video together.
+
+        Args:
+            video: the video.
+            questions: the instructions.
+            kept: what was made of single frames in earlier calls for this video, by frame; up to `KEPT_BYTES` are added.
 
         Returns:
             For each key of `questions`, what was read, or why the instruction cannot be asked.
@@ -199,8 +224,8 @@ class Tracker(Protocol[Opened]):
 
     start: Start
 
-    def open(self, video: Frames) -> Opened:
-        """The state for one video."""
+    def open(self, video: Frames, *, stays: bool = False) -> Opened:
+        """The state for one video. `stays`: it serves several units, so frames are not forgotten within the budget."""
 
     def candidates(self, opened: Opened, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:
         """For each request and object, the candidates on the sampled frames, in their order."""

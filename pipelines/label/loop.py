@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vrshq.cluster.ray.crew import Starting
@@ -16,6 +17,7 @@ from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
+from vrshq.cluster.ray.schedule import first_rows
 from vrshq.cluster.ray.session import ray_session
 from vrshq.operators.batch import Failure, Made
 from vrshq.pipelines.label.order import RELATIVE, costliest_first
@@ -28,6 +30,8 @@ from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.worker import UnitWorker, parts_of, receipt
 from vrshq.pipelines.models.locate import announce_fetching
 
+# Units with equal values here share an open video.
+_SAME_VIDEO = ("video_uri", "start", "end")
 # Words of a `Lost` unit's reason -> error type of its error rows.
 _LOSSES = {
     "took longer": "DeadlineExceeded",
@@ -64,7 +68,9 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         def on_start(now: Starting) -> None:
             watcher.waits(starting_line(now))
 
-        for one in stream_receipts(todo, pools, attempts=attempts, finished=finished, on_start=on_start):
+        for one in stream_receipts(
+            todo, pools, attempts=attempts, finished=finished, together=_SAME_VIDEO, on_start=on_start
+        ):
             done = _record_lost(plan, one) if isinstance(one, Lost) else one
             metrics.unit(
                 statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
@@ -96,8 +102,15 @@ def in_process(plan: Plan, summary: RunSummary, watcher: Watcher) -> Generator[d
     _note_placement(summary, plan)
     summary.workers = 1
     with _told(watcher):
-        for one in one_by_one(workers, plan.todo):
+        for one in one_by_one(workers, _with_more(plan.todo)):
             yield _record_lost(plan, one) if isinstance(one, Lost) else one
+
+
+def _with_more(units: pa.Table) -> pa.Table:
+    """The units with the column `more` that the engine adds on Ray."""
+    more = np.ones(units.num_rows + 1, bool)
+    more[first_rows(units, _SAME_VIDEO)] = more[-1] = False
+    return units.append_column("more", pa.array(more[1:]))
 
 
 @contextlib.contextmanager

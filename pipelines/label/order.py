@@ -1,4 +1,4 @@
-"""The order in which units are begun: the most expensive first, so that no long one is left at the end of a run."""
+"""The order in which units are begun: the most expensive videos first, so that no long one is left at the end of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_SIZES = 100_000
 
 
 def costliest_first(units: pa.Table, known: Mapping[str, int], terms: Terms = RELATIVE) -> pa.Table:
-    """The units with the most expensive first; equal ones keep their order.
+    """The units of the most expensive video (or span of one) first, those of each together; else they keep their order.
 
     The length of a video is that of its header where it was read. Of other local files it is guessed from the size, in the
     proportion of those whose header was read. All others have the average length. A stated span bounds it.
@@ -37,7 +37,10 @@ def costliest_first(units: pa.Table, known: Mapping[str, int], terms: Terms = RE
     counts = pc.list_value_length(units["instruction_ids"]).to_numpy()
     frames = np.maximum(end - start, 1)
     costs = terms.unit + terms.frame * frames + (terms.instruction + terms.frame_instruction * frames) * counts
-    return units.take(pa.array(np.argsort(-costs, kind="stable")))
+    spans = np.stack([videos.indices.to_numpy(), start, units["end"].fill_null(-1).to_numpy()])
+    _, first, group = np.unique(spans, axis=1, return_index=True, return_inverse=True)
+    of_group = np.bincount(group.ravel(), costs)[group.ravel()]
+    return units.take(pa.array(np.lexsort((np.arange(len(costs)), first[group.ravel()], -of_group))))
 
 
 def _lengths(uris: Sequence[str], known: Mapping[str, int]) -> np.ndarray:

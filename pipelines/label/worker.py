@@ -25,7 +25,6 @@ from vrshq.operators.batch import (
     LIVE_COLUMNS,
     Batch,
     Operator,
-    close_videos,
     failure,
     is_out_of_device_memory,
     new_batch,
@@ -34,6 +33,7 @@ from vrshq.operators.batch import (
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.estimate.terms import Terms
+from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
 from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
@@ -71,6 +71,7 @@ WIRE = pa.schema(
     [
         *MANIFEST,
         ("attempt", pa.int32()),
+        ("more", pa.bool_()),
         ("busy", pa.float64()),
         ("decode_passes", pa.int64()),
         ("errors", pa.list_(_failure)),
@@ -169,6 +170,7 @@ class UnitWorker:
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
         self.run = RunDirectory(run, patience_s=PATIENCE_S)
+        self.videos = KeptVideos()
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
@@ -214,42 +216,59 @@ class UnitWorker:
                 _log("halved", unit_id=unit["unit_id"], reason=reason, instruction_batch=resources.instruction_batch)
 
     def _run(self, batch: Batch, operators: Sequence[Operator]) -> Batch:
-        """Runs the operators over the batch; remote videos lie on local scratch until it returns."""
+        """Runs the operators over the batch. A video stays open where another unit of it is to follow (column `more`)."""
         given = batch["video_uri"]
-        with contextlib.ExitStack() as stack:
-            local: list[str] = []
-            for index, uri in enumerate(given):
-                if operators[0].name != "decode":  # a pool that needs no pixels fetches no video
-                    local.append(uri)
-                    continue
-                try:
-                    video = local_video(uri, self.scratch, self.limits, PATIENCE_S, self._allow_opening)
-                    local.append(stack.enter_context(video))
-                except Exception as error:  # noqa: BLE001 - whatever a uri does, it costs its own unit alone
-                    local.append(uri)
-                    why = failure("decode", error)
-                    batch["errors"][index] = [old or why for old in batch["errors"][index]]
-            batch = {**batch, "video_uri": local}
-            try:
-                for operator in operators:
-                    batch = run_operators([operator], batch)
-                    if operator.name == "decode":
-                        self._allow_time(batch)
-            except Exception:
-                close_videos(batch)
-                raise
-            # the counters of the live objects, before they are closed
-            passes = [video.decode_passes if video else 0 for video in batch.get("video", [None] * len(given))]
-            features = batch.get("features", [None] * len(given))
-            batch["decode_passes"] = [sum(pair) for pair in zip(batch["decode_passes"], passes, strict=True)]
-            batch["encoder_calls"] = [one.encoder_calls if one else 0 for one in features]
-            close_videos(batch)
+        more = batch.pop("more", [False] * len(given))
+        reads = operators[0].name == "decode"  # a pool that needs no pixels fetches no video
+        held = [self._fetched(batch, index) if reads else None for index in range(len(given))]
+        done = False
+        try:
+            local = [uri if video is None else video.path for uri, video in zip(given, held, strict=True)]
+            # a unit alone keeps nothing beyond its own needs
+            live = [
+                video.kept if video and (video.kept or follows) else None
+                for video, follows in zip(held, more, strict=True)
+            ]
+            batch = {**batch, "video_uri": local, "kept": live}
+            for operator in operators:
+                batch = run_operators([operator], batch)
+                if operator.name == "decode":
+                    self._allow_time(batch)
+            note_open(held, batch)
+            counts = [(0, 0) if video is None else video.since_last() for video in held]
+            batch["decode_passes"] = [old + new for old, (new, _) in zip(batch["decode_passes"], counts, strict=True)]
+            batch["encoder_calls"] = [calls for _, calls in counts]
+            done = True
+        finally:
+            note_open(held, batch)
+            for video, follows in zip(held, more, strict=True):
+                if video is not None:
+                    self.videos.give(video, more=done and bool(follows))
         # a failure names the video by the user's uri, not by its copy on scratch
         errors = [
             [error and {**error, "message": error["message"].replace(path, uri)} for error in failures]
             for failures, path, uri in zip(batch["errors"], local, given, strict=True)
         ]
-        return {**batch, "video_uri": given, "errors": errors}
+        return {
+            **{name: column for name, column in batch.items() if name not in ("kept", "video")},
+            "video_uri": given,
+            "errors": errors,
+        }
+
+    def _fetched(self, batch: Batch, index: int) -> KeptVideo | None:
+        """The unit's video on local disk; None, with the reason in `errors`, where it cannot be had."""
+        uri = batch["video_uri"][index]
+        key = (uri, batch["start"][index], batch["end"][index])
+
+        def fetch() -> contextlib.AbstractContextManager[str]:
+            return local_video(uri, self.scratch, self.limits, PATIENCE_S, self._allow_opening)
+
+        try:
+            return self.videos.take(key, fetch)
+        except Exception as error:  # noqa: BLE001 - whatever a uri does, it costs its own unit alone
+            why = failure("decode", error)
+            batch["errors"][index] = [old or why for old in batch["errors"][index]]
+            return None
 
     def _allow_opening(self, nbytes: int) -> None:
         """Sets the deadline until a unit's video is open, from its size."""

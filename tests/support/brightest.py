@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,12 @@ class Opened:
 class Words:
     """Reads the number out of the text."""
 
-    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:  # noqa: ARG002
+    def read(
+        self,
+        video: Frames,  # noqa: ARG002
+        questions: Mapping[int, Question],
+        kept: dict[int, Any],  # noqa: ARG002
+    ) -> dict[int, Reading | InputError]:
         found = {key: re.search(r"\d+", question.text) for key, question in questions.items()}
         return {
             key: Reading(torch.tensor([[float(number[0])]]), answer="yes")
@@ -54,7 +60,7 @@ class Threshold:
     def __init__(self, offset: float) -> None:
         self.offset = offset
 
-    def open(self, video: Frames) -> Opened:
+    def open(self, video: Frames, *, stays: bool = False) -> Opened:  # noqa: ARG002
         return Opened(video)
 
     def candidates(self, opened: Opened, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:

@@ -7,10 +7,11 @@ decoder once, and the instructions on these frames are answered in batches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from vrshq.operators.batch import InputError, check_text
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
+from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading, keep_some
 from vrshq.operators.models.sa2va.config import Sa2vaConfig
 from vrshq.operators.models.sa2va.network import Answer, Sa2vaLanguage, Seen
 from vrshq.operators.models.sa2va.pictures import Picture, picture
@@ -37,7 +38,9 @@ class LanguageSide:
         bundle.verify([tokenizer])
         self.conversation = Conversation(tokenizer)
 
-    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:
+    def read(
+        self, video: Frames, questions: Mapping[int, Question], kept: dict[int, Any]
+    ) -> dict[int, Reading | InputError]:
         """As `Language.read`. A prompt longer than the model has positions is an `InputError`."""
         result: dict[int, Reading | InputError] = {}
         groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
@@ -48,9 +51,14 @@ class LanguageSide:
                 result[key] = error
         groups = {frames: suffixes for frames, suffixes in groups.items() if suffixes}
         with self.network.turn:
-            pictures, seen = self._see(video, sorted({frame for frames in groups for frame in frames}))
+            wanted = sorted({frame for frames in groups for frame in frames})
+            made = self._see(video, [frame for frame in wanted if frame not in kept])
+            device = self.network.device
+            seen = {frame: (kept[frame][0], kept[frame][1].to(device)) for frame in wanted if frame in kept} | made
+            away = {frame: (shown, one.to("cpu")) for frame, (shown, one) in made.items()}
+            keep_some(kept, away, lambda pair: int(pair[0].patches.nbytes) + pair[1].nbytes)
             for frames, suffixes in groups.items():
-                given = [pictures[frame] for frame in frames], [seen[frame] for frame in frames]
+                given = [seen[frame][0] for frame in frames], [seen[frame][1] for frame in frames]
                 result |= self._answers(*given, suffixes)
         return result
 
@@ -58,7 +66,7 @@ class LanguageSide:
         check_text(text)
         return self.conversation.suffix(benchmark_text(text) if self.config.wording == "benchmark" else text)
 
-    def _see(self, video: Frames, frames: list[int]) -> tuple[dict[int, Picture], dict[int, Seen]]:
+    def _see(self, video: Frames, frames: list[int]) -> dict[int, tuple[Picture, Seen]]:
         pictures: dict[int, Picture] = {}
         seen: dict[int, Seen] = {}
         aspect, sizes = pixel_aspect_of(video), self.sizes
@@ -71,7 +79,7 @@ class LanguageSide:
                     pixels, patch=patch, least=sizes.min_pixels, most=sizes.max_pixels, pixel_aspect=aspect
                 )
             seen |= zip(chosen, self.network.see([pictures[frame] for frame in chosen]), strict=True)
-        return pictures, seen
+        return {frame: (pictures[frame], seen[frame]) for frame in frames}
 
     def _answers(
         self, pictures: list[Picture], seen: list[Seen], suffixes: Mapping[int, list[int]]

@@ -28,6 +28,15 @@ class Seen:
     tokens: Tensor
     deepstack: list[Tensor]
 
+    def to(self, device: torch.device | str) -> Seen:
+        """The same on a device."""
+        return Seen(self.tokens.to(device), [layer.to(device) for layer in self.deepstack])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(int(one.nbytes) for one in (self.tokens, *self.deepstack))
+
     @staticmethod
     def concatenate(parts: Sequence[Seen]) -> Seen:
         """One object for the pictures of all parts, in order."""

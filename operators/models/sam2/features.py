@@ -21,11 +21,15 @@ class VideoFeatures:
     """Live column `features`: one video's image features, shared by TKS, the keyframe and both directions of tracking.
 
     When the budget is full, the least recently used frames are dropped. A backward sweep that follows a forward sweep then
-    finds the last frames still kept. `encoder_calls` counts encoded frames. It equals the number of distinct requested
-    frames as long as frames that are requested again fit into the budget.
+    finds the last frames still kept. Where the features stay for further units, the first frames that fill three quarters of
+    the budget are never dropped: every unit sweeps over all frames, and would find none of the most recent ones.
+    `encoder_calls` counts encoded frames. It equals the number of distinct requested frames as long as frames that are
+    requested again fit into the budget.
     """
 
-    def __init__(self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int) -> None:
+    def __init__(
+        self, segmenter: Segmenter, video: Frames, *, budget_bytes: int, batch_size: int, stays: bool = False
+    ) -> None:
         self.segmenter = segmenter
         self.video = video
         self.budget_bytes = budget_bytes
@@ -33,6 +37,8 @@ class VideoFeatures:
         self._parameter = next(segmenter.parameters())
         self.encoder_calls = 0
         self.resized_hw = (0, 0)  # size of a frame inside the model's square; known after the first frame
+        self._stays = stays
+        self._pinned: set[int] = set()  # frames of `_kept` that are not dropped
         self._kept: OrderedDict[int, Features] = OrderedDict()
         self._kept_bytes = 0
         self._frame_bytes = 0  # known after the first frame
@@ -54,7 +60,9 @@ class VideoFeatures:
                 self._keep(index, features)
 
     def forget(self, index: int) -> None:
-        """Frees the features of a frame that will not be requested again."""
+        """Frees the features of a frame that this unit will not request again, unless they stay for others."""
+        if index in self._pinned:
+            return
         features = self._kept.pop(index, None)
         self._kept_bytes -= features.nbytes if features else 0
 
@@ -98,5 +106,8 @@ class VideoFeatures:
         self._kept[index] = features
         self._kept_bytes += features.nbytes
         self._frame_bytes = features.nbytes
+        if self._stays and self._kept_bytes <= 3 * self.budget_bytes // 4:
+            self._pinned.add(index)
         while self._kept_bytes > self.budget_bytes and len(self._kept) > 1:
-            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            oldest = next(kept for kept in self._kept if kept not in self._pinned)
+            self._kept_bytes -= self._kept.pop(oldest).nbytes

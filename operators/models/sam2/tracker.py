@@ -41,13 +41,14 @@ class Sam2Tracker:
         if self.start == "text":
             raise ValueError("start 'text': SAM2 takes no text; expected keyframe or frames")
 
-    def open(self, video: Frames) -> VideoFeatures:
+    def open(self, video: Frames, *, stays: bool = False) -> VideoFeatures:
         """The image features of a video."""
         return VideoFeatures(
             self.segmenter,
             video,
             budget_bytes=self.config.feature_cache_bytes,
             batch_size=self.config.encode_batch,
+            stays=stays,
         )
 
     def candidates(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:

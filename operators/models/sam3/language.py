@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -18,7 +19,12 @@ class LanguageSide:
     def __init__(self, config: ReadConfig) -> None:
         self.tokenizer = read_tokenizer(open_bundle(config.model))
 
-    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:  # noqa: ARG002
+    def read(
+        self,
+        video: Frames,  # noqa: ARG002
+        questions: Mapping[int, Question],
+        kept: dict[int, Any],  # noqa: ARG002
+    ) -> dict[int, Reading | InputError]:
         """As `Language.read`; nothing is passed on. A text that is empty, not Unicode or too long is an `InputError`."""
         result: dict[int, Reading | InputError] = {}
         for key, question in questions.items():

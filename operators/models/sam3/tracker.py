@@ -53,8 +53,9 @@ class TextTracker:
         own = config.hole_area in (None, SAM3.hole_area)
         self.hole_area = model.config.fill_hole_area if own else config.hole_area
 
-    def open(self, video: Frames) -> Opened:
-        """As `Tracker.open`."""
+    def open(self, video: Frames, *, stays: bool = False) -> Opened:
+        """As `Tracker.open`. Nothing stays: the library's sessions encode the frames for each unit."""
+        del stays
         return Opened(video)
 
     def candidates(self, opened: Opened, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading
+from vrshq.operators.models.family import Frames, Question, ReadConfig, Reading, keep_some
 from vrshq.operators.models.preprocess import Pixels, tower_pixels
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
@@ -41,7 +42,9 @@ class VrsHqLanguage:
         self.tokenizer = open_bundle(config.model).prompt_tokenizer()
         self.network: ChatUniVi = shared_network(config.model, "language", config.device, config.dtype)
 
-    def read(self, video: Frames, questions: Mapping[int, Question]) -> dict[int, Reading | InputError]:
+    def read(
+        self, video: Frames, questions: Mapping[int, Question], kept: dict[int, Any]
+    ) -> dict[int, Reading | InputError]:
         """As `Language.read`. A prompt longer than the model has positions is an `InputError`."""
         result: dict[int, Reading | InputError] = {}
         groups: dict[tuple[int, ...], dict[int, Prompt]] = {}
@@ -51,7 +54,11 @@ class VrsHqLanguage:
             except InputError as error:
                 result[key] = error
         groups = {frames: prompts for frames, prompts in groups.items() if prompts}
-        tokens = self._image_tokens(video, sorted({frame for frames in groups for frame in frames}))
+        wanted = sorted({frame for frames in groups for frame in frames})
+        tokens = {frame: kept[frame].to(self.network.device) for frame in wanted if frame in kept}
+        made = self._image_tokens(video, [frame for frame in wanted if frame not in kept])
+        tokens |= made
+        keep_some(kept, {frame: one.cpu() for frame, one in made.items()}, lambda one: int(one.nbytes))
         at_once = GPU_PREFIXES if self.network.device.type == "cuda" else 1
         for _, of_length in itertools.groupby(sorted(groups, key=len), key=len):
             alike = list(of_length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrshq.cluster.ray.schedule import CALL_S, MOST_UNITS, Actor, Batch, Failed, Schedule
@@ -18,13 +18,14 @@ def ready(pool: int = 0, calls: int = 1, node: str = "n") -> Actor:
 def give(schedule: Schedule, actor: Actor, lanes: Sequence[int] = (1,)) -> Batch | None:
     """The batch that the actor gets in its first free lane."""
     lane = actor.free_lane()
-    batch = None if lane is None else schedule.take(actor, lanes)
+    batch = None if lane is None else schedule.take(actor, lane, lanes)
     if batch is not None:
         assert lane is not None
         actor.work[lane] = batch
     return batch
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_unit_comes_out_once_or_is_lost_after_its_tries(data: st.DataObject) -> None:
     """Actors return, raise, die and lose their machines in any order; some units kill at each try."""
@@ -32,7 +33,9 @@ def test_every_unit_comes_out_once_or_is_lost_after_its_tries(data: st.DataObjec
     pools = data.draw(st.integers(1, 3), "pools")
     attempts = data.draw(st.integers(1, 3), "attempts")
     deadly = data.draw(st.sets(st.integers(0, count - 1), max_size=4), "deadly")
-    schedule = Schedule(count, pools, attempts)
+    starts = data.draw(st.none() | st.sets(st.integers(1, count), max_size=6), "groups")
+    groups = None if starts is None else sorted({0, *starts} - {count})
+    schedule = Schedule(count, pools, attempts, groups)
     actors = [
         ready(pool, data.draw(st.integers(1, 3)), data.draw(st.sampled_from("ab")))
         for pool in range(pools)
@@ -99,7 +102,7 @@ def test_the_last_batches_are_small_enough_for_all_actors_to_end_together() -> N
     schedule, actor = Schedule(100, 1, 1), ready()
     give(schedule, actor)
     schedule.returned(actor, 0, {}, None, seconds=0)
-    batch = schedule.take(actor, [10])
+    batch = schedule.take(actor, 0, [10])
     assert batch is not None
     assert len(batch.rows) == 3  # 99 units for four batches of each of ten lanes
 
@@ -165,3 +168,49 @@ def test_a_pool_gets_no_more_than_the_next_one_can_take_soon() -> None:
     assert onward is not None
     assert (onward.rows, onward.data) == ((0,), "rows")
     assert give(schedule, first, lanes) is not None
+
+
+def test_one_lane_works_through_a_group_and_others_take_of_it_only_where_nothing_else_is_left() -> None:
+    groups = [0, 6, 7]  # rows 0 to 5, row 6, rows 7 to 9
+    schedule = Schedule(10, 1, 1, groups)
+    first, second = ready(calls=2), ready()
+    lanes = [3]
+
+    def rows(actor: Actor, lane: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        batch = schedule.take(actor, lane, lanes)
+        assert batch is not None
+        actor.work[lane] = batch
+        schedule.returned(actor, lane, {}, None, seconds=9.0)
+        return batch.rows, batch.more
+
+    assert rows(first, 0) == ((0,), (True,))
+    assert rows(first, 1) == ((6,), (False,))
+    assert rows(second, 0) == ((7,), (True,))
+    assert rows(first, 0) == ((1,), (True,)), "its own group"
+    assert rows(first, 1) == ((2,), (True,)), "nothing else is left to begin: the group with most left"
+    assert rows(second, 0) == ((8,), (True,))
+    assert rows(second, 0) == ((9,), (False,))
+    assert rows(second, 0) == ((3,), (True,))
+    assert rows(first, 0) == ((4,), (True,))
+    assert rows(first, 1) == ((5,), (False,))
+    assert schedule.take(first, 0, lanes) is None
+    assert schedule.left == 0
+
+
+def test_short_units_of_a_group_share_a_call_and_small_groups_are_joined() -> None:
+    schedule, actor = Schedule(40, 1, 1, [0, 10, 11, 12, 13, 14, 15]), ready()
+    give(schedule, actor)
+    schedule.returned(actor, 0, {}, None, seconds=CALL_S / 6)
+    assert [batch.rows for batch in rest_of(schedule, actor)][:3] == [
+        tuple(range(1, 7)),
+        (7, 8, 9, 10, 11, 12),
+        (13, 14, 15, 16, 17, 18),
+    ]
+
+
+def rest_of(schedule: Schedule, actor: Actor) -> list[Batch]:
+    batches = []
+    while batch := give(schedule, actor):
+        batches.append(batch)
+        schedule.returned(actor, 0, {}, None, seconds=len(batch.rows) * CALL_S / 6)
+    return batches

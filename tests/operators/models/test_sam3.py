@@ -257,7 +257,7 @@ def test_without_look_ahead_masks_come_frame_by_frame(tmp_path: Path) -> None:
 def test_texts_that_cannot_be_read_are_refused_in_one_line(folders: dict[Weights, str]) -> None:
     asked = ["red car", " ", "a\ud800", "red car " * 20]
     read = language(ReadConfig(model=folders[CASES[0][0]])).read(
-        ArrayVideo(1), {key: Question(text, (0,)) for key, text in enumerate(asked)}
+        ArrayVideo(1), {key: Question(text, (0,)) for key, text in enumerate(asked)}, {}
     )
     first = read[0]
     assert not isinstance(first, InputError)

@@ -253,8 +253,8 @@ def test_a_command_whose_run_another_took_over_stops_after_the_unit_and_writes_n
     class Taken(Watcher):
         def unit_finished(self, receipt: dict[str, object]) -> None:
             finished.append(receipt["unit_id"])
-            Folder(str(tmp_path)).write_bytes(f"{LOCKS}/00000002", json.dumps(other).encode())
-            time.sleep(0.5)
+            Folder(str(tmp_path)).write_bytes(f"{LOCKS}/00000099", json.dumps(other).encode())
+            time.sleep(2)  # for heartbeats on a busy machine, too
 
     with pytest.raises(LeaseLostError, match=r"`vrshq label` \(process 7 on elsewhere\) has taken it over"):
         label(str(small_corpus / "instructions.jsonl"), str(tmp_path), SETTINGS, use_ray=False, watcher=Taken())

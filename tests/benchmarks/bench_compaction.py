@@ -1,9 +1,9 @@
 """What a compaction costs: requests by kind and seconds, on an S3 server on this machine.
 
-    python -m tests.benchmarks.bench_compaction [--parts 10000] [--kills 0] [--profile]
+    python -m tests.benchmarks.bench_compaction [--parts 10000] [--file-mib 256] [--kills 0] [--profile]
 
 The run is made without a model: units with one part in each of masks/, tracks/ and tokens/, `--parts` in all. With --kills the
-compaction is a process that is killed so many times, at random moments; each next one goes on where it finds the run.
+compaction is a process that is killed so many times in its middle; each next one goes on where it finds the run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from aiobotocore.client import AioBaseClient
 
 from tests.support.made_runs import mask_row, unit_id
 from tests.support.s3_server import S3_BUCKET, S3Server
+from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.operators.masks.rle import encode
 from vrshq.pipelines.label.schema import MASKS
@@ -81,15 +82,21 @@ def compact(units: list[str]) -> None:
     print(f"| {parts:,} | {files} | {seconds:.1f} | {busy:.1f} | {sum(counts.values()):,} | {requests} |", flush=True)
 
 
-def kill(units: int, times: int, environment: dict[str, str]) -> None:
-    """Compacts in processes that are killed at random moments."""
-    command = [sys.executable, "-m", "tests.benchmarks.bench_compaction", "--parts", str(3 * units), "--there"]
+def kill(arguments: list[str], place: Path, times: int, environment: dict[str, str]) -> None:
+    """Compacts in processes, each of which is killed when it has removed some number of parts."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_compaction", *arguments, "--there"]
+
+    def left() -> int:
+        return sum(name.startswith("part-") for table in TABLES for name in os.listdir(place / table))  # noqa: PTH208
+
+    share = left() / (times + 1)
     for number in range(times):
+        enough = left() - random.uniform(0.2, 1.2) * share
         process = subprocess.Popen(command, env=os.environ | environment)
-        time.sleep(2 + random.random() * units / 500)
+        while left() > enough and process.poll() is None:
+            time.sleep(0.02)
         process.kill()
-        parts = sum("part-" in name for name in RunDirectory(URI).folder.list())
-        print(f"kill {number + 1}: exit {process.wait()}, {parts:,} parts left", flush=True)
+        print(f"kill {number + 1}: exit {process.wait()}, {left():,} parts left", flush=True)
     subprocess.run(command, env=os.environ | environment, check=True)
 
 
@@ -100,7 +107,7 @@ def check(units: list[str]) -> None:
     for name, schema in TABLES.items():
         rows = run.read(name, schema, schema.names[:1]).num_rows
         assert rows == len(units) * (FRAMES if name == "masks" else 1), (name, rows)
-        assert len(run.folder.list(name)) == 1
+        assert not any("part-" in file for file in run.folder.list(name))
     print(f"all {len(units):,} units are in each table once", flush=True)
 
 
@@ -108,6 +115,7 @@ def main() -> None:
     """Makes the run, compacts it and prints the costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, default=10_000)
+    parser.add_argument("--file-mib", type=float, default=256, help="size of a merged file")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument(
         "--profile", action="store_true", help="print the functions that take most time of the main thread"
@@ -115,6 +123,7 @@ def main() -> None:
     parser.add_argument("--there", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     units = [unit_id(number) for number in range(given.parts // 3)]
+    merging.TARGET_BYTES = int(given.file_mib * 2**20)
     if given.there:
         compact(units)
         return
@@ -125,7 +134,7 @@ def main() -> None:
                 "| parts | files | seconds | CPU seconds | requests | by kind |\n| --- | --- | --- | --- | --- | --- |"
             )
             if given.kills:
-                kill(len(units), given.kills, server.environment())
+                kill(sys.argv[1:], Path(served, S3_BUCKET, "run"), given.kills, server.environment())
             elif given.profile:
                 profile = cProfile.Profile()
                 profile.runcall(compact, units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,8 +113,7 @@ def test_killed_at_any_point_nothing_is_lost_or_twice_and_the_next_call_ends_it(
     before = content(original)
     kills = 0
     while True:
-        run = RunDirectory(str(tmp_path / str(kills)))
-        fill(run, UNITS)
+        run = RunDirectory(str(shutil.copytree(tmp_path / "original", tmp_path / str(kills))))
         left = [kills]
         with monkeypatch.context() as patch:
             for act in ("write_bytes", "write_file", "remove"):

@@ -15,6 +15,7 @@ from vrshq.cluster.ray.resources import total
 from vrshq.pipelines.cli.progress import RunProgress
 from vrshq.pipelines.cli.terminal import console, say
 from vrshq.pipelines.estimate.memory import in_parts
+from vrshq.pipelines.label.bill import bill_of
 from vrshq.pipelines.label.costs import Estimate
 from vrshq.pipelines.label.device import pool_memory
 from vrshq.pipelines.label.placement import actor_memory, device_of, wall_seconds
@@ -172,6 +173,12 @@ def _add_placement(grid: Table, plan: Plan, todo: int) -> None:
         grid.add_row("cost", cost_in_words(expected))
         whole = duration(wall_seconds(plan.pools, expected, todo))
         grid.add_row("whole", f"about {whole} for {todo} units of this length, and the start")
+    if (bill := bill_of(plan)) is not None:
+        grid.add_row(
+            "storage",
+            f"about {bill.writes:,} writes and {bill.reads:,} reads of objects, ${bill.dollars:.2g} at S3's prices; "
+            f"{human_bytes(bill.nbytes)} of tables, ${bill.dollars_a_month:.2g} a month",
+        )
     for line in (*plan.missing, *plan.too_small):
         grid.add_row("missing", Text(line, style="yellow" if plan.grows else "red"))
 

@@ -22,7 +22,8 @@ class PreSampleConfig:
 
     `sampler`: one of `sampling.SAMPLERS`, given `max_image_token` frames (`true_n` gives exactly so many, `grid`, as in the
     reference, at most one less). Those of `BY_NUMBER` need no CLIP. `overlong_text`: what happens to a text beyond CLIP's 77
-    tokens; the MLLM always reads the whole of it. `batch_size`: frames, or texts, through CLIP at once.
+    tokens; the MLLM always reads the whole of it. `clip_every`: CLIP sees frames 0, n, 2n, ... alone, and the sampler chooses
+    among them; 1 is the reference. `batch_size`: frames, or texts, through CLIP at once.
     """
 
     model: str = "tiny"
@@ -30,6 +31,7 @@ class PreSampleConfig:
     max_image_token: int = 12
     seed: int = 0
     overlong_text: Literal["truncate", "refuse"] = "truncate"
+    clip_every: int = 1
     batch_size: int = 16
     device: str = "cpu"
     dtype: str = "float32"
@@ -39,20 +41,21 @@ class PreSampleConfig:
             raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join((*SAMPLERS, *BY_NUMBER))}")
         if self.overlong_text not in ("truncate", "refuse"):
             raise ValueError(f"overlong_text {self.overlong_text!r}: expected truncate or refuse")
-        for name in ("max_image_token", "batch_size"):
+        for name in ("max_image_token", "clip_every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
 
 
 class PreSample:
-    """Operator. Per unit: one CLIP image encoding of each frame of the video, one text encoding of each instruction.
+    """Operator. Per unit: one CLIP image encoding of each frame (or `clip_every`-th), one text encoding of each instruction.
 
     A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
 
     In: `video` (live), `kept` (live, may be missing: the frames' embeddings stay there), `texts`.
-    Out: `clip_probs` (E lists of T float32, a softmax over the frames; None without CLIP), `sampled_frames` (E lists of int,
-    ascending), `notes` (E strings or None: what was done to the text). All None for an instruction that failed: one whose text
-    is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP (`InputError`).
+    Out: `clip_probs` (E lists of T float32, a softmax over the frames that CLIP saw, 0 for others; None without CLIP),
+    `sampled_frames` (E lists of int, ascending), `notes` (E strings or None: what was done to the text). All None for an
+    instruction that failed: one whose text is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP
+    (`InputError`).
     """
 
     name = "presample"
@@ -84,13 +87,16 @@ class PreSample:
             except InputError as error:
                 errors[position] = failure(self.name, error)
         if token_ids:
-            size = self.config.batch_size
-            images = once(unit, "clip_images", lambda: image_embeddings(self.clip, unit["video"], size))
+            size, every, total = self.config.batch_size, self.config.clip_every, unit["video"].num_frames
+            images = once(unit, "clip_images", lambda: image_embeddings(self.clip, unit["video"], size, every))
             texts = text_embeddings(self.clip, list(token_ids.values()), size)
             rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
             for position, row in zip(token_ids, rows, strict=True):
-                probabilities[position] = row.tolist()
-                sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
+                chosen = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
+                sampled[position] = [every * place for place in chosen]
+                of_frames = np.zeros(total, row.dtype)
+                of_frames[::every] = row
+                probabilities[position] = of_frames.tolist()
         return {"clip_probs": probabilities, "sampled_frames": sampled, "notes": notes, "errors": errors}
 
     def _by_number(self, unit: Unit) -> Unit:

@@ -16,11 +16,15 @@ from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 
-def image_embeddings(clip: Clip, video: Any, batch_size: int) -> Tensor:
-    """Unit-length CLIP embeddings (T, C) float32 of all frames of a video. One batch is read while another is encoded."""
+def image_embeddings(clip: Clip, video: Any, batch_size: int, every: int = 1) -> Tensor:
+    """Unit-length CLIP embeddings (n, C) float32 of a video's frames 0, every, 2*every, ...
+
+    One batch is read while another is encoded.
+    """
     size = clip.config.vision.image_size
     pixel_aspect = pixel_aspect_of(video)
-    stream = iter(video.stream())
+    chosen = range(0, video.num_frames, every)
+    stream = iter(video.stream()) if every == 1 else (video.frames([frame])[0] for frame in chosen)
 
     def read(_: int) -> Pixels:
         # one full-size frame is in memory at a time
@@ -33,7 +37,7 @@ def image_embeddings(clip: Clip, video: Any, batch_size: int) -> Tensor:
         return pixels.staged(clip.device)
 
     parts = []
-    for pixels in ahead(read, range(-(-video.num_frames // batch_size))):
+    for pixels in ahead(read, range(-(-len(chosen) // batch_size))):
         features = clip.image_features(pixels.on(clip.device, clip.dtype))
         parts.append(F.normalize(features.float(), dim=-1))
     return torch.cat(parts)

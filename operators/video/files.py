@@ -35,7 +35,7 @@ NO_KEYFRAME = "does not start with a keyframe"  # a doubt of `Packets`
 class DecodeConfig:
     """Limits and costs of decoding."""
 
-    max_frames: int = 200_000
+    max_frames: int = 500_000  # 4.6 hours at 30 frames/s
     """Most frames a video may have; two hours at 25 frames per second have 180,000."""
     max_pixels: int = 7680 * 4320
     """Most pixels (height * width) of one frame; the default is 8K."""

@@ -42,6 +42,15 @@ class Sampling(Section):
             "published, 12 for VRS-HQ, 5 for Sa2VA."
         ),
     )
+    clip_every: int = Field(
+        default=1,
+        ge=1,
+        examples=["30"],
+        description=(
+            "CLIP sees every n-th frame, and the sampler chooses among those. The published method looks at every frame, which "
+            "is most of a long video's cost before tracking; samplers that need no CLIP look at none."
+        ),
+    )
     seed: int = Field(
         default=0, ge=0, description="Seed of the samplers that draw random frames, and of keyframe.method random."
     )

@@ -10,6 +10,7 @@ from tests.support.array_video import ArrayVideo, unit_batch
 from tests.support.transformers_networks import hf_clip
 from vrshq.operators.models.preprocess import clip_input
 from vrshq.operators.presample import PreSample, PreSampleConfig
+from vrshq.operators.video.sampling import grid
 
 TEXTS = ["The red  circle", "which dog runs?", "something that is not there"]
 
@@ -127,3 +128,17 @@ def test_random_samplers_do_not_depend_on_order_or_company(sampler: str) -> None
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PreSampleConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_clip_sees_every_nth_frame_and_the_sampler_chooses_among_those() -> None:
+    video = ArrayVideo(50)
+    batch = presample(clip_every=4)(unit_batch(video, TEXTS))
+    assert video.read == list(range(0, 50, 4))
+    seen = presample()(unit_batch(ArrayVideo(50), TEXTS))
+    for row, whole, frames in zip(
+        batch["clip_probs"][0], seen["clip_probs"][0], batch["sampled_frames"][0], strict=True
+    ):
+        strided = np.array(whole)[::4]
+        np.testing.assert_allclose(np.array(row)[::4], strided / strided.sum(), rtol=1e-5)
+        assert np.count_nonzero(row) == 13
+        assert frames == [4 * place for place in grid(strided, 12, np.random.default_rng())]

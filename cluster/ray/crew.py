@@ -87,6 +87,7 @@ class Crew:
     def __init__(self, pool: ActorPool, position: int, timing: Timing, now: float) -> None:
         self.pool, self.position, self.timing = pool, position, timing
         self.actors: set[Actor] = set()
+        self.lanes = 0  # how many batches the ready actors can work on at once
         self._vacant = [0] * pool.actors  # failed starts in a row of each place without an actor
         self._short_since: float | None = now  # since when too few actors have begun
         self._said = False
@@ -110,14 +111,10 @@ class Crew:
         """How many actors there shall be now."""
         return len(self.actors) + len(self._vacant)
 
-    @property
-    def lanes(self) -> int:
-        """How many batches the ready actors can work on at once."""
-        return sum(actor.calls for actor in self.actors if actor.ready)
-
     def loaded(self, actor: Actor) -> None:
         """The actor has loaded."""
         actor.ready, actor.failures = True, 0
+        self.lanes += actor.calls
 
     def start_failed(self, actor: Actor, reason: str) -> None:
         """The actor could not load. Its place is tried again `MAX_STARTS` times in a row.
@@ -135,8 +132,9 @@ class Crew:
             logger.warning("%s; working on with %d of %d actors", reason, self.places, self.pool.actors)
 
     def ended(self, actor: Actor) -> None:
-        """The process of the actor has ended at work. Another one takes its place."""
+        """The process of the actor has ended. Another one takes its place."""
         self.actors.discard(actor)
+        self.lanes -= actor.calls if actor.ready else 0
         self._vacant.append(0)
 
     def check(self, now: float, there: Resources, *, grows: bool, shunned: bool) -> None:

@@ -31,7 +31,7 @@ class Steps:
         self.threads: set[str] = set()
         self.logits = torch.randn(FRAMES, OBJECTS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
-    def open(self, video: Any) -> Any:
+    def open(self, video: Any, *, stays: bool = False) -> Any:  # noqa: ARG002
         return SimpleNamespace(encoder_calls=0, video=video)
 
     def track(self, _opened: Any, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
@@ -159,7 +159,7 @@ def test_what_the_caller_raises_is_not_hidden_by_what_is_behind_it() -> None:
 
 def test_codes_of_a_unit_without_masks_are_those_of_empty_masks() -> None:
     operator = Propagate(PropagateConfig(model="untrained-tiny"))
-    operator.tracker = SimpleNamespace(open=lambda _: None, track=lambda *_: iter(()))
+    operator.tracker = SimpleNamespace(open=lambda *_, **__: None, track=lambda *_: iter(()))
     columns = {"prompts": [[[0.0]]], "sampled_frames": [[0]]}
     batch = operator(unit_batch(ArrayVideo(2), ["a"], **columns))
     [empty] = rle.encode(np.zeros((1, 40, 64), bool))

@@ -119,15 +119,15 @@ class Driver:
                 for actor in crew.hire():
                     self._start(actor)
             self._dispatch()
-            try:
-                event = self._events.get(timeout=self._timing.look_s)
-            except queue.Empty:
-                pass
-            else:
-                yield from self._heard(event)
+            # after the dispatch: an actor that is free now has nothing to do
             if time.monotonic() - looked >= self._timing.look_s:
                 looked = time.monotonic()
                 self._look(looked, on_start)
+            try:
+                event = self._events.get(timeout=self._timing.look_s)
+            except queue.Empty:
+                continue
+            yield from self._heard(event)
 
     def close(self) -> None:
         """Ends all actors."""

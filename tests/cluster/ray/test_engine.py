@@ -206,9 +206,10 @@ def test_finished_units_are_looked_for_only_where_receipts_are_missing() -> None
 
 def test_a_pool_grows_to_its_limit_while_there_is_work() -> None:
     growing = ActorPool(
-        name="a", worker=Step, arguments={"name": "a", "seconds": 1.0}, actors=1, max_actors=2, num_cpus=1
+        name="a", worker=Step, arguments={"name": "a", "seconds": 0.2}, actors=1, max_actors=2, num_cpus=1
     )
-    receipts = stream_receipts(units(300), [growing], attempts=1)
+    # Calls take as long as the interval between looks: a look must not take an actor between two calls for idle.
+    receipts = stream_receipts(units(600), [growing], attempts=1, timing=Timing(look_s=0.2))
     pids: set[int] = set()
     while len(pids) < 2:  # on a busy machine actors take their time to start, but there is work until they have
         row = next(receipts)

@@ -19,7 +19,7 @@ from vrshq.pipelines.label import loop, videos
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 
-FRAMES = 12
+FRAMES = 8
 
 
 def settings(per_unit: int, model: str = "untrained-tiny", **more: Any) -> Settings:
@@ -30,12 +30,12 @@ def settings(per_unit: int, model: str = "untrained-tiny", **more: Any) -> Setti
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Eight instructions on one video, and two each on two others."""
+    """Six instructions on one video, and two each on two others."""
     folder = tmp_path_factory.mktemp("videos")
     for name in "abc":
         clips.h264(folder / f"{name}.mp4", frames=FRAMES)
     rows = [instruction(f"{name}.mp4", number, f"the {name} {number}") for name in "aac" for number in range(2)]
-    rows = [instruction("b.mp4", number, f"block {number}") for number in range(8)] + rows[2:]
+    rows = [instruction("b.mp4", number, f"block {number}") for number in range(6)] + rows[2:]
     return write_table(folder / "table.jsonl", rows)
 
 
@@ -64,12 +64,12 @@ def test_units_of_one_video_fetch_decode_and_encode_it_once(
     monkeypatch.setattr("vrshq.operators.presample.image_embeddings", embedded)
     label(table, str(tmp_path / "many"), settings(1), use_ray=False)
     many = counts(tmp_path / "many")
-    assert (many["units"], many["errors"]) == (12, 0)
+    assert (many["units"], many["errors"]) == (10, 0)
     assert fetched.calls == embedded.calls == 3, "one for each video"
     assert (many["decode_passes"], many["encoder_calls"]) == (3, 3 * FRAMES)
     monkeypatch.setattr(loop, "_with_more", lambda units: units)  # as if no other unit followed
     label(table, str(tmp_path / "alone"), settings(1), use_ray=False)
-    assert (fetched.calls, counts(tmp_path / "alone")["encoder_calls"]) == (3 + 12, 12 * FRAMES)
+    assert (fetched.calls, counts(tmp_path / "alone")["encoder_calls"]) == (3 + 10, 10 * FRAMES)
     assert content(str(tmp_path / "many")) == content(str(tmp_path / "alone"))
 
 
@@ -112,7 +112,7 @@ def test_a_video_that_cannot_be_fetched_fails_in_each_of_its_units(
 
     monkeypatch.setattr(videos, "fetch_to_local", refuse)
     label(table, str(tmp_path / "run"), settings(4), use_ray=False)
-    assert (counts(tmp_path / "run")["errors"], counts(tmp_path / "run")["units"]) == (8, 4)
+    assert (counts(tmp_path / "run")["errors"], counts(tmp_path / "run")["units"]) == (6, 4)
 
 
 @pytest.mark.ray
@@ -120,5 +120,5 @@ def test_a_video_that_cannot_be_fetched_fails_in_each_of_its_units(
 def test_on_ray_one_actor_works_through_the_units_of_a_video(table: str, tmp_path: Path) -> None:
     label(table, str(tmp_path / "run"), settings(1))
     found = counts(tmp_path / "run")
-    assert (found["units"], found["errors"]) == (12, 0)
+    assert (found["units"], found["errors"]) == (10, 0)
     assert (found["decode_passes"], found["encoder_calls"]) == (3, 3 * FRAMES)

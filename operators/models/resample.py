@@ -22,6 +22,7 @@ Filter = Literal["bilinear", "bicubic"]
 Order = Literal["columns", "rows"]
 _BITS = 22
 _MOST = 1 << 26  # products at a time, 4 bytes each
+_TRIED, _TRIES = 4096, 256  # pixels that the two orders are compared on, and frames at most
 _PILLOW: dict[Filter, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -81,12 +82,16 @@ def pillow_order(source: tuple[int, int], resize: Resize, device: torch.device) 
     """The order in which Pillow resizes frames of a size, tried on noise on the device.
 
     Pillow's versions differ in the order that they choose. None: the device does not give Pillow's bytes, so it is not to be
-    used. Cost: one frame resized by Pillow and one or two on the device, once in a process.
+    used. Both orders agree on most bytes, so a small window is tried on several frames. Cost: for a window of `_TRIED` pixels
+    or more one frame resized by Pillow and two on the device, once in a process.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
-    want, frame = torch.from_numpy(resize.by_pillow(noise).copy()), torch.from_numpy(noise).to(device)
-    orders: tuple[Order, ...] = ("columns", "rows")
-    return next((order for order in orders if torch.equal(resample(frame, resize, order).cpu(), want)), None)
+    random, height, width = np.random.default_rng(0), *resize.kept
+    orders: list[Order] = ["columns", "rows"]
+    for _ in range(max(1, min(_TRIES, _TRIED // (height * width)))):
+        noise = random.integers(0, 256, (*source, 3), dtype=np.uint8)
+        want, frame = torch.from_numpy(resize.by_pillow(noise).copy()), torch.from_numpy(noise).to(device)
+        orders = [order for order in orders if torch.equal(resample(frame, resize, order).cpu(), want)]
+    return orders[0] if orders else None
 
 
 def _window(found: tuple[np.ndarray, np.ndarray], first: int, count: int) -> tuple[np.ndarray, np.ndarray]:

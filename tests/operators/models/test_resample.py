@@ -68,6 +68,28 @@ def test_any_size_and_any_window_of_it_are_those_of_pillow(
     assert np.array_equal(resized_there(frames, resize, order, CPU)[0].numpy(), resize.by_pillow(frames[0]))
 
 
+@pytest.mark.parametrize(
+    ("source", "size", "kind"),
+    [
+        ((88, 20), (2, 7), "bilinear"),
+        ((13, 5), (5, 3), "bilinear"),
+        ((48, 8), (4, 1), "bicubic"),
+        ((37, 18), (2, 13), "bicubic"),
+    ],
+)
+def test_the_order_of_pillow_is_found_for_windows_of_a_few_pixels(
+    source: tuple[int, int], size: tuple[int, int], kind: Filter
+) -> None:
+    """On one frame both orders gave Pillow's bytes, and the wrong one was taken."""
+    kept = max(1, size[0] // 2), max(1, size[1] // 2)
+    resize = Resize(size, kind, (size[0] - kept[0]) // 2, (size[1] - kept[1]) // 2, kept)
+    order = pillow_order(source, resize, CPU)
+    assert order is not None
+    for seed in range(200):
+        frame = np.random.default_rng(seed).integers(0, 256, (1, *source, 3), dtype=np.uint8)
+        assert np.array_equal(resized_there(frame, resize, order, CPU)[0].numpy(), resize.by_pillow(frame[0]))
+
+
 def test_frames_resized_in_pieces_are_those_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resample, "_MOST", 5000)
     pillow_order.cache_clear()
@@ -93,8 +115,8 @@ def test_a_size_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Resize.by_pillow
     monkeypatch.setattr(Resize, "by_pillow", lambda self, frame: calls.append(1) or right(self, frame))  # type: ignore[func-returns-value]
     pillow_order.cache_clear()
-    resize = Resize((10, 15), "bicubic", 0, 0, (10, 15))
-    assert pillow_order((20, 30), resize, CPU) == pillow_order((20, 30), resize, CPU)
+    resize = Resize((64, 64), "bicubic", 0, 0, (64, 64))
+    assert pillow_order((80, 90), resize, CPU) == pillow_order((80, 90), resize, CPU)
     assert len(calls) == 1
 
 

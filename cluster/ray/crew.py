@@ -101,7 +101,7 @@ class Crew:
             yield actor
 
     def grow(self) -> None:
-        """Adds a place if the pool may grow, and all of its actors have begun."""
+        """Adds a place if the pool may grow and all of its actors have loaded."""
         most = self.pool.max_actors or self.pool.actors
         if self.places < most and not self._vacant and all(actor.ready for actor in self.actors):
             self._vacant.append(0)
@@ -117,7 +117,7 @@ class Crew:
         self.lanes += actor.calls
 
     def start_failed(self, actor: Actor, reason: str) -> None:
-        """The actor could not load. Its place is tried again `MAX_STARTS` times in a row.
+        """The actor could not load. Its place is given up after `MAX_STARTS` failures in a row, and is filled again before.
 
         Raises:
             WorkerError: less than `LEAST_SHARE` of the pool's places are left.

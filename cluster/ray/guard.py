@@ -78,7 +78,9 @@ class Guarded:
             except Exception as error:  # noqa: BLE001 - it costs this unit alone
                 failed[place] = f"pool {self._pool.name}: {one_line(error)}"
         watchdog.stop()
-        return failed, to_stream(pa.concat_tables(results)) if results else b""
+        # a worker's tables may have a column of nulls alone, which has another type
+        together = pa.concat_tables(results, promote_options="permissive") if results else None
+        return failed, b"" if together is None else to_stream(together)
 
 
 # How the reason of a process that can do no more begins in its mark.

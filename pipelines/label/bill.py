@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PARTS = 3
 # Of a video in a bucket: its size is asked for, and it is fetched.
 VIDEO_READS = 2
-# Bytes of a mask with its row, where the run has made none yet; 480p masks of one object have 200 to 300.
+# Bytes of a mask with its row, assumed where the run has made none yet.
 _MASK_BYTES = 300
 # S3 Standard in us-east-1 (https://aws.amazon.com/s3/pricing): dollars for a write or a listing, a read, a GB and month.
 _WRITE, _READ, _GB_MONTH = 5e-6, 4e-7, 0.023

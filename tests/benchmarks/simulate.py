@@ -157,7 +157,7 @@ class Simulation:
         if self.epoch[id(actor)] != epoch:
             return
         self.work += took
-        self.ended(now, actor, self.schedule.died(actor, 0, place, "killed", batch.rows[:place], machine=False))
+        self.ended(actor, self.schedule.died(actor, 0, place, "killed", batch.rows[:place], machine=False))
         self.machines[actor.node].actors.discard(actor)
         self.counts["PUT"] += TABLES * place
         self.hire(now)
@@ -171,7 +171,7 @@ class Simulation:
             if actor.work:
                 lost = self.schedule.died(actor, 0, 0, "machine", machine=True)
                 self.counts["units begun again"] += 1
-            self.ended(now, actor, lost)
+            self.ended(actor, lost)
         machine.actors.clear()
         self.at(now + self.options.back_minutes * 60, "back", machine)
         self.hire(now)
@@ -182,8 +182,7 @@ class Simulation:
         self.at(now + self.random.exponential(self.options.machine_hours * 3600), "dies", machine)
         self.hire(now)
 
-    def ended(self, now: float, actor: Actor, lost: list[Failed]) -> None:
-        del now
+    def ended(self, actor: Actor, lost: list[Failed]) -> None:
         self.counts["lost units"] += len(lost)
         self.schedule.gone(actor)
         self.crew.ended(actor)

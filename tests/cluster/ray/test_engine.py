@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.support.engine_workers import CannotLoad, DiesLoading, Doubles, LoadsOnce, Step
+from tests.support.engine_workers import CannotLoad, DiesLoading, Doubles, LoadsOnce, NullOrText, Step
 from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import NotEnoughResources, WorkerError
 from vrshq.cluster.ray.pool import ActorPool, Timing
@@ -236,6 +236,12 @@ def test_receipts_come_as_soon_as_they_are_there_and_a_run_can_be_left() -> None
 def test_a_worker_may_answer_with_more_rows_and_no_row() -> None:
     assert len(list(stream_receipts(units(3), [pool("a", Doubles)], attempts=1))) == 6
     assert list(stream_receipts(units(0), [pool("a")], attempts=1)) == []
+
+
+def test_units_of_a_call_may_answer_with_columns_of_nulls() -> None:
+    rows, lost = sent(units(200), [pool("a", NullOrText)])
+    assert lost == []
+    assert {row["number"]: row["note"] for row in rows} == {n: None if n % 2 else "even" for n in range(200)}
 
 
 def test_units_are_begun_in_the_given_order(tmp_path: Path) -> None:

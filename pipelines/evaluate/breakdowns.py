@@ -14,6 +14,7 @@ from vrshq.pipelines.evaluate.presence import (
     auroc,
     brier_score,
     calibration_error,
+    final_score,
     mask_threshold,
     no_target_summary,
     reliability,
@@ -65,6 +66,9 @@ def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
         "breakdowns": breakdowns(columns),
         "no_target_breakdowns": no_target_breakdowns(columns),
     }
+    jf = result["published"].get("overall", {}).get("JF", math.nan) / 100
+    accuracies = (result["no_target"][name] for name in ("n_acc", "t_acc"))
+    result["no_target"] |= {"jf": jf, "final": final_score(jf, *accuracies)}
     plain: dict[str, Any] = _plain(result)
     return plain
 

@@ -187,6 +187,14 @@ def no_target_summary(
     }
 
 
+def final_score(jf: float, n_acc: float, t_acc: float) -> float:
+    """MeViS v2's Final: the mean of J&F, N-acc and T-acc, all on one scale; NaN where one of them is.
+
+    N-acc weighs as much as J&F, so a method that refuses too much can gain by it. It is read beside its three parts.
+    """
+    return (jf + n_acc + t_acc) / 3
+
+
 def temporal_iou(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Temporal IoU, tIoU of Long-RVOS, 0..1: frames with both over frames with either; 1 if no frame has either.
 

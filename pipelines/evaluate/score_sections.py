@@ -103,8 +103,18 @@ def headline(scores: dict[str, Any]) -> Section:
         lines.append(
             f"{count:,} expressions are not in the published mean: a later text on the same object replaces them."
         )
+    lines.append(_final(scores["no_target"]))
     level = f"{scores['intervals']['level']:.0%} over videos"
     return Section("As published, and fixed", lines, ["group", "", "J", "F", "J&F", level, "A", "R"], rows)
+
+
+def _final(values: dict[str, float | None]) -> str:
+    """J&F with N-acc, T-acc and Final, which say whether it was gained or lost by refusing."""
+    parts = {"J&F": "jf", "N-acc": "n_acc", "T-acc": "t_acc"}
+    told = ", ".join(f"{text} {_number(_percent(values[name])) or '-'}" for text, name in parts.items())
+    if values["final"] is None:
+        return f"{told}. Final, their mean, needs answered expressions with and without a target."
+    return f"{told}, and their mean, Final: {_number(_percent(values['final']))} (MeViS v2)."
 
 
 def _problems(scores: dict[str, Any]) -> Section:
@@ -125,9 +135,11 @@ def _problems(scores: dict[str, Any]) -> Section:
 def _no_target(scores: dict[str, Any]) -> Section | None:
     counts, values = scores["no_target_counts"], scores["no_target"]
     names = {
+        "jf": "J&F of expressions with a target, by the protocol, %",
         "n_acc": "N-acc: no-target expressions with all masks empty, %",
         "false_positive_rate": "false positives: no-target expressions with a mask on some frame, %",
         "t_acc": "T-acc: other expressions with a mask, %",
+        "final": "Final: the mean of J&F, N-acc and T-acc, %",
         "auroc": "AUROC of presence, %",
         "auprc": "AUPRC of presence, %",
         "false_positive_area": "pixels predicted for no-target expressions, %",

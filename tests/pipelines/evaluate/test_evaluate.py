@@ -30,6 +30,7 @@ from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.predictions import PredictionsError, open_predictions
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.evaluate.score_sections import headline
 from vrshq.pipelines.evaluate.scores import SCORES, has_motion_word
 from vrshq.pipelines.label.settings import Settings
 
@@ -118,7 +119,9 @@ def test_perfect_masks_score_100_and_only_the_published_a_and_r_suffer_from_255(
     assert scores["fixed"]["overall"] == {"J": 100.0, "F": 100.0, "JF": 100.0, "A": 100.0, "R": 100.0}
     assert (scores["published"]["overall"]["A"] < 100.0) == (value == 255)
     assert scores["published"]["overall"]["R"] == 100.0
-    assert (scores["no_target"]["n_acc"], scores["no_target"]["t_acc"]) == (1.0, 1.0)
+    assert [scores["no_target"][name] for name in ("jf", "n_acc", "t_acc", "final")] == [1.0] * 4
+    line = "J&F 100.00, N-acc 100.00, T-acc 100.00, and their mean, Final: 100.00 (MeViS v2)."
+    assert line in headline(scores).lines
     assert scores["over_frames"] == {"gIoU": 100.0, "cIoU": 100.0, "tIoU": 100.0, "vIoU": 100.0}
     assert scores["problems"] == {}
 

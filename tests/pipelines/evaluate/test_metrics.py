@@ -16,7 +16,14 @@ from tests.support import full_image_metrics as reference
 from vrshq.operators.masks.bits import RleError, Window, boundary, count, dilate, pack, runs, without_gaps
 from vrshq.operators.masks.rle import Rle, encode
 from vrshq.pipelines.evaluate.metrics import Overlap, measure, merged, overlaps, tolerance
-from vrshq.pipelines.evaluate.presence import auroc, average_precision, no_target_summary, temporal_iou, volume_iou
+from vrshq.pipelines.evaluate.presence import (
+    auroc,
+    average_precision,
+    final_score,
+    no_target_summary,
+    temporal_iou,
+    volume_iou,
+)
 from vrshq.pipelines.evaluate.protocols import (
     PROTOCOLS,
     bootstrap,
@@ -359,6 +366,12 @@ def test_no_target_measures_count_masks_not_presence() -> None:
         "empty_expressions": 0.5,
         "empty_frames": 5 / 8,
     }
+
+
+def test_final_is_the_mean_of_jf_n_acc_and_t_acc() -> None:
+    # MomentSeg's published numbers on MeViS v2's val_u
+    assert final_score(53.09, 41.38, 92.53) == pytest.approx(62.33, abs=0.005)
+    assert math.isnan(final_score(53.09, math.nan, 92.53))
 
 
 def test_temporal_and_volume_iou() -> None:

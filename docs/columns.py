@@ -150,7 +150,8 @@ TABLES: dict[str, Columns] = {
             "video_id": "The video's id, as the data set writes it.",
             "expression_id": "The expression's id inside its video.",
             "text": "The expression.",
-            "kind": "`referring`, `reasoning` or `no-target`, where the data set tells.",
+            "kind": "`referring`, `reasoning` or `no-target`; in Long-RVOS `static`, `dynamic` or `hybrid`; null where the "
+            "data set does not tell.",
             "asks": "The property that the text asks by, such as `motion`, where the data set tells.",
             "subtype": "A finer `asks`, such as `fastest`, where the data set tells.",
             "source": "The collection that the video comes from, where the data set tells.",

@@ -46,8 +46,8 @@ Dataset = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
-        help="revos, mevis, ref-youtube-vos (or refytvos), ref-davis17 (davis), ref-davis17-official, reasonvos, lvvis or "
-        "png-tree.",
+        help="revos, mevis, mevis-v2, ref-youtube-vos (or refytvos), ref-davis17 (davis), ref-davis17-official, reasonvos, "
+        "long-rvos, lvvis or png-tree.",
     ),
 ]
 Root = Annotated[str, typer.Option("--root", metavar="URI", help="The data set's folder, local or in a bucket.")]

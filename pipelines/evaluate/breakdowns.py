@@ -76,7 +76,11 @@ def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 def published_rows(table: pa.Table, protocol: Protocol) -> tuple[np.ndarray, int]:
     """Rows that the public evaluator counts, bool (rows,), and the number of rows that it overwrites by later ones."""
     status = table["status"].to_numpy(zero_copy_only=False)
-    counted = status == OK if protocol.missing == "skip" else status != "no-truth"
+    counted = status == OK
+    if protocol.missing == "zero":
+        counted = status != "no-truth"
+    elif protocol.missing == "zero-video":
+        counted |= status == "missing-video"
     if not protocol.one_per_object:
         return counted, 0
     keys = list(
@@ -103,14 +107,16 @@ def measures(columns: Columns, suffix: str, counted: np.ndarray) -> dict[str, np
 def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
     """The problems by kind: number of expressions, effect on the score, and the list of the expressions."""
     rows = table.select(["status", "video_id", "expression_id", "detail", "missing_frames"]).to_pylist()
-    cost = "score 0" if protocol.missing == "zero" else "left out of the published mean, 0 in the fixed one"
+    costs = {True: "score 0", False: "left out of the published mean, 0 in the fixed one"}
     found: dict[str, Any] = {}
     for kind in PROBLEMS:
         these = [row for row in rows if row["status"] == kind]
         if these:
             found[kind] = {
                 "count": len(these),
-                "cost": "left out: nothing to compare with" if kind == "no-truth" else cost,
+                "cost": "left out: nothing to compare with"
+                if kind == "no-truth"
+                else costs[protocol.missing == "zero" or (protocol.missing, kind) == ("zero-video", "missing-video")],
                 "expressions": [
                     {name: row[name] for name in ("video_id", "expression_id", "detail", "missing_frames") if row[name]}
                     for row in these
@@ -127,7 +133,7 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
 
 
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
-    """J, F and JF, percent, of the expressions with a target, by kind, asked attribute, source, length and motion words.
+    """J, F, JF, tIoU and vIoU, percent, of the expressions with a target, by the properties that `scores.parquet` tells.
 
     Values are not rounded. A missing answer counts as 0.
     """
@@ -143,7 +149,7 @@ def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
     for name, key in keys.items():
         values = np.array([key(row) for row in range(len(target))], object)
         parts = {
-            value: _means_of(columns, target & (values == value))
+            value: _means_of(columns, target & (values == value), over_time=True)
             for value in sorted({value for value in values[target] if value is not None}, key=_bin_order)
         }
         if parts:
@@ -273,8 +279,11 @@ def _asked(columns: Columns) -> dict[str, Callable[[int], str | None]]:
     }
 
 
-def _means_of(columns: Columns, rows: np.ndarray) -> dict[str, float]:
-    means = {name: float(np.mean(columns[f"{name}_fixed"][rows].astype(np.float64))) for name in ("J", "F", "JF")}
+def _means_of(columns: Columns, rows: np.ndarray, *, over_time: bool = False) -> dict[str, float]:
+    names = {name: f"{name}_fixed" for name in ("J", "F", "JF")} | (
+        {"tIoU": "tIoU", "vIoU": "vIoU"} if over_time else {}
+    )
+    means = {name: float(np.mean(columns[column][rows].astype(np.float64))) for name, column in names.items()}
     return {"expressions": int(rows.sum())} | means
 
 

@@ -30,8 +30,11 @@ class Protocol:
         decimals: decimals of an expression's percents before averaging; None: not rounded.
         groups: groups that are averaged first. The overall number is the mean of the groups' means, regardless of their sizes.
             "kind": referring and reasoning expressions, others are left out; "annotator": four groups, by the expression's
-            number modulo 4; None: one group.
-        missing: "zero": an expression without a usable answer scores 0. "skip": it is left out of the mean.
+            number modulo 4; "type": one group of the static, dynamic and hybrid expressions, others are left out; None: one
+            group of all but the no-target expressions.
+        missing: "zero": an expression without a usable answer scores 0. "skip": it is left out of the mean. "zero-video": it
+            scores 0 if nothing is predicted for its video, else it is left out of the mean.
+        gaps_are_empty: whether a frame without a predicted mask counts as an empty mask, if the first frame has one.
         drop_ends: whether the first and the last frame are left out.
         one_per_object: whether a later expression about an object replaces earlier ones.
         palette: whether the predictions of all objects share one palette image, so that a pixel belongs to one object.
@@ -41,8 +44,9 @@ class Protocol:
     name: str
     source: str
     decimals: int | None = None
-    groups: Literal["kind", "annotator"] | None = None
-    missing: Literal["zero", "skip"] = "skip"
+    groups: Literal["kind", "annotator", "type"] | None = None
+    missing: Literal["zero", "skip", "zero-video"] = "zero-video"
+    gaps_are_empty: bool = False
     drop_ends: bool = False
     one_per_object: bool = False
     palette: bool = False
@@ -60,6 +64,12 @@ PROTOCOLS: dict[str, Protocol] = {
         remark="overall is the mean of the two group means, not of all expressions; no-target expressions are in no mean",
     ),
     "mevis": Protocol("MeViS", _MEVIS, remark="an expression with a missing or wrong file is left out of the mean"),
+    "mevis-v2": Protocol(
+        "MeViS v2",
+        f"{_MEVIS}; N-acc and T-acc of GRES over videos",
+        remark="J&F is over the expressions with a target; Final is the mean of J&F, N-acc and T-acc; the code of the server, "
+        "which scores split valid, is not public",
+    ),
     "ref-youtube-vos": Protocol("Ref-YouTube-VOS", _MEVIS, remark="the official numbers come from a server"),
     "ref-davis17": Protocol(
         "Ref-DAVIS17 (VISA)",
@@ -78,8 +88,17 @@ PROTOCOLS: dict[str, Protocol] = {
     "reasonvos": Protocol(
         "ReasonVOS",
         "evaluation/reason_vos/eval_reason_vos.py in the VideoLISA code",
+        missing="skip",
         one_per_object=True,
         remark="several texts on one object overwrite each other, missing answers are skipped",
+    ),
+    "long-rvos": Protocol(
+        "Long-RVOS",
+        "eval/eval_long_rvos/ in the Long_RVOS code",
+        groups="type",
+        gaps_are_empty=True,
+        remark="overall is the mean over the expressions of all three types, not of the types' means; an expression without a "
+        "mask on its first frame is left out of the mean",
     ),
     "lvvis": Protocol("LV-VIS", _MEVIS),
     "png-tree": Protocol("PNG tree", _MEVIS),
@@ -126,6 +145,8 @@ def group_of(protocol: Protocol, expression_id: str, kind: str | None) -> str | 
         return kind if kind in ("referring", "reasoning") else None
     if protocol.groups == "annotator":
         return f"annotator {int(expression_id) % 4}" if expression_id.isdecimal() else None
+    if protocol.groups == "type":
+        return "all" if kind in ("static", "dynamic", "hybrid") else None
     return None if kind == "no-target" else "all"
 
 

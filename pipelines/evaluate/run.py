@@ -71,6 +71,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         UserError: any other error of `label`, in one line.
     """
     benchmark = open_benchmark(dataset, root, split=split, folders=folders)
+    dataset = benchmark.name
     source = output if predictions is None else predictions
     if not benchmark.has_masks and predictions is not None:
         raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so nothing can be scored")

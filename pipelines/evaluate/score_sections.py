@@ -19,10 +19,13 @@ HEADINGS = {"asks": "kind of question"}
 
 
 def published_rows(dataset: str) -> list[dict[str, str]]:
-    """The published numbers of a data set: benchmark, system, group, J, F, JF, R, source, note; "" for a number not found."""
+    """The published numbers of a data set: benchmark, system, group, J, F, JF, R, source, note, tIoU, vIoU.
+
+    "" for a number not found.
+    """
     text = files("vrshq.pipelines.evaluate").joinpath("published.csv").read_text(encoding="utf-8")
     name = "ref-davis17" if dataset == "ref-davis17-official" else dataset
-    return [row for row in csv.DictReader(text.splitlines()) if row["benchmark"] == name]
+    return [row for row in csv.DictReader(text.splitlines(), restval="") if row["benchmark"] == name]
 
 
 def sections(scores: dict[str, Any]) -> list[Section]:
@@ -58,13 +61,19 @@ def _beside_published(scores: dict[str, Any]) -> Section:
     ours = [OURS]
     for group in groups:
         ours += [_number(scores["published"].get(group, {}).get(name)) for name in ("J", "F", "JF")]
-    ours += [_number(scores["published"].get("overall", {}).get("R")), protocol["source"], ""]
-    rows = [ours]
+    over_time = [name for name in ("tIoU", "vIoU") if any(by.get("overall", {}).get(name) for by in systems.values())]
+    ours += [
+        _number(scores["published"].get("overall", {}).get("R")),
+        *(_number(scores["over_frames"][n]) for n in over_time),
+    ]
+    rows = [[*ours, protocol["source"], ""]]
     for system, by_group in ranked:
         numbers = [by_group.get(group, {}).get(name, "") for group in groups for name in ("J", "F", "JF")]
         overall = by_group.get("overall") or next(iter(by_group.values()))
-        rows.append([system, *numbers, overall["R"], overall["source"], overall["note"]])
-    head = ["system", *(f"{group} {name}" for group in groups for name in ("J", "F", "J&F")), "R", "source", "note"]
+        numbers += [overall[name] for name in ("R", *over_time)]
+        rows.append([system, *numbers, overall["source"], overall["note"]])
+    measured = [*(f"{group} {name}" for group in groups for name in ("J", "F", "J&F")), "R", *over_time]
+    head = ["system", *measured, "source", "note"]
     lines = [
         f"Protocol: {protocol['source']}. {_capital(protocol['remark'])}" + ("." if protocol["remark"] else ""),
         (
@@ -164,7 +173,7 @@ def _over_frames(scores: dict[str, Any]) -> Section:
 
 def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
     rows = [
-        [value, f"{means['expressions']:,}", *(_number(means[measure]) for measure in ("J", "F", "JF"))]
+        [value, f"{means['expressions']:,}", *(_number(means[name]) for name in ("J", "F", "JF", "tIoU", "vIoU"))]
         for value, means in parts.items()
     ]
     line = "Means over expressions with a target, without rounding; a missing answer counts as 0."
@@ -173,7 +182,8 @@ def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
         bars = [Bar(value, _counted(means["expressions"]), means["JF"]) for value, means in parts.items()]
         figure = bar_figure("J&F, %", bars)
     heading = HEADINGS.get(name, name)
-    return Section(f"By {heading}", [line], [heading, "expressions", "J", "F", "J&F"], rows, figure=figure)
+    head = [heading, "expressions", "J", "F", "J&F", "tIoU", "vIoU"]
+    return Section(f"By {heading}", [line], head, rows, figure=figure)
 
 
 def _no_target_breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:

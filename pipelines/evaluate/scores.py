@@ -172,6 +172,13 @@ def _score(
     asked = asked_frames(video, prediction)
     masks = [mask for place in asked if (mask := prediction.masks[place]) is not None]
     missing = len(asked) - len(masks)
+    if missing and protocol.gaps_are_empty and prediction.masks[asked[0]] is not None:
+        empty = merged([], *masks[0]["size"])
+        masks = [prediction.masks[place] or empty for place in asked]
+        prediction = replace(
+            prediction, problem=prediction.problem or f"{missing} frames without a mask count as empty"
+        )
+        missing = 0
     if missing or not masks:
         row = _without_answer(benchmark, video, expression, protocol, "missing-frames", prediction.problem)
         return row | {"missing_frames": missing}

@@ -49,7 +49,7 @@ class ScoreWorker:
         self.benchmark = open_benchmark(dataset, root, split=split, folders=Folders(**folders))
         self.predictions = open_predictions(predictions, root, objects)
         self.keyframes = read_keyframes(self.predictions)
-        self.protocol = PROTOCOLS[dataset]
+        self.protocol = PROTOCOLS[self.benchmark.name]
 
     def units(self) -> list[str]:
         """The unit ids of the videos with an expression: their positions in the benchmark."""

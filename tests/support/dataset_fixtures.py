@@ -281,6 +281,34 @@ def write_reasonvos(root: Path) -> Truth:
     return truth
 
 
+def write_long_rvos(root: Path, split: str = "valid", *, annotated: bool = True) -> Truth:
+    """Writes Long-RVOS: an annotation folder per object, without an image where the object is not visible.
+
+    The ids of objects are numbers in the metadata, or texts, as copies have both.
+    """
+    truth: Truth = {}
+    metadata: dict[str, Any] = {}
+    for number, video_id in enumerate(["17aeae3bea", "0b2d4f"]):
+        clip = make_clip(number + 61, length=5)
+        names = stems(5, step=5)
+        write_frames(root / split / "JPEGImages" / video_id, clip, names)
+        expressions: dict[str, Any] = {}
+        for key, text, kind, object_id in (
+            ("0", "a red disk", "static", "1"),
+            ("1", "the thing that comes later", "dynamic", "2"),
+            ("2", "the blue square that comes later", "static+dynamic", "2"),
+        ):
+            expressions[key] = {"exp": text, "obj_id": int(object_id) if number else object_id, "type": kind}
+            truth[video_id, key] = union(clip, [object_id])
+        for object_id, masks in clip.objects.items() if annotated else ():
+            shown = [place for place, mask in enumerate(masks) if mask.any()]
+            folder = root / split / "Annotations" / video_id / object_id
+            write_binary(folder, masks[shown], [names[place] for place in shown])
+        metadata[video_id] = {"frames": names, "expressions": expressions}
+    write_json(root / split / "meta_expressions.json", {"videos": metadata})
+    return truth
+
+
 def write_binary(folder: Path, masks: np.ndarray, names: Iterable[str] | None = None) -> None:
     """Writes `<name>.png` for each frame: one channel, values 0 and 255."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ from vrshq.cluster.storage.errors import StorageError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.evaluate.datasets.base import Benchmark, DatasetError, Expression, Folders, Kind, Video
 from vrshq.pipelines.evaluate.datasets.check import check_files
-from vrshq.pipelines.evaluate.datasets.mevis import Lvvis, Mevis
+from vrshq.pipelines.evaluate.datasets.long_rvos import LongRvos
+from vrshq.pipelines.evaluate.datasets.mevis import Lvvis, Mevis, MevisV2
 from vrshq.pipelines.evaluate.datasets.png_tree import PngTree
 from vrshq.pipelines.evaluate.datasets.problems import Problem, Report
 from vrshq.pipelines.evaluate.datasets.reasonvos import ReasonVos
@@ -30,7 +31,10 @@ __all__ = [
 
 _READERS: dict[str, type[FileBenchmark]] = {
     reader.name: reader
-    for reader in (Revos, Mevis, RefYoutubeVos, RefDavis, RefDavisOfficial, ReasonVos, Lvvis, PngTree)
+    for reader in (
+        *(Revos, Mevis, MevisV2, RefYoutubeVos, RefDavis, RefDavisOfficial, ReasonVos, LongRvos),
+        *(Lvvis, PngTree),
+    )
 }
 # Names that people use for these data sets.
 ALIASES = {
@@ -39,6 +43,10 @@ ALIASES = {
     "ref-davis": "ref-davis17",
     "davis17": "ref-davis17",
     "lv-vis": "lvvis",
+    "mevisv2": "mevis-v2",
+    "mevis2": "mevis-v2",
+    "longrvos": "long-rvos",
+    "long_rvos": "long-rvos",
 }
 
 

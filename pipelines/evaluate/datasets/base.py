@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from vrshq.errors import UserError
 from vrshq.operators.masks.rle import Rle
 
-Kind = Literal["referring", "reasoning", "no-target"]
+Kind = Literal["referring", "reasoning", "no-target", "static", "dynamic", "hybrid"]
 
 
 class DatasetError(UserError, ValueError):

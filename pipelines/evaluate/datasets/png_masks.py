@@ -24,18 +24,20 @@ class Place(NamedTuple):
     Attributes:
         folder: folder of `<frame>.png`, relative to the root.
         values: values of the expression's pixels; None: all except 0.
+        sparse: whether a frame without the object has no image. At least one frame has one.
     """
 
     folder: str
     values: tuple[int, ...] | None
+    sparse: bool = False
 
 
 class PngMasks(Truth):
     """Annotation images by frame.
 
-    A missing image is a DatasetError, not an empty mask. Palette images are read by value, not by colour. In an image with
-    colour channels, a pixel with any channel above 0 has value 1, so objects cannot be told apart. The images of the last
-    folder are kept as run-length codes, so that all expressions of a video share one decode.
+    A missing image is a DatasetError, not an empty mask, unless the place is sparse. Palette images are read by value, not by
+    colour. In an image with colour channels, a pixel with any channel above 0 has value 1, so objects cannot be told apart. The
+    images of the last folder are kept as run-length codes, so that all expressions of a video share one decode.
 
     Args:
         folder: the data set's root.
@@ -47,6 +49,7 @@ class PngMasks(Truth):
         self.places = places
         self._open = ""
         self._codes: dict[str, dict[int, Rle]] = {}
+        self._listed: set[str] | None = None
         self._broken: set[str] = set()
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
@@ -54,7 +57,8 @@ class PngMasks(Truth):
         place = self.places[video.video_id, expression.expression_id]
         if place is None:
             return [[] for _ in video.frames]
-        return [_chosen(self._read(place.folder, frame), place) for frame in video.frames]
+        self._turn_to(place, video)
+        return [_chosen(self._read(frame), place) for frame in video.frames]
 
     def check(self, video: Video, expression: Expression, report: Report) -> list[list[Rle]]:
         """The true masks. Every problem is added to `report`, where `masks` would raise at the first."""
@@ -62,9 +66,16 @@ class PngMasks(Truth):
         frames: list[list[Rle]] = [[] for _ in video.frames]
         if place is None:
             return frames
+        try:
+            self._turn_to(place, video)
+        except DatasetError as error:
+            if place.folder not in self._broken:
+                self._broken.add(place.folder)
+                report.add("mask-missing", f"{video.video_id}, expression {expression.expression_id}: {error}")
+            return frames
         for index, frame in enumerate(video.frames):
             try:
-                frames[index] = _chosen(self._read(place.folder, frame), place)
+                frames[index] = _chosen(self._read(frame), place)
             except DatasetError as error:
                 name = f"{place.folder}/{frame}"
                 if name in self._broken:
@@ -80,11 +91,31 @@ class PngMasks(Truth):
         place = self.places[video.video_id, expression.expression_id]
         return 0 if place is None else 1 if place.values is None else len(place.values)
 
-    def _read(self, folder: str, frame: str) -> dict[int, Rle]:
-        if folder != self._open:
-            self._open, self._codes = folder, {}
+    def _turn_to(self, place: Place, video: Video) -> None:
+        """Opens a place; forgets the images of the last one.
+
+        Raises:
+            DatasetError: a sparse place has no image of any frame, so that it is another object's, or misnamed.
+        """
+        if place.folder == self._open:
+            return
+        listed = None
+        if place.sparse:
+            wanted = {f"{place.folder}/{frame}.png" for frame in video.frames}
+            listed = wanted & set(self.folder.list(place.folder))
+            if not listed:
+                raise DatasetError(
+                    f"{self.folder.uri_of(place.folder)} has no image of any of the {len(wanted)} frames; expected a PNG, "
+                    "named like its frame, for each frame that shows the object"
+                )
+        self._open, self._codes, self._listed = place.folder, {}, listed
+
+    def _read(self, frame: str) -> dict[int, Rle]:
+        name = f"{self._open}/{frame}.png"
+        if self._listed is not None and name not in self._listed:
+            return {}
         if frame not in self._codes:
-            self._codes[frame] = self._decode(f"{folder}/{frame}.png")
+            self._codes[frame] = self._decode(name)
         return self._codes[frame]
 
     def _decode(self, name: str) -> dict[int, Rle]:

@@ -35,6 +35,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "text-empty": ("warning", "an expression has no text"),
     "text-twice": ("note", "two expressions of one video have the same text"),
     "expressions-none": ("warning", "a video has no expressions"),
+    "type-unknown": ("warning", "the type of an expression is missing or unknown; it is in no mean"),
     "ids-empty": ("warning", "an expression names no annotation though it is not no-target; it counts as no object"),
     "ids-unexpected": ("warning", "a no-target expression names annotations"),
     "ids-length": ("warning", "obj_id and anno_id of an expression differ in length"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
 LAYOUTS: dict[str, tuple[Callable[[Path], fixtures.Truth], str | None]] = {
     "revos": (fixtures.write_revos, None),
     "mevis": (fixtures.write_mevis, None),
+    "mevis-v2": (partial(fixtures.write_mevis, version=2), None),
     "ref-youtube-vos": (fixtures.write_ref_youtube_vos, "train"),
     "ref-davis17": (fixtures.write_ref_davis, None),
     "ref-davis17-official": (fixtures.write_ref_davis, None),
     "reasonvos": (fixtures.write_reasonvos, None),
+    "long-rvos": (fixtures.write_long_rvos, None),
     "lvvis": (fixtures.write_lvvis, None),
     "png-tree": (fixtures.write_png_tree, None),
 }

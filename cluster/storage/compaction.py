@@ -5,17 +5,40 @@ The folder of each table is listed once, and `ledger/` once for all tables. The 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.merging import Group
 from vrshq.cluster.storage.table_files import TableFiles, table_files
 
 MERGED_TABLES = ("masks", "tracks", "tokens")
 
+Check = Callable[[], None]
+# Merges planned groups, in any order and anywhere, and yields each when its file is there. It calls the check now and then.
+Spread = Callable[[Folder, Sequence[Group], Check], Iterator[Group]]
+
 
 def proceed() -> None:
     """The check of a caller that needs no lease."""
+
+
+def one_by_one(folder: Folder, groups: Sequence[Group], check: Check) -> Iterator[Group]:
+    """Merges the groups in this process, one after the other."""
+    for group in groups:
+        merging.merge(folder, group, check)
+        yield group
+
+
+def carry_out(folder: Folder, groups: Sequence[Group], check: Check, spread: Spread) -> None:
+    """Plans the groups, has them merged, and removes the parts of each. The caller holds the lease, which `check` proves."""
+    for group in groups:
+        check()
+        merging.write_plan(folder, group)
+    check()  # a plan that was written too late is in nobody's hands
+    for group in spread(folder, groups, check) if groups else ():
+        check()
+        merging.remove_sources(folder, group)
 
 
 class Compaction:
@@ -33,7 +56,7 @@ class Compaction:
         self.errored = table_files(folder, "errors", folder.list("errors")).units()
 
     def merge(
-        self, unit_ids: Sequence[str], *, to_the_end: bool, check: Callable[[], None] = proceed
+        self, unit_ids: Sequence[str], *, to_the_end: bool, check: Check = proceed, spread: Spread = one_by_one
     ) -> dict[str, tuple[int, int]]:
         """Merges parts into files of about `merging.TARGET_BYTES`. Can be killed at any point and called again.
 
@@ -41,22 +64,37 @@ class Compaction:
             unit_ids: all units of the manifest, in its order.
             to_the_end: also merges a rest that is smaller than that size. Use it when no more parts will come.
             check: called before each file is written and before its parts are removed; raises to end the compaction there.
+            spread: where the groups are merged.
 
         Returns:
             for each table, how many parts were merged, into how many files.
         """
-        ledgers = self._folder.list("ledger")
-        done = {}
+        ledgers = self._folder.list(merging.LEDGERS)
+        groups: list[Group] = []
+        useless: list[str] = []
         for name in MERGED_TABLES:
             sizes, files = self._tracks if name == "tracks" else self._listed(name)
-            check()
-            merging.remove_leftovers(self._folder, name, files.dead, files.merged, ledgers)
-            ordered = [(one, files.parts[one]) for one in unit_ids if one in files.parts and one not in self.errored]
-            groups = merging.grouped(ordered, sizes, to_the_end=to_the_end)
-            merging.merge(self._folder, name, groups, first=len(files.merged), check=check)
-            done[name] = (sum(map(len, groups)), len(groups))
-        return done
+            planned, orphans = merging.unfinished(self._folder, name, files.parts.values(), files.merged, ledgers)
+            useless += [*files.dead, *orphans]
+            done = {part for group in planned for _, part in group.parts}
+            ordered = [
+                (unit, files.parts[unit])
+                for unit in unit_ids
+                if unit in files.parts and unit not in self.errored and files.parts[unit] not in done
+            ]
+            cut = merging.grouped(ordered, sizes, to_the_end=to_the_end)
+            first = 1 + max(map(merging.number_of, [*sizes, *(group.file for group in planned)]), default=-1)
+            groups += planned
+            groups += [merging.new_group(name, number, parts) for number, parts in enumerate(cut, start=first)]
+        check()
+        self._folder.remove_all(useless)
+        carry_out(self._folder, groups, check, spread)
+        return {name: _counts([group for group in groups if group.table == name]) for name in MERGED_TABLES}
 
     def _listed(self, table_name: str) -> tuple[dict[str, int], TableFiles]:
         sizes = self._folder.sizes(table_name)
         return sizes, table_files(self._folder, table_name, sizes)
+
+
+def _counts(groups: Sequence[Group]) -> tuple[int, int]:
+    return sum(len(group.parts) for group in groups), len(groups)

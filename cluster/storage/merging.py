@@ -2,11 +2,16 @@
 
     masks/merged-{number}-{digest}.parquet      the rows of many units, in the order of the manifest
     ledger/masks/merged-{number}-{digest}.units the units and their numbers of rows (Parquet)
+    ledger/masks/merged-{number}-{digest}.plan  the parts that the file is made of, until they are removed (Parquet)
 
-The ledger file is written first, the merged file second, and the parts are removed last. A merged file counts as soon as it
-exists, and a part whose unit is in a merged file no longer counts. A command that is killed at any point therefore loses
-nothing, and readers through `RunDirectory` see nothing twice. A reader of the folder by a pattern can see a unit twice until
-the next `label` or `compact` removes the leftover parts.
+Whoever holds the lease writes the plan first. From it alone any process can write the ledger second and the merged file
+third. The holder of the lease removes the parts and the plan last. A merged file counts as soon as it exists, and a part whose
+unit is in a merged file no longer counts. A command that is killed at any point therefore loses nothing, and readers through
+`RunDirectory` see nothing twice. A reader of the folder by a pattern can see a unit twice until the next `label` or `compact`
+removes the leftover parts.
+
+A plan without its file is carried out by the next compaction as it stands. So a process that outlives the lease, and still
+writes its file, writes the one that is there already or will be: it never merges a unit into a second file.
 
 Units with errors keep their parts, so that a retry does not rewrite a merged file.
 """
@@ -17,7 +22,7 @@ import hashlib
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +32,16 @@ import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.folder import Folder
 
+LEDGERS = "ledger"
+# A merged file is made of parts of so many bytes, or of so many parts where they are small: so much is done again after a kill.
 TARGET_BYTES = 256 << 20
+MOST_PARTS = 16384
 _ROW_GROUP_BYTES = 32 << 20
 _READERS = 16
 
-_MERGED = re.compile(r"merged-\d{5}-[0-9a-f]{12}")
+_UNITS, _PLANNED = ".units", ".plan"
+_MERGED = re.compile(r"merged-(\d{5})-[0-9a-f]{12}")
+_PLAN = pa.schema([pa.field("unit_id", pa.string(), nullable=False), pa.field("part", pa.string(), nullable=False)])
 _LEDGER = pa.schema([pa.field("unit_id", pa.string(), nullable=False), pa.field("rows", pa.int64(), nullable=False)])
 
 
@@ -57,57 +67,150 @@ def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[
         return list(pool.map(load, found))
 
 
-def merge(
-    folder: Folder,
-    table_name: str,
-    groups: Sequence[Sequence[tuple[str, str]]],
-    first: int,
-    check: Callable[[], None],
-) -> None:
-    """Writes one merged file for each group of (unit id, part name), and removes the group's parts in bulk.
+def merged_meanwhile(folder: Folder, table_name: str, names: Container[str]) -> list[str]:
+    """The merged files that a listing of the table's folder (`names`) does not show.
 
-    Groups are numbered from `first`. `check` is called before a file is written and before its parts are removed; it raises
-    where the caller may not go on. Memory: a few row groups, independent of the size of a group.
+    While a large folder is listed, a file can come into its first part and the parts that it replaces can go from the rest.
+    The ledger of such a file was there before it. Costs a request, and one for each file that is being written.
     """
-    for number, group in enumerate(groups, start=first):
-        digest = hashlib.sha256("".join(unit for unit, _ in group).encode()).hexdigest()[:12]
-        stem = f"merged-{number:05d}-{digest}"
-        with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(_READERS) as pool:
-            local = Path(place) / "merged.parquet"
-            rows = _write_merged(local, _read_ahead(folder, pool, [name for _, name in group]))
-            ledger = pa.table({"unit_id": [unit for unit, _ in group], "rows": rows}, schema=_LEDGER)
-            sink = pa.BufferOutputStream()
-            pq.write_table(ledger, sink, compression="zstd")
-            check()
-            folder.write_bytes(_ledger_name(table_name, stem), sink.getvalue().to_pybytes())
-            folder.write_file(f"{table_name}/{stem}.parquet", local)
-            check()
-            folder.remove_all(name for _, name in group)
+    ledgers = folder.list(f"{LEDGERS}/{table_name}")
+    files = [f"{table_name}/{_stem(name)}.parquet" for name in ledgers if name.endswith(_UNITS)]
+    return [name for name in files if name not in names and folder.exists(name)]
 
 
-def remove_leftovers(
-    folder: Folder, table_name: str, dead: Iterable[str], merged: Sequence[Merged], ledgers: Iterable[str]
-) -> None:
-    """Removes leftovers of killed commands in bulk: parts that are already merged (`dead`), and orphans among `ledgers`."""
-    known = {_ledger_name(table_name, _stem(one.name)) for one in merged}
-    orphans = [name for name in ledgers if name.startswith(f"ledger/{table_name}/") and name not in known]
-    folder.remove_all([*dead, *orphans])
+@dataclass(frozen=True)
+class Group:
+    """Parts of a table that become one merged file.
+
+    Attributes:
+        table: the table.
+        stem: the name of the merged file and of its ledger, without folder and suffix.
+        parts: (unit id, name of the part), in the order of the file; the parts of a unit are neighbours.
+    """
+
+    table: str
+    stem: str
+    parts: Sequence[tuple[str, str]]
+
+    @property
+    def file(self) -> str:
+        """The name of the merged file inside the run directory."""
+        return f"{self.table}/{self.stem}.parquet"
+
+    @property
+    def plan(self) -> str:
+        """The name of the plan inside the run directory."""
+        return f"{LEDGERS}/{self.table}/{self.stem}{_PLANNED}"
+
+    @property
+    def ledger(self) -> str:
+        """The name of the ledger inside the run directory."""
+        return _ledger_name(self.table, self.stem)
+
+
+def new_group(table_name: str, number: int, parts: Sequence[tuple[str, str]]) -> Group:
+    """The group of (unit id, part name) pairs. `number` should be free: the names of a table sort by it."""
+    digest = hashlib.sha256("".join(unit for unit, _ in parts).encode()).hexdigest()[:12]
+    return Group(table_name, f"merged-{number:05d}-{digest}", parts)
+
+
+def number_of(name: str) -> int:
+    """The number in the name of a merged file, of its ledger or of its plan; -1 for another file."""
+    found = _MERGED.match(name.rpartition("/")[2])
+    return int(found[1]) if found else -1
+
+
+def write_plan(folder: Folder, group: Group) -> None:
+    """Writes the plan of a group."""
+    units, names = zip(*group.parts, strict=True)
+    folder.write_bytes(group.plan, _parquet(pa.table({"unit_id": units, "part": names}, schema=_PLAN)))
+
+
+def read_plan(folder: Folder, name: str) -> Group:
+    """The group whose plan has that name. Raises StorageNotFoundError if it was removed."""
+    table_name, _, file = name.removeprefix(f"{LEDGERS}/").partition("/")
+    plan = pq.read_table(pa.BufferReader(folder.read_bytes(name)), use_threads=False)
+    parts = list(zip(plan["unit_id"].to_pylist(), plan["part"].to_pylist(), strict=True))
+    return Group(table_name, _stem(file), parts)
+
+
+def merge(folder: Folder, group: Group, check: Callable[[], None] = lambda: None) -> None:
+    """Writes the ledger and the merged file of a group, whose plan should be there. Removes nothing.
+
+    Any process may do it, and several at once: all of them write the same. Memory: a few row groups, independent of the size
+    of the group.
+
+    Args:
+        folder: the run directory.
+        group: the group.
+        check: called before each part, and before the merged file is written; raises to end it there.
+
+    Raises:
+        StorageNotFoundError: a part is gone, so the group was merged before.
+    """
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(_READERS) as pool:
+        local = Path(place) / "merged.parquet"
+        counts = _write_merged(local, _read_ahead(folder, pool, [name for _, name in group.parts], check))
+        check()
+        rows: dict[str, int] = {}
+        for (unit, _), count in zip(group.parts, counts, strict=True):
+            rows[unit] = rows.get(unit, 0) + count
+        ledger = pa.table({"unit_id": list(rows), "rows": list(rows.values())}, schema=_LEDGER)
+        folder.write_bytes(group.ledger, _parquet(ledger))
+        folder.write_file(group.file, local)
+
+
+def remove_sources(folder: Folder, group: Group) -> None:
+    """Removes the parts and the plan of a group, in bulk. Its merged file must exist, and the caller must hold the lease."""
+    folder.remove_all([*(name for _, name in group.parts), group.plan])
+
+
+def unfinished(
+    folder: Folder, table_name: str, parts: Iterable[str], merged: Sequence[Merged], ledgers: Iterable[str]
+) -> tuple[list[Group], list[str]]:
+    """What killed commands have left of a table.
+
+    Args:
+        folder: the run directory.
+        table_name: the table.
+        parts: names of the live parts.
+        merged: the merged files.
+        ledgers: the names of all ledgers and plans.
+
+    Returns:
+        the planned groups that have no file yet; and the names of what is of no use: plans of files that exist or cannot be
+        made any more, and ledgers of neither a file nor a plan.
+    """
+    mine = [name for name in ledgers if name.startswith(f"{LEDGERS}/{table_name}/")]
+    used = {_ledger_name(table_name, _stem(one.name)) for one in merged}
+    done = {_stem(one.name) for one in merged}
+    live = set(parts)
+    groups = []
+    for name in mine:
+        if name.endswith(_PLANNED) and _stem(name) not in done:
+            group = read_plan(folder, name)
+            if live.issuperset(part for _, part in group.parts):
+                groups.append(group)
+                live.difference_update(part for _, part in group.parts)
+    used.update(name for group in groups for name in (group.ledger, group.plan))
+    return groups, [name for name in mine if name not in used]
 
 
 def grouped(
     parts: Sequence[tuple[str, str]], sizes: dict[str, int], *, to_the_end: bool
 ) -> list[list[tuple[str, str]]]:
-    """Cuts (unit id, part name) pairs into groups of about `TARGET_BYTES`.
+    """Cuts (unit id, part name) pairs into runs of about `TARGET_BYTES`, or of `MOST_PARTS` small ones.
 
     The rest at the end becomes a group only with `to_the_end`: while a run goes on, more parts may come.
     """
     groups: list[list[tuple[str, str]]] = []
     current: list[tuple[str, str]] = []
     filled = 0
-    for part in parts:
+    for place, part in enumerate(parts):
         current.append(part)
         filled += sizes[part[1]]
-        if filled >= TARGET_BYTES:
+        more = place + 1 < len(parts) and parts[place + 1][0] == part[0]  # of the same unit
+        if not more and (filled >= TARGET_BYTES or len(current) >= MOST_PARTS):
             groups.append(current)
             current, filled = [], 0
     if to_the_end and len(current) > 1:
@@ -116,14 +219,23 @@ def grouped(
 
 
 def _stem(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".parquet")
+    return name.rpartition("/")[2].partition(".")[0]
 
 
 def _ledger_name(table_name: str, stem: str) -> str:
-    return f"ledger/{table_name}/{stem}.units"
+    return f"{LEDGERS}/{table_name}/{stem}{_UNITS}"
 
 
-def _read_ahead(folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str]) -> Iterator[pa.Table]:
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _read_ahead(
+    folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str], check: Callable[[], None]
+) -> Iterator[pa.Table]:
     """Yields the parts in order, and reads a few of them ahead."""
 
     def read(name: str) -> pa.Table:
@@ -132,6 +244,7 @@ def _read_ahead(folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str]) 
 
     waiting: deque[Future[pa.Table]] = deque()
     for name in names:
+        check()
         waiting.append(pool.submit(read, name))
         if len(waiting) >= 2 * _READERS:
             yield waiting.popleft().result()

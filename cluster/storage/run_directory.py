@@ -18,19 +18,19 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.columns import conformed
-from vrshq.cluster.storage.compaction import Compaction, proceed
+from vrshq.cluster.storage.compaction import Check, Compaction, Spread, one_by_one, proceed
 from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.retry import PATIENCE_S
-from vrshq.cluster.storage.table_files import table_files
+from vrshq.cluster.storage.table_files import listed
 from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.errors import UserError
 
@@ -171,10 +171,10 @@ class RunDirectory:
         return self._units("errors")
 
     def compact(
-        self, unit_ids: Sequence[str], *, to_the_end: bool, check: Callable[[], None] = proceed
+        self, unit_ids: Sequence[str], *, to_the_end: bool, check: Check = proceed, spread: Spread = one_by_one
     ) -> dict[str, tuple[int, int]]:
         """Merges parts into larger files, in the order of `unit_ids`; see `Compaction.merge`."""
-        return Compaction(self.folder).merge(unit_ids, to_the_end=to_the_end, check=check)
+        return Compaction(self.folder).merge(unit_ids, to_the_end=to_the_end, check=check, spread=spread)
 
     def forget(self, unit_ids: Iterable[str]) -> None:
         """Makes units with error rows unfinished again: removes their parts, all of `tracks` before any other.
@@ -220,7 +220,7 @@ class RunDirectory:
         self.folder.write_bytes(name, text.encode() + b"\n")
 
     def _units(self, table_name: str) -> set[str]:
-        return table_files(self.folder, table_name, self.folder.list(table_name)).units()
+        return listed(self.folder, table_name)[1].units()
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.merging import Merged, merged_files
+from vrshq.cluster.storage.merging import Merged, merged_files, merged_meanwhile
 
 Span = tuple[int, int]  # the first row, and the row after the last one
 
@@ -81,7 +81,7 @@ class TableFiles:
             return np.zeros(0, "S1"), nothing, nothing, nothing
         ids = np.concatenate([np.array(one.units.to_pylist(), np.bytes_) for one in self.merged])
         ends = np.concatenate([np.cumsum(one.rows.to_numpy()) for one in self.merged])
-        order = np.argsort(ids)
+        order = np.argsort(ids, kind="stable")
         return ids[order], order, ends - np.concatenate([one.rows.to_numpy() for one in self.merged]), ends
 
 
@@ -91,6 +91,24 @@ def _add(spans: list[Span], begin: int, end: int) -> None:
         spans[-1] = (spans[-1][0], end)
     else:
         spans.append((begin, end))
+
+
+def listed(folder: Folder, table_name: str) -> tuple[dict[str, int], TableFiles]:
+    """Lists a table of the run directory `folder`, into which another process may write and merge.
+
+    Returns:
+        name -> size in bytes of the files; and the files as `table_files` tells them. Each unit that was there before is
+        there once.
+    """
+    sizes = folder.sizes(table_name)
+    return sizes, table_files(folder, table_name, [*sizes, *merged_meanwhile(folder, table_name, sizes)])
+
+
+def unit_of(part: str) -> str:
+    """The unit of a part's name."""
+    found = _PART.fullmatch(part.rpartition("/")[2])
+    assert found is not None, part
+    return found[1]
 
 
 def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from vrshq.cluster.storage.columns import in_schema
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.row_groups import RowGroups
-from vrshq.cluster.storage.table_files import Span, TableFiles, table_files
+from vrshq.cluster.storage.table_files import Span, TableFiles, listed, unit_of
 
 # A unit that is not in the listing is looked for in a new one after so many seconds, and at the earliest when this listing has
 # been in use for so many times the seconds that it took.
@@ -23,6 +24,7 @@ STALE_TIMES = 20
 # Larger parts are read by row groups and columns, smaller ones as a whole: one request.
 _WHOLE_BYTES = 4 << 20
 _READERS = 16
+_LOOKS = 3  # how often a part that is not there is looked for
 
 
 class TableReader:
@@ -65,65 +67,77 @@ class TableReader:
             columns: default: all of the schema.
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        wanted = None if unit_ids is None else [*unit_ids]
-        for tries in range(3):
-            try:
-                return self._read(wanted, schema, again=tries > 0)
-            except StorageNotFoundError:  # a compaction removed the part since the listing
-                if tries == 2:
-                    raise
-        raise AssertionError("unreachable")
+        files = self._look()
+        if unit_ids is None:
+            return self._rows(files, dict.fromkeys(one.name for one in files.merged), [*files.parts.values()], schema)
+        wanted = [*unit_ids]
+        spans, parts, complete = files.find(wanted)
+        if not complete and time.monotonic() - self._listed_at > max(STALE_S, STALE_TIMES * self._took):
+            files = self._look(than=files)
+            spans, parts, _ = files.find(wanted)
+        return self._rows(files, spans, parts, schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """All rows of the table as they are now, a row group or a part at a time. Holds a few of them in memory."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        files = self._look(again=True)
+        files = self._look(than=self._files)
         for one in files.merged:
             start = 0
             for stop in self._row_groups.footer(one.name).stops:
                 yield in_schema(self._row_groups.rows(one.name, [(start, stop)], schema.names), schema)
                 start = stop
         for name in files.parts.values():
-            yield self._part(name, schema)
+            yield self._part(files, name, schema)
 
     def stored_schema(self) -> pa.Schema:
         """The schema of the table's files, with columns beyond the reader's own; its own for a table without files.
 
         Opens one file: all files of a table have the same schema.
         """
-        names = self._look().names
-        return RowGroups(self._folder).footer(names[0]).schema if names else self.schema
+        files = self._look()
+        for _ in range(_LOOKS):
+            if not files.names:
+                return self.schema
+            with contextlib.suppress(StorageNotFoundError):  # the part was merged meanwhile
+                return RowGroups(self._folder).footer(files.names[0]).schema
+            files = self._look(than=files)
+        return RowGroups(self._folder).footer(files.names[0]).schema
 
-    def _look(self, *, again: bool = False) -> TableFiles:
-        """The files of the table, listed once, or now if `again`."""
+    def _look(self, *, than: TableFiles | None = None) -> TableFiles:
+        """The files of the table: those of the last listing, or of a newer one `than` that of these files."""
         with self._lock:
-            if self._files is None or again:
+            if self._files is None or self._files is than:
                 begin = time.monotonic()
-                sizes = self._folder.sizes(self._name)
-                self._files = table_files(self._folder, self._name, sizes)
+                sizes, self._files = listed(self._folder, self._name)
                 self._large = {name for name, size in sizes.items() if size > _WHOLE_BYTES}
                 self._listed_at = time.monotonic()
                 self._took = self._listed_at - begin
             return self._files
 
-    def _read(self, wanted: list[str] | None, schema: pa.Schema, *, again: bool) -> pa.Table:
-        files = self._look(again=again)
-        if wanted is None:
-            return self._rows(dict.fromkeys(one.name for one in files.merged), [*files.parts.values()], schema)
-        spans, parts, complete = files.find(wanted)
-        if not complete and time.monotonic() - self._listed_at > max(STALE_S, STALE_TIMES * self._took):
-            spans, parts, _ = self._look(again=True).find(wanted)
-        return self._rows(spans, parts, schema)
-
-    def _rows(self, spans: Mapping[str, list[Span] | None], parts: list[str], schema: pa.Schema) -> pa.Table:
-        def merged(name: str) -> pa.Table:
-            return in_schema(self._row_groups.rows(name, spans[name], schema.names), schema)
-
+    def _rows(
+        self, files: TableFiles, spans: Mapping[str, list[Span] | None], parts: list[str], schema: pa.Schema
+    ) -> pa.Table:
         with ThreadPoolExecutor(_READERS) as pool:
-            tables = [*pool.map(merged, spans), *pool.map(lambda name: self._part(name, schema), parts)]
-        return pa.concat_tables([schema.empty_table(), *tables])
+            merged = pool.map(lambda name: self._merged(name, spans[name], schema), spans)
+            single = pool.map(lambda name: self._part(files, name, schema), parts)
+            return pa.concat_tables([schema.empty_table(), *merged, *single])
 
-    def _part(self, name: str, schema: pa.Schema) -> pa.Table:
+    def _merged(self, name: str, spans: list[Span] | None, schema: pa.Schema) -> pa.Table:
+        return in_schema(self._row_groups.rows(name, spans, schema.names), schema)
+
+    def _part(self, files: TableFiles, name: str, schema: pa.Schema) -> pa.Table:
+        """The rows of a part of `files`, wherever they are now: a compaction may have merged it meanwhile."""
+        for _ in range(_LOOKS):
+            try:
+                return self._single(name, schema)
+            except StorageNotFoundError:
+                files = self._look(than=files)
+                spans, parts, _ = files.find([unit_of(name)])
+            if name not in parts:
+                return pa.concat_tables([schema.empty_table(), *(self._merged(*one, schema) for one in spans.items())])
+        return self._single(name, schema)
+
+    def _single(self, name: str, schema: pa.Schema) -> pa.Table:
         """The rows of a part. Nothing of it is kept, because another attempt may replace it."""
         if name in self._large:
             return in_schema(RowGroups(self._folder).rows(name, None, schema.names), schema)

@@ -111,7 +111,9 @@ class Driver:
         self._class = ray.remote(guard.Guarded)
         self._all_ready = False
 
-    def receipts(self, on_start: Callable[[Starting], None]) -> Iterator[dict[str, Any] | Lost]:
+    def receipts(
+        self, on_start: Callable[[Starting], None], check: Callable[[], None]
+    ) -> Iterator[dict[str, Any] | Lost]:
         """Works until no unit is left."""
         looked = time.monotonic()
         while self._schedule.left:
@@ -122,6 +124,7 @@ class Driver:
             # after the dispatch: an actor that is free now has nothing to do
             if time.monotonic() - looked >= self._timing.look_s:
                 looked = time.monotonic()
+                check()
                 self._look(looked, on_start)
             try:
                 event = self._events.get(timeout=self._timing.look_s)

@@ -39,6 +39,7 @@ def stream_receipts(
     together: Sequence[str] = (),
     timing: Timing = Timing(),  # noqa: B008 - frozen
     on_start: Callable[[Starting], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any] | Lost]:
     """Sends every unit through all pools, in the given order as actors become free. Yields the receipts and the lost units.
 
@@ -59,6 +60,7 @@ def stream_receipts(
         timing: intervals of the run. After `timing.start_s` a pool without any actor ends the run; a pool with too few
             ends it where an autoscaler did not bring the machines, and elsewhere goes on with those that it has.
         on_start: told how far the actors have started, every `timing.look_s` until all are ready.
+        check: called about every `timing.look_s`; raises to end the run.
 
     Yields:
         each row of the last pool as a dict of plain Python values; rows should be small, as all of them come to this
@@ -83,6 +85,6 @@ def stream_receipts(
         needs.check_resources(fitted)
     driver = Driver(units, fitted, attempts, key, finished, timing, together)
     try:
-        yield from driver.receipts(on_start)
+        yield from driver.receipts(on_start, check)
     finally:
         driver.close()

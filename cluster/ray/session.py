@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,12 @@ def ray_session(
         _connect(address, options, verbose=verbose)
         stack.callback(ray.shutdown)
         yield
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _connect(address: str, options: dict[str, Any], *, verbose: bool) -> None:

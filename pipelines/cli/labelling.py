@@ -127,12 +127,12 @@ def _plan_elsewhere(on: list[str], instructions: str, output: str, settings: Set
         raise NotEnoughResources("; ".join(f"{one.name}: {one.refused}" for one in made))
 
 
-def compact(run: Run) -> None:
+def compact(run: Run, address: Address = None, ray: UseRay = True) -> None:
     """Merge a run's parts into larger files. An interrupted command can be run again at any point."""
     from vrshq.pipelines.label.compact import compact as run_compact
 
     with continues(lambda: "no part is lost"):
-        done = run_compact(run)
+        done = run_compact(run, address=address, use_ray=ray)
     for table, (parts, files) in done.tables.items():
         say(f"{table}: {parts} parts into {files} files")
     for line in done.left():

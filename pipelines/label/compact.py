@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
+from vrshq.cluster.ray.merges import where_it_pays
+from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.compaction import Compaction
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.merging import TARGET_BYTES
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label.types import cluster_of
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,14 @@ class Compacted:
         return lines
 
 
-def compact(run_uri: str) -> Compacted:
+def compact(run_uri: str, *, address: str | None = None, use_ray: bool = True) -> Compacted:
     """Merges the parts of finished units without errors. No other command may write into the run meanwhile.
+
+    Args:
+        run_uri: the run directory.
+        address: Ray cluster whose machines do the work; default: RAY_ADDRESS, the cluster of the surrounding job, else this
+            process.
+        use_ray: False: this process in any case.
 
     While units are missing, parts that do not fill a file of the usual size are left unmerged.
 
@@ -51,12 +61,15 @@ def compact(run_uri: str) -> Compacted:
         LeaseLostError: another command has taken the run over.
         StorageNotFoundError: the run has no manifest.
         StorageError: the run cannot be read or written.
+        ConnectionError: no cluster answers at the address.
     """
     run = RunDirectory(run_uri)
     unit_ids = run.read_manifest()["unit_id"].to_pylist()
-    with Lease(run.folder, "compact") as lease:
+    cluster = cluster_of(address, use_ray=use_ray)
+    session = ray_session(cluster) if cluster else contextlib.nullcontext()
+    with Lease(run.folder, "compact") as lease, session:
         compaction = Compaction(run.folder)
         finished = compaction.finished.intersection(unit_ids)
         unfinished = len(unit_ids) - len(finished)
-        tables = compaction.merge(unit_ids, to_the_end=not unfinished, check=lease.check)
+        tables = compaction.merge(unit_ids, to_the_end=not unfinished, check=lease.check, spread=where_it_pays)
         return Compacted(tables, len(unit_ids), unfinished, len(compaction.errored & finished))

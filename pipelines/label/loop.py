@@ -41,7 +41,9 @@ _LOSSES = {
 }
 
 
-def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watcher) -> Generator[dict[str, Any]]:
+def on_ray(
+    plan: Plan, address: str | None, summary: RunSummary, watcher: Watcher, session: contextlib.ExitStack
+) -> Generator[dict[str, Any]]:
     """Runs the unfinished units in actor pools; yields the receipt of each, lost units included.
 
     Args:
@@ -49,38 +51,39 @@ def on_ray(plan: Plan, address: str | None, summary: RunSummary, watcher: Watche
         address: Ray cluster; default: RAY_ADDRESS, the cluster of the surrounding job, else one on this machine.
         summary: where the placement is noted.
         watcher: receives the final plan, and what the run waits for.
+        session: keeps the connection to Ray.
     """
     watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
-    with ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))):
-        plan = on_machines(plan, cluster_machines(), grows=may_grow())
-        if plan.model is not None:
-            announce_fetching(plan.model, parts_of(STAGES, plan.settings))
-        watcher.planned(plan)
-        refuse(plan)
-        _note_placement(summary, plan)
-        todo = costliest_first(
-            plan.todo, plan.lengths.by_uri if plan.lengths else {}, plan.expected.terms if plan.expected else RELATIVE
+    session.enter_context(ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))))
+    plan = on_machines(plan, cluster_machines(), grows=may_grow())
+    if plan.model is not None:
+        announce_fetching(plan.model, parts_of(STAGES, plan.settings))
+    watcher.planned(plan)
+    refuse(plan)
+    _note_placement(summary, plan)
+    todo = costliest_first(
+        plan.todo, plan.lengths.by_uri if plan.lengths else {}, plan.expected.terms if plan.expected else RELATIVE
+    )
+    attempts = plan.settings.resources.attempts
+    metrics = RunMetrics(waiting=todo.num_rows)
+    pools, finished = actor_pools(plan), plan.run.finished_among
+
+    def on_start(now: Starting) -> None:
+        watcher.waits(starting_line(now))
+
+    for one in stream_receipts(
+        todo, pools, attempts=attempts, finished=finished, together=_SAME_VIDEO, on_start=on_start
+    ):
+        done = _record_lost(plan, one) if isinstance(one, Lost) else one
+        metrics.unit(
+            statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
+            frames=done["frames"],
+            error_types=done["error_types"],
+            attempt=done["attempt"],
+            seconds=done["busy"],
+            stage_seconds=done["seconds"],
         )
-        attempts = plan.settings.resources.attempts
-        metrics = RunMetrics(waiting=todo.num_rows)
-        pools, finished = actor_pools(plan), plan.run.finished_among
-
-        def on_start(now: Starting) -> None:
-            watcher.waits(starting_line(now))
-
-        for one in stream_receipts(
-            todo, pools, attempts=attempts, finished=finished, together=_SAME_VIDEO, on_start=on_start
-        ):
-            done = _record_lost(plan, one) if isinstance(one, Lost) else one
-            metrics.unit(
-                statuses={"ok": done["ok"], "empty": done["empty"], "error": done["errors"]},
-                frames=done["frames"],
-                error_types=done["error_types"],
-                attempt=done["attempt"],
-                seconds=done["busy"],
-                stage_seconds=done["seconds"],
-            )
-            yield done
+        yield done
 
 
 def starting_line(now: Starting) -> str:

@@ -91,7 +91,10 @@ class Resources(Section):
             "times the measured or estimated cost of the unit, or 5 where it is not known."
         ),
     )
-    compact: bool = Field(default=True, description="Merge the parts into larger files once the run is complete.")
+    compact: bool = Field(
+        default=True,
+        description="Merge the parts into larger files while the run works, and the rest once it is complete.",
+    )
 
     def with_halved_batches(self) -> Resources:
         """These resources with batches of half the size, at least 1; equal to these where all are 1."""

@@ -1,7 +1,7 @@
 """`vrshq label`: instructions in, mask tables out.
 
 read and check the instruction table -> manifest of units -> open the run directory -> subtract finished units ->
-actor pools over the rest -> account for every unit -> stats and merged parts.
+actor pools over the rest, whose parts are merged meanwhile -> account for every unit -> stats and merged parts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import importlib.metadata
 import time
 
 from vrshq.cluster.storage.lease import Lease
+from vrshq.pipelines.label.beside import merging_beside
+from vrshq.pipelines.label.ending import end
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
-from vrshq.pipelines.label.outcome import read_outcome
-from vrshq.pipelines.label.plan import Plan, begun, check_plan, finished_units
+from vrshq.pipelines.label.plan import begun, check_plan
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.stats import add_command
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.types import cluster_of
 from vrshq.pipelines.label.watcher import Watcher
@@ -61,16 +61,17 @@ def label(
         instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow, cluster=cluster
     )
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
-    with Lease(plan.run.folder, "label") as lease:
+    with Lease(plan.run.folder, "label") as lease, contextlib.ExitStack() as session:
         plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         finished = set(plan.finished)
         if plan.todo.num_rows:
             begin = time.monotonic()
-            work = on_ray(plan, address, summary, watcher) if use_ray else in_process(plan, summary, watcher)
-            with contextlib.closing(work) as receipts:
+            work = on_ray(plan, address, summary, watcher, session) if use_ray else in_process(plan, summary, watcher)
+            with contextlib.closing(work) as receipts, merging_beside(plan, lease.check) as may_merge:
                 for receipt in receipts:
                     summary.add(receipt)
+                    may_merge(receipt)
                     finished.add(receipt["unit_id"])
                     watcher.unit_finished(receipt)
                     lease.check()
@@ -80,21 +81,6 @@ def label(
             summary.elapsed = time.monotonic() - begin
         else:
             watcher.planned(plan)
-        _end(plan, summary, finished, lease)
+        end(plan, summary, finished, lease)
     watcher.finished(summary)
     return summary
-
-
-def _end(plan: Plan, summary: RunSummary, finished: set[str], lease: Lease) -> None:
-    """Counts what the run holds and lacks, writes `stats.json`, and merges the parts of a complete run.
-
-    `finished` has the units that were finished before, and those with a receipt. Where some are missing, a receipt may be lost.
-    """
-    if len(finished) < plan.manifest.num_rows:
-        finished = finished_units(plan.run, plan.manifest)
-    summary.incomplete = plan.manifest.num_rows - len(finished)
-    summary.outcome = read_outcome(plan.run, plan.manifest, finished)
-    lease.check()
-    add_command(plan.run, summary)
-    if plan.settings.resources.compact and not summary.incomplete:
-        plan.run.compact(plan.manifest["unit_id"].to_pylist(), to_the_end=True, check=lease.check)

@@ -22,6 +22,7 @@ class FamilyInfo:
     Attributes:
         name: its name in `bundle.json`.
         module: the module with its code, see `family.Family`.
+        tracker: the version of the model that carries masks through a video.
         architectures: the names in `config.json` by which its published layout is recognised.
         clip: whether a bundle has a CLIP for pre-sampling.
         sampler: the sampler that was published.
@@ -37,6 +38,7 @@ class FamilyInfo:
 
     name: str
     module: str
+    tracker: str = "SAM 2.0"
     architectures: frozenset[str] = frozenset()
     clip: bool = False
     sampler: str = "first"
@@ -81,6 +83,7 @@ SA2VA = FamilyInfo(
 SAM3 = FamilyInfo(
     name="sam3",
     module="vrshq.operators.models.sam3.family",
+    tracker="SAM 3",
     architectures=frozenset({"Sam3VideoModel"}),
     frames=2,  # nothing looks at them; the fewest that the setting takes
     start="text",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -95,6 +97,7 @@ def evaluate(
             use_ray=ray,
             errors=ErrorPolicy(max_error_rate, retry_errors),
             watcher=display,
+            command=shlex.join(["vrshq", *sys.argv[1:]]),
         )
     print_evaluation(done, output)
     if done.from_nothing():

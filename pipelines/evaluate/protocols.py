@@ -52,6 +52,41 @@ class Protocol:
     palette: bool = False
     remark: str = ""
 
+    def frames_in_words(self) -> str:
+        """Which frames of an expression are scored."""
+        return (
+            "all of the questions' file but each video's first and last"
+            if self.drop_ends
+            else "all of the questions' file"
+        )
+
+    def averages_in_words(self) -> str:
+        """What is averaged in which order."""
+        rounded = "" if self.decimals is None else f", in percent with {self.decimals} decimals"
+        groups = {
+            "kind": "over the expressions of each kind (referring, reasoning), then over the two kinds",
+            "annotator": "over the expressions of each annotator, then over the four annotators",
+            "type": "over all expressions of a known type",
+            None: "over all expressions with a target",
+        }[self.groups]
+        last = ", of several about one object only the last" if self.one_per_object else ""
+        return f"J and F of a frame; mean over an expression's frames{rounded}; mean {groups}{last}; J&F is the mean of J and F"
+
+    def missing_in_words(self) -> str:
+        """What an expression counts that has no usable answer."""
+        needed, gaps = (
+            ("its first frame", "a frame without a mask counts as empty; ")
+            if self.gaps_are_empty
+            else ("each frame", "")
+        )
+        unusable = f"{gaps}an expression without a mask on {needed}, or with masks of another size than the truth,"
+        how = {
+            "zero": "scores 0",
+            "skip": "is left out",
+            "zero-video": "scores 0 if nothing is predicted for its video, else it is left out",
+        }[self.missing]
+        return f"{unusable} {how}; in the fixed means it scores 0"
+
 
 _MEVIS = "tools/eval_mevis.py in the VISA and VRS-HQ code"
 PROTOCOLS: dict[str, Protocol] = {

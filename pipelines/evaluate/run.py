@@ -3,13 +3,13 @@
 open the benchmark -> label it, unless predictions are given -> open the predictions -> score each video, on Ray or in this
 process -> list missing answers -> means, intervals, break-downs -> scores.parquet, scores.json, scores.md, scores.html.
 
-An interrupted labelling continues from its run directory. Scores are computed again each time, because they depend on the masks
-alone, and their files are written at the end.
+An interrupted labelling continues from its run directory. Scores are computed again each time, their files written at the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from vrshq.pipelines.evaluate.breakdowns import statistics
 from vrshq.pipelines.evaluate.datasets import open_benchmark
@@ -20,6 +20,7 @@ from vrshq.pipelines.evaluate.judged import judged_rows
 from vrshq.pipelines.evaluate.predictions import Objects
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.report import write_scores
+from vrshq.pipelines.evaluate.reproduce import how_to_reproduce
 from vrshq.pipelines.evaluate.scoring import score
 from vrshq.pipelines.evaluate.unanswered import unanswered
 from vrshq.pipelines.label.error_policy import ErrorPolicy
@@ -43,6 +44,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
     use_ray: bool = True,
     errors: ErrorPolicy | None = None,
     watcher: Watcher | None = None,
+    command: str | None = None,
 ) -> Evaluation:
     """Scores predictions for a benchmark. Without `predictions`, it labels the benchmark into the run directory `output` first.
 
@@ -60,6 +62,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
         use_ray: False labels and scores one video after the other in this process, with the same scores.
         errors: how the labelling treats failing instructions; default `ErrorPolicy()`.
         watcher: follows the labelling.
+        command: the command line that asked for this, which `scores.json` states.
 
     Returns:
         The scores. If no expression has an answer that can be scored, there are none, and no file is written.
@@ -67,19 +70,17 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
     Raises:
         DatasetError: the data set cannot be read, or its split has no ground truth.
         PredictionsError: the predictions cannot be read. ReviewError: nobody has judged them.
-        StorageError: the storage cannot be read or written.
-        UserError: any other error of `label`, in one line.
+        UserError: any other error of `label`, or of the storage, in one line.
     """
     benchmark = open_benchmark(dataset, root, split=split, folders=folders)
     dataset = benchmark.name
     source = output if predictions is None else predictions
     if not benchmark.has_masks and predictions is not None:
-        raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so nothing can be scored")
+        raise DatasetError(f"{root}: split {benchmark.split} of {dataset} has no ground truth; nothing can be scored")
     summary = None
     if predictions is None:
-        summary = label_benchmark(
-            benchmark, root, output, settings, address=address, use_ray=use_ray, errors=errors, watcher=watcher
-        )
+        how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors, "watcher": watcher}
+        summary = label_benchmark(benchmark, root, output, settings, **how)
         if summary.incomplete:
             return Evaluation(summary, None, [], f"{summary.incomplete} units are not labelled yet")
         if not benchmark.has_masks:
@@ -93,6 +94,7 @@ def evaluate(  # noqa: PLR0913 - each is an option of the command
     scores = statistics(table, PROTOCOLS[dataset]) | {
         **given,
         **({"judged": judged.words()} if judged else {}),
+        "reproduce": how_to_reproduce(benchmark, PROTOCOLS[dataset], scored, source, objects, command),
         "foreground_value": "as read from PNG files; 255 for masks of other sources",
     }
     return Evaluation(summary, scores, write_scores(output, table, scores), unanswered=missing)

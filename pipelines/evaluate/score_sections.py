@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vrshq.pipelines.evaluate import reproduce
 from vrshq.pipelines.evaluate.figures import Bar, bar_figure, reliability_figure
 from vrshq.pipelines.evaluate.section import Section
 
@@ -44,6 +45,7 @@ def sections(scores: dict[str, Any]) -> list[Section]:
         *(_no_target_breakdown(name, parts) for name, parts in scores["no_target_breakdowns"].items()),
         _calibration(scores),
         _over_frames(scores),
+        reproduce.section(scores["reproduce"]),
     ]
     return [part for part in parts if part is not None]
 

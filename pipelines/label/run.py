@@ -7,7 +7,6 @@ actor pools over the rest, whose parts are merged meanwhile -> account for every
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import time
 
 from vrshq.cluster.storage.lease import Lease
@@ -16,6 +15,7 @@ from vrshq.pipelines.label.ending import end
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import in_process, on_ray
+from vrshq.pipelines.label.origin import open_run
 from vrshq.pipelines.label.plan import begun, check_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.summary import RunSummary
@@ -60,7 +60,7 @@ def label(
     plan = check_plan(
         instructions, output, settings, videos=videos, shown=watcher.shows_plan, grow=grow, cluster=cluster
     )
-    plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
+    open_run(plan)
     with Lease(plan.run.folder, "label") as lease, contextlib.ExitStack() as session:
         plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))

@@ -55,7 +55,7 @@ def benchmark_names() -> list[str]:
     return sorted(_READERS)
 
 
-def open_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> Benchmark:
+def open_benchmark(name: str, root: str, *, split: str | None = None, folders: Folders | None = None) -> FileBenchmark:
     """Opens a benchmark and reads its metadata. Masks are read later, one video at a time.
 
     Args:

@@ -36,8 +36,8 @@ class LongRvos(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
-        metadata = folders.metadata or f"{self.split}/meta_expressions.json"
-        entries = video_entries(self.folder, metadata, self.report)
+        self.question_file = folders.metadata or f"{self.split}/meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.videos = build_videos(entries, self.report, self._rule, frames_folder=self.frames_folder)
         masks = folders.masks or f"{self.split}/Annotations"
         if self.folder.child(masks).is_empty():
@@ -52,7 +52,7 @@ class LongRvos(FileBenchmark):
                 if expression.object_ids and not is_inside(folder):
                     self.report.add("unsafe-id", f"{where}: {folder!r}")
                 places[video.video_id, expression.expression_id] = Place(folder, None, sparse=True)
-        self.truth = PngMasks(self.folder, places)
+        self.truth = PngMasks(self.folder, masks, places)
 
     def _rule(self, expression_id: str, found: Mapping[str, Any]) -> Expression:
         kind = TYPES.get(text_of(found, "type"))

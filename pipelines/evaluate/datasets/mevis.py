@@ -31,6 +31,7 @@ class Mevis(FileBenchmark):
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
         names = [f"{self.split}/{name}" for name in self.metadata]
         metadata = folders.metadata or next((name for name in names if self.folder.exists(name)), names[0])
+        self.question_file = metadata
         entries = video_entries(self.folder, metadata, self.report)
         rule = _v2_rule if self.metadata is METADATA_V2 or "v2" in metadata.rpartition("/")[2] else plain_rule
         self.videos = build_videos(entries, self.report, rule, frames_folder=self.frames_folder)
@@ -60,7 +61,8 @@ class Lvvis(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "train/JPEGImages"
-        entries = video_entries(self.folder, folders.metadata or "train/meta_expressions.json", self.report)
+        self.question_file = folders.metadata or "train/meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.videos = build_videos(entries, self.report, _category_rule, frames_folder=self.frames_folder)
         masks = folders.masks or "train/mask_dict.json"
         self.truth = MaskDict.where_there(self.folder, masks, annotation_keys(entries))

@@ -41,11 +41,13 @@ class PngMasks(Truth):
 
     Args:
         folder: the data set's root.
+        name: the folder of all annotations inside it.
         places: location of the masks of each expression; None: the expression has no object, so no image is read.
     """
 
-    def __init__(self, folder: Folder, places: Mapping[Key, Place | None]) -> None:
+    def __init__(self, folder: Folder, name: str, places: Mapping[Key, Place | None]) -> None:
         self.folder = folder
+        self.name = name
         self.places = places
         self._open = ""
         self._codes: dict[str, dict[int, Rle]] = {}

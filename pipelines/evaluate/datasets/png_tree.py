@@ -27,7 +27,8 @@ class PngTree(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "JPEGImages"
-        entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
+        self.question_file = folders.metadata or "meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.videos = build_videos(
             entries,
             self.report,
@@ -47,4 +48,4 @@ class PngTree(FileBenchmark):
                     self.report.add("unsafe-id", f"{video.video_id}, expression {expression.expression_id!r}")
                 key = (video.video_id, expression.expression_id)
                 places[key] = None if expression.kind == "no-target" else place
-        self.truth = PngMasks(self.folder, places)
+        self.truth = PngMasks(self.folder, masks, places)

@@ -24,7 +24,8 @@ class ReasonVos(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or "JPEGImages"
-        entries = video_entries(self.folder, folders.metadata or "meta_expressions.json", self.report)
+        self.question_file = folders.metadata or "meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         for video_id, entry in entries.items():
             if "frames" not in entry or isinstance(entry["frames"], int):  # some copies have a count instead of names
                 entry["frames"] = self._list_frames(video_id)
@@ -46,7 +47,7 @@ class ReasonVos(FileBenchmark):
                 if not is_inside(folder):
                     self.report.add("unsafe-id", f"{video.video_id}, expression {expression.expression_id}: {folder!r}")
                 places[video.video_id, expression.expression_id] = Place(folder, None)
-        self.truth = PngMasks(self.folder, places)
+        self.truth = PngMasks(self.folder, masks, places)
 
     def _list_frames(self, video_id: str) -> list[str]:
         names = self.folder.list(f"{self.frames_folder}/{video_id}")

@@ -40,8 +40,8 @@ class Revos(FileBenchmark):
 
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
-        metadata = folders.metadata or self._metadata()
-        entries = video_entries(self.folder, metadata, self.report)
+        self.question_file = folders.metadata or self._metadata()
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.frames_folder = folders.frames or "JPEGImages"
         if (
             folders.frames is None

@@ -19,7 +19,9 @@ Key = tuple[str, str]  # video_id, expression_id
 
 
 class Truth(ABC):
-    """The source of a split's ground truth."""
+    """The source of a split's ground truth: `name` is its file or its folder, relative to the data set's root."""
+
+    name: str
 
     @abstractmethod
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
@@ -161,6 +163,7 @@ class FileBenchmark(Benchmark):
         split: the opened split.
         report: problems found in the metadata.
         frames_folder: folder of all videos' frames, relative to the root.
+        question_file: file of the metadata, relative to the root.
         truth: source of the masks; None: the split has none.
         expects_masks: whether the layout has masks for this split.
         expects_foreground: whether the layout has foreground masks.
@@ -169,6 +172,7 @@ class FileBenchmark(Benchmark):
 
     splits: ClassVar[tuple[str, ...]]
     frames_folder: str
+    question_file: str
     truth: Truth | None
     expects_masks: bool
     expects_foreground: ClassVar[bool] = False
@@ -187,7 +191,7 @@ class FileBenchmark(Benchmark):
 
     @abstractmethod
     def read(self, folders: Folders) -> None:
-        """Reads the metadata: sets `videos` and `frames_folder`, and `truth` and `expects_masks` if not as by default."""
+        """Reads the metadata: sets `videos`, `frames_folder`, `question_file`, and what is not as by default."""
 
     def masks(self, video: Video, expression: Expression) -> list[list[Rle]]:
         """The true masks, as for `Benchmark.masks`."""

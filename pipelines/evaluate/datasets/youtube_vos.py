@@ -26,8 +26,8 @@ class RefYoutubeVos(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
-        metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
-        entries = video_entries(self.folder, metadata, self.report)
+        self.question_file = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.expects_masks = self.split == "train"
         if self.split == "valid":
             hidden = _listed(self.folder, "meta_expressions/test/meta_expressions.json")
@@ -53,8 +53,8 @@ class RefDavis(FileBenchmark):
     def read(self, folders: Folders) -> None:
         """Reads the metadata and finds the masks."""
         self.frames_folder = folders.frames or f"{self.split}/JPEGImages"
-        metadata = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
-        entries = video_entries(self.folder, metadata, self.report)
+        self.question_file = folders.metadata or f"meta_expressions/{self.split}/meta_expressions.json"
+        entries = video_entries(self.folder, self.question_file, self.report)
         self.videos = build_videos(entries, self.report, plain_rule, frames_folder=self.frames_folder)
         places = [f"{self.split}/{place}" for place in self.mask_places]
         self.truth = _truth(self.folder, self.videos, folders.masks, places)
@@ -86,7 +86,7 @@ def _truth(folder: Folder, videos: Iterable[Video], given: str | None, choices: 
         if choice.endswith(".pkl") and folder.exists(choice):
             return MaskDict(folder, choice, running_index(videos))
         if not choice.endswith(".pkl") and not folder.child(choice).is_empty():
-            return PngMasks(folder, _palette_places(choice, videos))
+            return PngMasks(folder, choice, _palette_places(choice, videos))
     return None
 
 

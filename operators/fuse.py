@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,24 @@ from vrshq.operators.batch import Batch, Unit, map_units, open_instructions
 
 @dataclass(frozen=True, kw_only=True)
 class FuseConfig:
-    """`alpha`: weight of the [SEG] mean in the fused embedding (0.1 in the paper and the reference)."""
+    """How [SEG] and [TAK] are fused.
+
+    Attributes:
+        alpha: weight of the [SEG] mean in the fused embedding (0.1 in the paper and the reference).
+        temperature: of the softmax over the frames' similarities (1 in the reference, which makes them almost equal).
+        weighting: "fixed" uses `alpha` as it is; with "adaptive" the keyframe stage fuses again with the weight that
+            `models.keyframe_scores.adaptive_alpha` gives.
+    """
 
     alpha: float = 0.1
+    temperature: float = 1.0
+    weighting: Literal["fixed", "adaptive"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature}: expected more than 0")
+        if self.weighting not in ("fixed", "adaptive"):
+            raise ValueError(f"weighting {self.weighting!r}: expected fixed or adaptive")
 
 
 def similarities(seg: Tensor, tak: Tensor) -> Tensor:
@@ -24,9 +39,9 @@ def similarities(seg: Tensor, tak: Tensor) -> Tensor:
     return F.cosine_similarity(seg, tak[None], dim=-1)
 
 
-def fuse(seg: Tensor, tak: Tensor, alpha: float) -> Tensor:
-    """Tak + alpha * sum_i softmax(cos)_i seg_i, without temperature or renormalisation (the reference's TDA)."""
-    return tak + alpha * (similarities(seg, tak).softmax(0) @ seg)
+def fuse(seg: Tensor, tak: Tensor, alpha: float, temperature: float = 1.0) -> Tensor:
+    """Tak + alpha * sum_i softmax(cos / temperature)_i seg_i, without renormalisation (the reference's TDA)."""
+    return tak + alpha * ((similarities(seg, tak) / temperature).softmax(0) @ seg)
 
 
 class Fuse:
@@ -56,7 +71,7 @@ class Fuse:
             if len(tak):
                 seg = seg.view(len(unit["sampled_frames"][index]), -1)
                 columns["similarities"][index] = similarities(seg, tak).tolist()
-                columns["prompts"][index] = [fuse(seg, tak, self.config.alpha).tolist()]
+                columns["prompts"][index] = [fuse(seg, tak, self.config.alpha, self.config.temperature).tolist()]
             else:
                 columns["similarities"][index] = []
                 columns["prompts"][index] = seg.view(-1, max(1, unit["d"])).tolist()

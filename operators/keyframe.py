@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ import torch
 from torch import Tensor
 
 from vrshq.operators.batch import Batch, Unit, map_units, once
+from vrshq.operators.fuse import FuseConfig, fuse
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.family import TrackConfig
+from vrshq.operators.models.family import Candidate, TrackConfig
+from vrshq.operators.models.keyframe_scores import SCORES, Terms, adaptive_alpha, tks_scores
 from vrshq.operators.models.requests import presence_of, requests_of, value_at
 from vrshq.operators.models.shared import family_of
 from vrshq.operators.video.sampling import generator
 
-METHODS = ("tks", "clip", "similarity", "object_score", "random", "first", "middle")
+METHODS = (*SCORES, "random", "first", "middle")
+# Bounds that look at the ground truth, which `SelectKeyframe.truth` must give.
+ORACLES = ("oracle_area", "oracle_candidate")
+
+# (video id, instruction id, number of the frame in the video) -> true mask (H, W) bool; None: it is not known.
+Truth = Callable[[str, str, int], np.ndarray | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +32,18 @@ class KeyframeConfig(TrackConfig):
     """How the keyframe is chosen, and the tracker's settings.
 
     Attributes:
-        method: one of `METHODS`.
+        method: one of `METHODS` or `ORACLES`.
         seed: of the random numbers of method `random`.
+        fusion: as for the stage before; it matters here where its weighting is adaptive.
     """
 
     method: str = "tks"
     seed: int = 0
+    fusion: FuseConfig = field(default_factory=FuseConfig)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"keyframe method {self.method!r}: expected one of {', '.join(METHODS)}")
-
-
-def tks_scores(object_scores: Tensor, similarities: Tensor) -> Tensor:
-    """softmax(object logit) + softmax(cosine), both (n,) over the sampled frames: (n,) (the reference's TKS)."""
-    return object_scores.softmax(0) + similarities.softmax(0)
+        if self.method not in (*METHODS, *ORACLES):
+            raise ValueError(f"keyframe method {self.method!r}: expected one of {', '.join((*METHODS, *ORACLES))}")
 
 
 def choose(
@@ -50,28 +55,28 @@ def choose(
         return int(random.integers(count))
     if method in ("first", "middle"):
         return 0 if method == "first" else count // 2
-    scores = {
-        "tks": tks_scores(object_scores, similarities),
-        "clip": clip_probs,
-        "similarity": similarities,
-        "object_score": object_scores,
-    }[method]
-    return int(scores.argmax())
+    return int(SCORES[method](Terms(object_scores, similarities, clip_probs)).argmax())
 
 
 class SelectKeyframe:
     """Operator. One image encoding per distinct sampled frame, one mask decoding per (sampled frame, object).
 
-    Where the tracker begins with prompts on all sampled frames, there is nothing to choose, and the stage costs nothing.
+    Where the tracker begins with prompts on all sampled frames, there is nothing to choose, and the stage costs nothing. With
+    adaptive fusion the candidates are decoded twice: the first ones' object scores give the weight of the second fusion.
 
     In: `video` (live), `sampled_frames` (E lists of n int), `prompts` (E lists of o lists of float32), `similarities` (E lists
-    of n, or empty), `clip_probs` (E lists of T, or None). Out: `object_scores` (E lists of o lists of n float32, logits),
-    `keyframes` (E lists of o ints, frame indices), `presence` (E floats in 0..1: sigmoid of the highest object score over
-    objects and sampled frames), all None where nothing was chosen; and the live columns `features` (the tracker's state of
-    the video) and `keyframe_logits` (E lists of o tensors (l, l), holes filled).
+    of n, or empty), `clip_probs` (E lists of T, or None), and for adaptive fusion `seg` and `tak`. Out: `object_scores` (E
+    lists of o lists of n float32, logits), `keyframes` (E lists of o ints, frame indices), `presence` (E floats in 0..1:
+    sigmoid of the highest object score over objects and sampled frames), all None where nothing was chosen; and the live
+    columns `features` (the tracker's state of the video) and `keyframe_logits` (E lists of o tensors (l, l), holes filled).
+    With adaptive fusion, `prompts`, too.
+
+    Attributes:
+        truth: the ground truth, for a method of `ORACLES`; nothing but `vrshq ablate` sets it.
     """
 
     name = "keyframe"
+    truth: Truth | None = None
 
     def __init__(self, config: KeyframeConfig) -> None:
         self.config = config
@@ -98,9 +103,12 @@ class SelectKeyframe:
         )
         if self.tracker.start != "keyframe":
             return {**result, "features": features}
+        if self.config.fusion.weighting == "adaptive":
+            result["prompts"] = self._adapted(unit, features)
+            unit = {**unit, "prompts": result["prompts"]}
         for position, objects in self.tracker.candidates(features, requests_of(unit)).items():
             scores = [[one.score for one in candidates] for candidates in objects]
-            chosen = [self._choose(unit, position, torch.tensor(row)) for row in scores]
+            chosen = [self._choose(unit, position, candidates, features) for candidates in objects]
             result["object_scores"][position] = scores
             result["keyframes"][position] = [unit["sampled_frames"][position][place] for place in chosen]
             result["presence"][position] = presence_of(scores)
@@ -109,17 +117,64 @@ class SelectKeyframe:
             ]
         return {**result, "features": features}
 
-    def _choose(self, unit: Unit, position: int, scores: Tensor) -> int:
+    def _adapted(self, unit: Unit, features: Any) -> list[list[list[float]] | None]:
+        """The prompts, fused again with each instruction's own weight; those without a [TAK] stay as they are."""
+        prompts, fusion = list(unit["prompts"]), self.config.fusion
+        for position, objects in self.tracker.candidates(features, requests_of(unit)).items():
+            tak = torch.tensor(unit["tak"][position])
+            if not len(tak):
+                continue
+            seg = torch.tensor(unit["seg"][position]).view(len(unit["sampled_frames"][position]), -1)
+            weights = (torch.tensor(unit["similarities"][position]) / fusion.temperature).softmax(0)
+            seen = torch.tensor([one.score for one in objects[0]])
+            alpha = adaptive_alpha(fusion.alpha, weights, seen)
+            prompts[position] = [fuse(seg, tak, alpha, fusion.temperature).tolist()]
+        return prompts
+
+    def _choose(self, unit: Unit, position: int, candidates: list[Candidate], features: Any) -> int:
         frames, similarities = unit["sampled_frames"][position], unit["similarities"][position]
         probabilities = value_at(unit, "clip_probs", position)
-        if self.config.method == "clip" and probabilities is None:
-            raise ValueError("keyframe method clip: the frames were sampled without CLIP; expected a sampler with it")
+        method = self.config.method
+        if "clip" in method and probabilities is None:
+            raise ValueError(
+                f"keyframe method {method}: the frames were sampled without CLIP; expected a sampler with it"
+            )
+        terms = Terms(
+            torch.tensor([one.score for one in candidates]),
+            torch.tensor(similarities or [0.0] * len(frames)),
+            torch.tensor([probabilities[frame] for frame in frames] if probabilities else [0.0] * len(frames)),
+        )
+        if method in ORACLES:
+            tks = tks_scores(terms.object_scores, terms.similarities)
+            return self._best(unit, position, candidates, features, tks)
         return choose(
-            self.config.method,
-            object_scores=scores,
-            similarities=torch.tensor(similarities or [0.0] * len(frames)),
-            clip_probs=torch.tensor(
-                [probabilities[frame] for frame in frames] if probabilities else [0.0] * len(frames)
-            ),
+            method,
+            **vars(terms),
             random=generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position]),
         )
+
+    def _best(self, unit: Unit, position: int, candidates: list[Candidate], features: Any, tks: Tensor) -> int:
+        """The frame with the largest true area, or with the candidate nearest to the truth; of equal ones TKS's choice."""
+        if self.truth is None:
+            raise ValueError(
+                f"keyframe method {self.config.method}: it needs the ground truth; expected `vrshq ablate`"
+            )
+        numbers = range(*unit["frame_range"])
+        keys = unit["video_id"], unit["instruction_ids"][position]
+        values = []
+        for place, frame in enumerate(unit["sampled_frames"][position]):
+            true = self.truth(*keys, numbers[frame])
+            if true is None:
+                values.append(0.0)
+            elif self.config.method == "oracle_area":
+                values.append(float(true.sum()))
+            else:
+                full = self.tracker.full_size(features, candidates[place].logits[None])[0] > 0
+                values.append(_iou(full.cpu().numpy(), true))
+        return max(range(len(values)), key=lambda place: (values[place], float(tks[place]), -place))
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks; 0 where both are empty: a frame without the object says nothing of it."""
+    union = np.logical_or(one, other).sum()
+    return float(np.logical_and(one, other).sum() / union) if union else 0.0

@@ -11,6 +11,7 @@ import torch
 from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, once, open_instructions
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.clip import image_embeddings, image_text_logits, text_embeddings
+from vrshq.operators.models.requests import value_at
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
 from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, generator
@@ -51,7 +52,8 @@ class PreSample:
 
     A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
 
-    In: `video` (live), `kept` (live, may be missing: the frames' embeddings stay there), `texts`.
+    In: `video` (live), `kept` (live, may be missing: the frames' embeddings stay there), `texts`; `clip_probs` and `notes` of
+    an earlier run, where an ablation has them: the sampler then chooses by these, and CLIP sees nothing.
     Out: `clip_probs` (E lists of T float32, a softmax over the frames that CLIP saw, 0 for others; None without CLIP),
     `sampled_frames` (E lists of int, ascending), `notes` (E strings or None: what was done to the text). All None for an
     instruction that failed: one whose text is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP
@@ -82,6 +84,12 @@ class PreSample:
         errors: list[Failure | None] = list(unit["errors"])
         token_ids: dict[int, list[int]] = {}
         for position in open_instructions(unit):
+            known = value_at(unit, "clip_probs", position)
+            if known is not None:
+                row = np.asarray(known, np.float32)[:: self.config.clip_every]
+                probabilities[position], notes[position] = known, value_at(unit, "notes", position)
+                sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
+                continue
             try:
                 token_ids[position], notes[position] = self._tokenize(unit["texts"][position])
             except InputError as error:
@@ -92,8 +100,7 @@ class PreSample:
             texts = text_embeddings(self.clip, list(token_ids.values()), size)
             rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
             for position, row in zip(token_ids, rows, strict=True):
-                chosen = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
-                sampled[position] = [every * place for place in chosen]
+                sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
                 of_frames = np.zeros(total, row.dtype)
                 of_frames[::every] = row
                 probabilities[position] = of_frames.tolist()
@@ -101,15 +108,17 @@ class PreSample:
 
     def _by_number(self, unit: Unit) -> Unit:
         count, frames = len(unit["texts"]), unit["video"].num_frames
-        chosen = BY_NUMBER[self.config.sampler](frames, self.config.max_image_token)
+        sampler = BY_NUMBER[self.config.sampler]
         sampled: list[list[int] | None] = [None] * count
         for position in open_instructions(unit):
-            sampled[position] = chosen
+            random = generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position])
+            sampled[position] = sampler(frames, self.config.max_image_token, random)
         return {"clip_probs": [None] * count, "sampled_frames": sampled, "notes": [None] * count}
 
     def _choose(self, probabilities: np.ndarray, video_id: str, instruction_id: str) -> list[int]:
         random = generator(self.config.seed, video_id, instruction_id)
-        return SAMPLERS[self.config.sampler](probabilities, self.config.max_image_token, random)
+        chosen = SAMPLERS[self.config.sampler](probabilities, self.config.max_image_token, random)
+        return [self.config.clip_every * place for place in chosen]
 
     def _tokenize(self, text: str) -> tuple[list[int], str | None]:
         """CLIP's token ids of a text, begin and end token included, and the note where it was cut to what CLIP takes."""

@@ -1,7 +1,7 @@
 """Which frames of a video the MLLM sees: the reference's samplers and one of our own, as functions of CLIP's probabilities.
 
 Those of `BY_NUMBER` need no CLIP. Each of the others takes (probabilities (T,) float over all T frames, N = `max_frames`, a
-numpy generator) and returns ascending, distinct frame numbers. Only `uniform` and `local_global` draw random numbers.
+numpy generator) and returns ascending, distinct frame numbers. Only `uniform`, `local_global` and `random` draw random numbers.
 """
 
 from __future__ import annotations
@@ -88,18 +88,27 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def first(total: int, max_frames: int) -> list[int]:
+def first(total: int, max_frames: int, _: np.random.Generator | None = None) -> list[int]:
     """The first N frames (Sa2VA)."""
     return list(range(min(total, max_frames)))
 
 
-def spread(total: int, max_frames: int) -> list[int]:
+def spread(total: int, max_frames: int, _: np.random.Generator | None = None) -> list[int]:
     """N frames from the first to the last, evenly spread and rounded down (Sa2VA-i's `linspace`); each frame once."""
     return sorted({int(place) for place in np.linspace(0, total - 1, max_frames)})
 
 
-# Samplers that go by the frames' numbers alone: (T, N) -> frame numbers.
-BY_NUMBER: dict[str, Callable[[int, int], list[int]]] = {"first": first, "spread": spread}
+def drawn(total: int, max_frames: int, random: np.random.Generator) -> list[int]:
+    """N random frames, each at most once (the paper's random sampling)."""
+    return sorted(map(int, random.choice(total, min(total, max_frames), replace=False)))
+
+
+# Samplers that go by the frames' numbers alone: (T, N, generator) -> frame numbers.
+BY_NUMBER: dict[str, Callable[[int, int, np.random.Generator], list[int]]] = {
+    "first": first,
+    "spread": spread,
+    "random": drawn,
+}
 
 
 def _bounds(length: int, count: int) -> np.ndarray:

@@ -115,13 +115,20 @@ def ablate(
     root: Root,
     output: Annotated[str, typer.Option("--output", metavar="URI", help="Folder for the runs and the comparison.")],
     vary: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--vary",
             metavar="KEY=VALUES",
             help="Values of one setting, e.g. keyframe.method=first,middle. Repeatable; `vrshq settings` lists them.",
         ),
-    ],
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A table of the paper and its relatives: parts, alpha, keyframe, frames, presampling or image.",
+        ),
+    ] = None,
     model: Model = None,
     split: Split = None,
     folder: Folder = None,
@@ -130,7 +137,7 @@ def ablate(
     address: Address = None,
     ray: UseRay = True,
 ) -> None:
-    """Evaluate a benchmark under several settings, one changed at a time, and compare each with the base."""
+    """Evaluate a benchmark under several settings and compare each with the base: a study, or one setting at a time."""
     from vrshq.pipelines.cli.scores_display import print_ablation
     from vrshq.pipelines.evaluate.ablate import ablate as run_ablate
     from vrshq.pipelines.evaluate.ablate import read_variants
@@ -139,16 +146,17 @@ def ablate(
 
     def on_run(name: str, taken: int) -> None:
         begun.append(name)
-        reused = f", {taken} units from the base's tokens" if taken else ""
+        reused = f", {taken} units from what the base has" if taken else ""
         say(f"run {name}{reused}")
 
-    variants = read_variants(vary, config, set_ or [], model=model)
+    variants = read_variants(vary or [], config, set_ or [], study=study, model=model)
     with continues(lambda: f"{max(0, len(begun) - 1)} of {len(variants)} runs are finished"):
         done = run_ablate(
             dataset,
             root,
             output,
             variants,
+            study=study,
             split=split,
             folders=_folders(folder or []),
             address=address,

@@ -4,7 +4,7 @@ evaluate with the base's settings -> for each varied value: reuse the stages tha
 -> compare each with the base, expression by expression -> ablation.json, ablation.md, ablation.html.
 
     OUT/base/                      a run with its scores
-    OUT/keyframe.method=first/     the same, with one setting changed
+    OUT/keyframe.method=first/     the same, with one setting changed; studies with one output share such runs
 """
 
 from __future__ import annotations
@@ -13,49 +13,40 @@ import contextlib
 import importlib.metadata
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vrshq.cluster.ray.engine import Lost, stream_receipts
-from vrshq.cluster.ray.pool import ActorPool
-from vrshq.cluster.ray.resources import cluster_machines, local_resources
+from vrshq.cluster.ray.engine import Lost
+from vrshq.cluster.ray.resources import local_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import join_uri
+from vrshq.operators.keyframe import ORACLES
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.ablation import BASE, write_ablation
-from vrshq.pipelines.evaluate.compare import LEVEL, compare
+from vrshq.pipelines.evaluate.compare import LEVEL, compare, compare_tables, read_scores
+from vrshq.pipelines.evaluate.costs import cost_of
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.instructions import write_instructions
+from vrshq.pipelines.evaluate.published import matching
+from vrshq.pipelines.evaluate.rest import in_process, on_ray, same_tokens, shared_by
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.label.loop import one_by_one
-from vrshq.pipelines.label.placement import choose_pools
-from vrshq.pipelines.label.plan import Plan, begun, check_plan, worker_arguments
-from vrshq.pipelines.label.resources import OperatorName
-from vrshq.pipelines.label.schema import TOKENS, TRACKS
+from vrshq.pipelines.evaluate.studies import STUDIES, Variant, study_of
+from vrshq.pipelines.label.plan import begun, check_plan
+from vrshq.pipelines.label.schema import TOKENS
 from vrshq.pipelines.label.settings import Settings, load_settings
-from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
 
-# Only the operators of `REST` read these groups of settings. Runs that differ in nothing else have the same tokens.
-AFTER_TOKENS = ("fusion", "keyframe", "masks")
-REST: tuple[OperatorName, ...] = ("fuse", "keyframe", "propagate")
-# Columns of `tracks/` that pre-sampling computes.
-_PRESAMPLED = ("clip_probs", "notes")
+__all__ = ["Ablation", "Variant", "ablate", "read_variants", "same_tokens", "take_over", "units_with_tokens"]
 
-
-@dataclass(frozen=True)
-class Variant:
-    """One run of an ablation; `name` is also the name of its folder."""
-
-    name: str
-    settings: Settings
+_COMPARED = ("differences", "intervals", "gained", "lost", "equal")
 
 
 @dataclass(frozen=True)
@@ -78,24 +69,34 @@ class Ablation:
 
 
 def read_variants(
-    vary: Sequence[str], config: str | None, assignments: Sequence[str], **overrides: Any
+    vary: Sequence[str], config: str | None, assignments: Sequence[str], *, study: str | None = None, **overrides: Any
 ) -> list[Variant]:
-    """The base, and one variant for each value that differs from that of the base.
+    """The base, and one variant for each trial of the study and each value that differs from that of the base.
 
     Args:
         vary: the values of `--vary`, such as "keyframe.method=first,middle".
         config: YAML file of the base's settings.
         assignments: `key=value` texts of the base's settings.
+        study: a name of `STUDIES`.
         overrides: other settings of the base, by name, as for `load_settings`.
 
     Returns:
         the base first, then the variants in the given order, without repetitions.
 
     Raises:
-        SettingsError: a `--vary` has no key or no value, its key cannot be varied, or a value is not allowed.
+        SettingsError: a `--vary` has no key or no value, its key cannot be varied, a value is not allowed, or there is no
+            such study.
     """
     base = load_settings(config, list(assignments), **overrides)
     found = {BASE: Variant(BASE, base)}
+    for label, chosen in study_of(study).trials if study else ():
+        settings = load_settings(config, [*assignments, *chosen], **overrides)
+        if settings.identity() == base.identity():
+            found[BASE] = Variant(BASE, base, f"base ({label})")
+        else:
+            # by its settings, so that studies with one output share it
+            name = "--".join(chosen)
+            found[name] = Variant(name, settings, label)
     for text in vary:
         key, _, values = text.partition("=")
         if not key or not values:
@@ -113,7 +114,9 @@ def read_variants(
             if settings.identity() != base.identity():
                 found[name] = Variant(name, settings)
     if len(found) == 1:
-        raise SettingsError("vrshq ablate: nothing differs from the base; expected --vary key=value,value")
+        raise SettingsError(
+            "vrshq ablate: nothing differs from the base; expected --study NAME or --vary key=value,value"
+        )
     return list(found.values())
 
 
@@ -123,6 +126,7 @@ def ablate(
     output: str,
     variants: Sequence[Variant],
     *,
+    study: str | None = None,
     split: str | None = None,
     folders: Folders = Folders(),  # noqa: B008 - frozen
     address: str | None = None,
@@ -131,14 +135,15 @@ def ablate(
 ) -> Ablation:
     """Evaluates each variant and compares it with the first one. The same call again continues an interrupted ablation.
 
-    A run that differs from the first only in `AFTER_TOKENS` reuses the first run's pre-sampling and tokens. Its videos are
-    decoded again for SAM2.
+    A run takes over what it has in common with the first one: the tokens, where it differs only in `rest.AFTER_TOKENS`, or
+    CLIP's probabilities, where it only samples other frames by them. Its videos are decoded again.
 
     Args:
         dataset: name of the benchmark, as for `evaluate`.
         root: the data set's folder.
         output: folder of the runs and of the page.
         variants: as from `read_variants`, the base first.
+        study: the name of the study that they are of, which decides the published rows beside them.
         split: default: the data set's own.
         folders: names inside `root` that differ from the layout's.
         address: Ray cluster, as for `label`.
@@ -165,33 +170,52 @@ def ablate(
             taken = 0
             if variant is not base:
                 taken = take_over(
-                    table, join_uri(output, base.name), run, variant.settings, videos=root, use_ray=use_ray
+                    table,
+                    join_uri(output, base.name),
+                    run,
+                    variant.settings,
+                    videos=root,
+                    use_ray=use_ray,
+                    also_clip=True,
+                    truth={"dataset": dataset, "root": root, "split": split, "folders": asdict(folders)},
                 )
             on_run(variant.name, taken)
             done = evaluate(dataset, root, run, variant.settings, split=split, folders=folders, use_ray=use_ray)
             if done.scores is None:
                 return Ablation(None, [], variant.name, done.note, done.from_nothing())
             scores[variant.name] = done.scores
+    uris = [join_uri(output, variant.name) for variant in variants]
     result = {
         "dataset": dataset,
         "split": split,
+        "study": study,
         "base": base.settings.identity(),
         "level": LEVEL,
         "runs": [
-            _run_result(variant, scores[variant.name], join_uri(output, base.name), join_uri(output, variant.name))
-            for variant in variants
+            _run_result(variant, scores[variant.name], uris[0], uri, STUDIES[study].table if study else None)
+            for variant, uri in zip(variants, uris, strict=True)
         ],
+        "bound": _bound(uris) if study == "keyframe" else None,
     }
     return Ablation(result, write_ablation(output, result))
 
 
 def take_over(
-    instructions: str, base: str, output: str, settings: Settings, *, videos: str, use_ray: bool = True
+    instructions: str,
+    base: str,
+    output: str,
+    settings: Settings,
+    *,
+    videos: str,
+    use_ray: bool = True,
+    also_clip: bool = False,
+    truth: dict[str, Any] | None = None,
 ) -> int:
     """Finishes units of `output` from the tokens of the run `base`; returns their number.
 
-    The number is 0 if the runs differ in a setting that tokens depend on. A unit stays unfinished if `base` lacks one of its
-    tokens, because an instruction failed there, or if it ends its process here. `label` then runs it in full.
+    The number is 0 if the runs have nothing in common. A unit stays unfinished if `base` lacks one of its tokens, because an
+    instruction failed there, or if it ends its process here. `label` then runs it in full. Where the keyframe is chosen by the
+    ground truth, which `label` does not have, failures of `base` are taken over, too.
 
     Args:
         instructions: the instruction table, as for `label`.
@@ -200,34 +224,31 @@ def take_over(
         settings: of the run `output`.
         videos: folder of the videos, as for `label`.
         use_ray: False runs one unit after the other in this process; True needs a connection to Ray.
+        also_clip: where the tokens differ, CLIP's probabilities are taken, if only other frames are sampled by them.
+        truth: arguments of `TrueMasks`, for a keyframe that is chosen by the ground truth.
     """
     plan = check_plan(instructions, output, settings, videos=videos)
     before = RunDirectory(base)
-    if not same_tokens(before.read_json("run.json")["identity"], plan.identity):
+    shared = shared_by(before.read_json("run.json")["identity"], plan.identity)
+    # from CLIP's probabilities, one actor would hold all other networks: not where the settings place them apart
+    if shared is None or (shared == "clip" and (not also_clip or settings.resources.pools is not None)):
         return 0
+    informed = settings.keyframe.method in ORACLES
     plan.run.open(plan.identity, {"version": importlib.metadata.version("vrshq"), "model": settings.model})
     with Lease(plan.run.folder, "ablate") as lease:
         plan = begun(plan, retry_errors=False)
-        ready = units_with_tokens(before, plan.manifest) - plan.finished
+        known = before.finished_units() if informed else units_with_tokens(before, plan.manifest)
+        ready = known - plan.finished
         todo = plan.manifest.filter(pc.is_in(plan.manifest["unit_id"], pa.array(sorted(ready), pa.string())))
         if not todo.num_rows:
             return 0
-        rows = _on_ray(plan, base, todo) if use_ray else _in_process(plan, base, todo)
+        work = on_ray if use_ray else in_process
+        rows = work(plan, base, shared, todo, truth if informed else None)
         done = 0
         for row in rows:
             done += not isinstance(row, Lost)
             lease.check()
         return done
-
-
-def same_tokens(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs' identities (`run.json`) differ only in settings that no stage up to the tokens reads."""
-
-    def compared(identity: dict[str, Any]) -> dict[str, Any]:
-        settings = {key: value for key, value in identity["settings"].items() if key not in AFTER_TOKENS}
-        return identity | {"settings": settings}
-
-    return compared(one) == compared(other)
 
 
 def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
@@ -242,52 +263,8 @@ def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
     }
 
 
-class RestWorker:
-    """Runs the stages after the tokens on units whose tokens another run has.
-
-    It lists the other run's tables once, reads each unit's tokens from there, runs `REST`, and writes as `UnitWorker` does.
-
-    In: rows of `MANIFEST`; the other run holds all their tokens.
-    Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
-
-    Args:
-        base: uri of the other run.
-        worker: arguments of `UnitWorker`.
-    """
-
-    def __init__(self, base: str, worker: dict[str, Any]) -> None:
-        run = RunDirectory(base, patience_s=PATIENCE_S)
-        self.tokens, self.tracks = run.reader("tokens", TOKENS), run.reader("tracks", TRACKS)
-        self.worker = UnitWorker(**worker)
-
-    def __call__(self, units: pa.Table) -> pa.Table:
-        """Fills in the stored tokens and runs the remaining stages on the units."""
-        return self.worker(pa.Table.from_pylist([self._filled(unit) for unit in units.to_pylist()], schema=WIRE))
-
-    def _filled(self, unit: dict[str, Any]) -> dict[str, Any]:
-        tokens = _by_instruction(self.tokens.read([unit["unit_id"]]))
-        columns = ["instruction_id", "start", "every", *_PRESAMPLED]
-        tracks = _by_instruction(self.tracks.read([unit["unit_id"]], columns))
-        ids = unit["instruction_ids"]
-        first, every = tracks[ids[0]]["start"] or 0, tracks[ids[0]]["every"] or 1
-        return {
-            **unit,
-            "errors": [None] * len(ids),
-            "seconds": {},
-            # from the numbers of the video to the indices of the span that is opened
-            "sampled_frames": [[(frame - first) // every for frame in tokens[one]["sampled_frames"]] for one in ids],
-            **{name: [tokens[one][name] for one in ids] for name in ("seg", "tak")},
-            **{name: [tracks[one][name] for one in ids] for name in _PRESAMPLED},
-            "d": tokens[ids[0]]["d"],
-        }
-
-
-def _by_instruction(rows: pa.Table) -> dict[str, dict[str, Any]]:
-    return {row["instruction_id"]: row for row in rows.to_pylist()}
-
-
-def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -> dict[str, Any]:
-    """The entry of one run in `ablation.json`: scores in percent and the result of `compare`, as JSON values."""
+def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str, table: str | None) -> dict[str, Any]:
+    """The entry of one run in `ablation.json`: scores in percent, the result of `compare`, the published row and the cost."""
     overall, tracking, no_target = scores["fixed"].get("overall", {}), scores["tracking"], scores["no_target"]
     by = "asks" if "asks" in scores["breakdowns"] else "kind"
     keys = tracking["distances"]["0"] if tracking else {}
@@ -295,6 +272,7 @@ def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -
     found = compare(base, run, changes=0)
     return {
         "name": variant.name,
+        "label": variant.shown,
         "folder": run,
         "settings": variant.settings.identity(),
         "scores": {
@@ -308,29 +286,34 @@ def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str) -
         },
         "by": by,
         "JF_by_kind": {kind: means["JF"] for kind, means in scores["breakdowns"].get(by, {}).items()},
-        **{name: found[name] for name in ("differences", "intervals", "gained", "lost", "equal")},
+        **{name: found[name] for name in _COMPARED},
+        "published": matching(variant.settings, table),
+        "cost": cost_of(run, base),
     }
 
 
-def _on_ray(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
-    pool = choose_pools(plan.settings, cluster_machines(), todo.num_rows)[-1]  # the pool of propagation
-    engine_pool = ActorPool(
-        name="+".join(REST),
-        worker=RestWorker,
-        arguments={"base": base, "worker": {**worker_arguments(plan, pool), "operators": REST, "log_units": True}},
-        actors=pool.actors,
-        max_actors=pool.max_actors,
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        deadline_s=plan.settings.resources.opening(),
-    )
-    attempts = plan.settings.resources.attempts
-    yield from stream_receipts(todo, [engine_pool], attempts=attempts, finished=plan.run.finished_among)
+def _bound(uris: Sequence[str]) -> dict[str, Any]:
+    """For each expression the best of the runs, compared with the first: no choice among these runs has more."""
+    tables = [read_scores(uri) for uri in uris]
+    both = np.array([table["JF_fixed"].to_numpy(zero_copy_only=False).astype(np.float64) for table in tables])
+    best = np.where(np.isnan(both), -1.0, both).argmax(0)
+    rows = pa.concat_tables([tables[run].slice(row, 1) for row, run in enumerate(best.tolist())])
+    found = compare_tables([tables[0], rows], uris[0], "the best of these runs", changes=0)
+    means = compare_tables([_zeros(tables[0]), rows], "0", "the best of these runs", changes=0)["differences"]
+    overall = means.get("overall", {})
+    return {
+        "scores": {name: overall.get(name) for name in ("J", "F", "JF")},
+        **{name: found[name] for name in _COMPARED},
+    }
 
 
-def _in_process(plan: Plan, base: str, todo: pa.Table) -> Iterator[dict[str, Any] | Lost]:
-    worker = RestWorker(base, {**worker_arguments(plan, plan.pools[-1]), "operators": REST})
-    yield from one_by_one([worker], todo)
+def _zeros(table: pa.Table) -> pa.Table:
+    """The table with scores of 0 where it has some."""
+    for name in table.column_names:
+        if name.endswith("_fixed"):
+            zero = pc.multiply(table[name], 0.0)
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), zero)
+    return table
 
 
 def _percent(value: float | None) -> float | None:

@@ -12,14 +12,19 @@ from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.score_sections import HEADINGS
 from vrshq.pipelines.evaluate.section import Section
+from vrshq.pipelines.evaluate.studies import STUDIES
 
 BASE = "base"  # name of the run with the base's settings
+BEST = "best of these runs, per expression"
+NOTHING = "no difference shown"
+_COUNTS = {"clip_frames": "CLIP calls", "encoder_frames": "image-encoder calls"}
 
 
 def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
     """Writes `ablation.json`, `ablation.md` and `ablation.html` into `output`; returns their uris."""
     folder = Folder(output)
-    title, parts = f"Ablation on {result['dataset']}", sections(result)
+    what = STUDIES[result["study"]].title if result["study"] else "Ablation"
+    title, parts = f"{what}, on {result['dataset']}", sections(result)
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
     for name, content in (
         ("ablation.json", text + "\n"),
@@ -31,27 +36,8 @@ def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
 
 
 def sections(result: dict[str, Any]) -> list[Section]:
-    """All runs in one table each for scores, kinds of questions and keyframes, with a figure of J&F."""
+    """All runs in one table each for scores and costs, kinds of questions and keyframes, with a figure of J&F."""
     runs = result["runs"]
-    bars = [Bar(run["name"].rpartition("=")[2], run["name"].rpartition("=")[0], run["scores"]["JF"]) for run in runs]
-    rows = [
-        [
-            run["name"],
-            *(_shown(run["scores"][name]) for name in ("J", "F", "JF")),
-            *_difference(run),
-        ]
-        for run in runs
-    ]
-    own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
-    lines = [
-        (
-            "Scores are means over groups. Every expression counts once, a missing answer as 0; nothing is rounded. A "
-            "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
-            "a bootstrap over videos."
-        ),
-        f"Settings of the base: {', '.join(own)}.",
-    ]
-    head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos"]
     kinds = list(dict.fromkeys(kind for run in runs for kind in run["JF_by_kind"]))
     heading = runs[0]["by"]
     names = {
@@ -62,29 +48,122 @@ def sections(result: dict[str, Any]) -> list[Section]:
         "auroc": "AUROC of presence, %",
     }
     return [
-        Section("Side by side", lines, head, rows, frozenset({0}), bar_figure("J&F, %", bars)),
+        _side_by_side(result),
         Section(
             f"J&F by {HEADINGS.get(heading, heading)}",
             ["Expressions with a target."],
             ["run", *kinds],
-            [[run["name"], *(_shown(run["JF_by_kind"].get(kind)) for kind in kinds)] for run in runs],
+            [[run["label"], *(_shown(run["JF_by_kind"].get(kind)) for kind in kinds)] for run in runs],
             frozenset({0}),
         ),
         Section(
             "Keyframes, tracking and presence",
             ["These numbers are those of each run's scores.html."],
             ["run", *names.values()],
-            [[run["name"], *(_shown(run["scores"][name]) for name in names)] for run in runs],
+            [[run["label"], *(_shown(run["scores"][name]) for name in names)] for run in runs],
             frozenset({0}),
         ),
+        _costs(runs),
     ]
 
 
+def _side_by_side(result: dict[str, Any]) -> Section:
+    """Scores, differences, the published rows, and the costs."""
+    runs, study = result["runs"], STUDIES[result["study"]] if result["study"] else None
+    bars = [
+        Bar(
+            run["label"] if study else run["name"].rpartition("=")[2],
+            "" if study else run["name"].rpartition("=")[0],
+            jf,
+        )
+        for run, jf in ((run, run["scores"]["JF"]) for run in runs)
+    ]
+    base = runs[0]["published"]
+    rows = [
+        [
+            run["label"],
+            *(_shown(run["scores"][name]) for name in ("J", "F", "JF")),
+            *_difference(run),
+            *_published(run["published"], base),
+            *(f"{run['cost'][name]:,}" for name in _COUNTS),
+            f"{run['cost']['seconds']:.1f}",
+        ]
+        for run in runs
+    ]
+    if result["bound"]:
+        bound = result["bound"]
+        scores = [_shown(bound["scores"][name]) for name in ("J", "F", "JF")]
+        rows.append([BEST, *scores, *_difference(bound | {"name": BEST}), "", "", *[""] * len(_COUNTS), ""])
+    own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
+    lines = [
+        *([study.remark] if study and study.remark else []),
+        (
+            "Scores are means over groups. Every expression counts once, a missing answer as 0; nothing is rounded. A "
+            "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
+            f'a bootstrap over videos; where one holds 0, the reading is "{NOTHING}".'
+        ),
+        *_about_published(runs, study is not None),
+        (
+            "Frames count once for all instructions of a video, whatever was taken over of the base; seconds are those of the "
+            "stages, of taken over ones the base's."
+        ),
+        f"Settings of the base: {', '.join(own)}.",
+    ]
+    head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos", "reading"]
+    head += ["published J&F, referring | reasoning", "its difference", *_COUNTS.values(), "seconds"]
+    return Section("Side by side", lines, head, rows, frozenset({0}), bar_figure("J&F, %", bars))
+
+
+def _costs(runs: list[dict[str, Any]]) -> Section:
+    stages = list(runs[0]["cost"]["seconds_by_stage"])
+    rows = [
+        [
+            run["label"],
+            f"{run['cost']['tower_frames']:,}",
+            f"{run['cost']['candidates']:,}",
+            *(f"{run['cost']['seconds_by_stage'][stage]:.1f}" for stage in stages),
+        ]
+        for run in runs
+    ]
+    head = ["run", "MLLM frames", "candidate masks", *(f"{stage}, s" for stage in stages)]
+    lines = [
+        "Frames through the MLLM's vision tower, masks decoded on sampled frames, and seconds by stage, as if run alone."
+    ]
+    return Section("Costs", lines, head, rows, frozenset({0}))
+
+
 def _difference(run: dict[str, Any]) -> list[str]:
+    """The difference from the base, its interval, and what it shows."""
     if run["name"] == BASE or "overall" not in run["differences"]:
-        return ["", ""]
+        return ["", "", ""]
     low, high = run["intervals"]["overall"]["JF"]
-    return [f"{run['differences']['overall']['JF']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
+    reading = NOTHING if low <= 0 <= high else "better" if low > 0 else "worse"
+    return [f"{run['differences']['overall']['JF']:+.2f}", f"{low:+.2f} to {high:+.2f}", reading]
+
+
+def _published(row: dict[str, Any] | None, base: dict[str, Any] | None) -> list[str]:
+    """The published J&F of a row, marked where a model was trained for it, and its difference from the published base."""
+    if row is None:
+        return ["", ""]
+    groups = [name for name in ("referring", "reasoning") if name in row]
+    values = " | ".join(f"{row[name]['JF']:.1f}" for name in groups)
+    changes = [f"{row[name]['JF'] - base[name]['JF']:+.1f}" for name in groups] if base and row != base else []
+    return [values + (" *" if row["trained"] else ""), " | ".join(changes)]
+
+
+def _about_published(runs: list[dict[str, Any]], study: bool) -> list[str]:
+    found = [run["published"] for run in runs if run["published"]]
+    if not found:
+        return []
+    tables = sorted({row["table"] for row in found})
+    of = f"table{'s' * (len(tables) > 1)} {', '.join(tables)} of the paper"
+    lines = [
+        f"Published: VRS-HQ-7B on ReVOS, {of}. Compare differences: another model on other videos has other values."
+    ]
+    if any(row["trained"] for row in found):
+        mark = "*: the paper trained a model with this setting"
+        lines.append(f"{mark}." if study else f"{mark}; here it is switched at inference, which is another experiment.")
+    return lines
 
 
 def _changed(base: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:

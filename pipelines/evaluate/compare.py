@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,11 @@ def compare(first: str, second: str, *, changes: int = 20) -> dict[str, Any]:
         CompareError: a folder has no scores, or the two have no expression in common.
         StorageError: a folder cannot be read.
     """
-    tables = [_read(uri) for uri in (first, second)]
+    return compare_tables([read_scores(uri) for uri in (first, second)], first, second, changes=changes)
+
+
+def compare_tables(tables: Sequence[pa.Table], first: str, second: str, *, changes: int = 20) -> dict[str, Any]:
+    """As `compare`, of two tables of `read_scores` with the names of what they are."""
     keys = [dict(zip(_keys(table), range(table.num_rows), strict=True)) for table in tables]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:
@@ -139,7 +144,8 @@ def sections(result: dict[str, Any]) -> list[Section]:
     return parts
 
 
-def _read(uri: str) -> pa.Table:
+def read_scores(uri: str) -> pa.Table:
+    """The columns of a folder's `scores.parquet` that are compared. Raises CompareError."""
     try:
         data = Folder(uri).read_bytes("scores.parquet")
     except StorageNotFoundError as error:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
 
 from vrshq.pipelines.evaluate import reproduce
 from vrshq.pipelines.evaluate.figures import Bar, bar_figure, reliability_figure
+from vrshq.pipelines.evaluate.published import published_rows
 from vrshq.pipelines.evaluate.section import Section
 
 # The page shows this many problems of a kind; scores.json lists all.
 SHOWN_PROBLEMS = 20
 OURS = "this evaluation"
 HEADINGS = {"asks": "kind of question"}
-
-
-def published_rows(dataset: str) -> list[dict[str, str]]:
-    """The published numbers of a data set: benchmark, system, group, J, F, JF, R, source, note, tIoU, vIoU.
-
-    "" for a number not found.
-    """
-    text = files("vrshq.pipelines.evaluate").joinpath("published.csv").read_text(encoding="utf-8")
-    name = "ref-davis17" if dataset == "ref-davis17-official" else dataset
-    return [row for row in csv.DictReader(text.splitlines(), restval="") if row["benchmark"] == name]
 
 
 def sections(scores: dict[str, Any]) -> list[Section]:

@@ -71,7 +71,7 @@ def computed_cost(sizes: ModelSizes, settings: Settings, machines: Sequence[Reso
     return stage_terms(
         sizes,
         min(devices, key=lambda device: device.rate),
-        frames=most - 1 if sampling.sampler == "grid" else most,
+        frames=max(1, most - 1) if sampling.sampler == "grid" else most,
         batch=settings.resources.instruction_batch,
         shared=sampling.sampler in BY_NUMBER,
     )

@@ -265,7 +265,17 @@ def on_machines(plan: Plan, machines: Sequence[Resources], *, grows: bool = Fals
 
 
 def refuse(plan: Plan) -> None:
-    """Raises NotEnoughResources where an actor does not fit on the GPUs that there are, and no others may come."""
+    """Refuses what cannot be done.
+
+    Raises:
+        NotEnoughResources: an actor does not fit on the GPUs that there are, and no others may come.
+        SettingsError: the keyframe is to be chosen by the ground truth, which a labelling does not have.
+    """
+    if (method := plan.settings.keyframe.method).startswith("oracle"):
+        raise SettingsError(
+            f"setting keyframe.method {method}: it looks at the ground truth; expected `vrshq ablate --study keyframe`, or "
+            "another method"
+        )
     if plan.too_small and not plan.grows:
         raise NotEnoughResources("; ".join(plan.too_small))
 

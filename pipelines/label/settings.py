@@ -15,6 +15,7 @@ from vrshq.operators.models.families import FamilyInfo
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import BY_NUMBER
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
+from vrshq.pipelines.label.method import Fusion, Keyframe
 from vrshq.pipelines.label.resources import Resources, Section
 
 MIB = 1 << 20
@@ -24,22 +25,24 @@ _DECODE = DecodeConfig()
 class Sampling(Section):
     """The choice of the frames that the MLLM sees."""
 
-    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread"] | None = Field(
-        default=None,
-        examples=["spread"],
-        description=(
-            "Sampler that picks the frames; default: as the model's family published it, grid for VRS-HQ, first for Sa2VA. "
-            "first takes the first frames, spread frames from the first to the last; both need no CLIP."
-        ),
+    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread", "random"] | None = (
+        Field(
+            default=None,
+            examples=["spread"],
+            description=(
+                "Sampler that picks the frames; default: as the model's family published it, grid for VRS-HQ, first for Sa2VA. "
+                "first takes the first frames, spread frames from the first to the last, random any; these need no CLIP."
+            ),
+        )
     )
     max_image_token: int | None = Field(
         default=None,
-        ge=2,
+        ge=1,
         le=64,
         examples=["8"],
         description=(
-            "Largest number of sampled frames; true_n and spread take exactly that many, grid at most one less; default: as "
-            "published, 12 for VRS-HQ, 5 for Sa2VA."
+            "Largest number of sampled frames; true_n, spread and random take exactly so many, grid at most one less (but "
+            "one); default: as published, 12 for VRS-HQ, 5 for Sa2VA."
         ),
     )
     clip_every: int = Field(
@@ -52,7 +55,9 @@ class Sampling(Section):
         ),
     )
     seed: int = Field(
-        default=0, ge=0, description="Seed of the samplers that draw random frames, and of keyframe.method random."
+        default=0,
+        ge=0,
+        description="Seed of the samplers that draw random frames, and of keyframe.method random without a seed of its own.",
     )
     overlong_text: Literal["truncate", "refuse"] = Field(
         default="truncate",
@@ -80,22 +85,6 @@ class PromptSettings(Section):
     )
     max_new_tokens: int = Field(
         default=2048, ge=1, description="Length at which a generated answer (Sa2VA) is cut, in tokens."
-    )
-
-
-class Fusion(Section):
-    """TDA, the fusion of the frames' [SEG] tokens with the video's [TAK] token."""
-
-    alpha: float = Field(
-        default=0.1, ge=0, allow_inf_nan=False, description="Weight of the [SEG] mean in the fused embedding."
-    )
-
-
-class Keyframe(Section):
-    """The choice of the keyframe: TKS or one of its baselines."""
-
-    method: Literal["tks", "clip", "similarity", "object_score", "random", "first", "middle"] = Field(
-        default="tks", description="Method that chooses the keyframe among the sampled frames."
     )
 
 
@@ -331,8 +320,14 @@ class Settings(Section):
             ),
             "presample": PreSampleConfig(**network, **chosen.sampling.model_dump(), batch_size=resources.clip_batch),
             "tokens": TokensConfig(**network, **self.prompt.model_dump(), max_suffixes=resources.instruction_batch),
-            "fuse": FuseConfig(alpha=self.fusion.alpha),
-            "keyframe": KeyframeConfig(**network, **tracking, method=self.keyframe.method, seed=self.sampling.seed),
+            "fuse": (fusion := FuseConfig(**self.fusion.model_dump())),
+            "keyframe": KeyframeConfig(
+                **network,
+                **tracking,
+                method=self.keyframe.method,
+                seed=self.sampling.seed if self.keyframe.seed is None else self.keyframe.seed,
+                fusion=fusion,
+            ),
             "propagate": PropagateConfig(**network, **tracking, presence=chosen.masks.presence or 0.0),
         }
 

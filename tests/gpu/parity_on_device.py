@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.support import parity as kit
 from vrshq.operators.fuse import fuse, similarities
-from vrshq.operators.keyframe import tks_scores
+from vrshq.operators.models.keyframe_scores import tks_scores
 from vrshq.operators.models.preprocess import clip_input
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates

@@ -21,8 +21,9 @@ from tests.support.parity import (
     weights_under,
 )
 from vrshq.operators.fuse import fuse, similarities
-from vrshq.operators.keyframe import choose, tks_scores
+from vrshq.operators.keyframe import choose
 from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.keyframe_scores import tks_scores
 from vrshq.operators.models.preprocess import sam2_input
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.prompting import decode_candidates

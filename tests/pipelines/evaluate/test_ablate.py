@@ -144,7 +144,7 @@ def test_the_command_runs_each_value_once_and_again_does_nothing_twice(root: Pat
     assert first.returncode == 0, first.stderr
     assert re.findall("^run (.*)", first.stdout, re.MULTILINE) == [
         "base",
-        "keyframe.method=first, 2 units from the base's tokens",
+        "keyframe.method=first, 2 units from what the base has",
     ]
     result = json.loads((output / "ablation.json").read_text())
     assert [run["name"] for run in result["runs"]] == ["base", "keyframe.method=first"]

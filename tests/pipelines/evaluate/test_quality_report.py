@@ -18,8 +18,8 @@ from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.evaluate.breakdowns import calibration
 from vrshq.pipelines.evaluate.datasets import Video, open_benchmark
 from vrshq.pipelines.evaluate.figures import Bar, bar_figure
+from vrshq.pipelines.evaluate.published import published_rows
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.evaluate.score_sections import published_rows
 from vrshq.pipelines.evaluate.scores import keyframe_distances
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings

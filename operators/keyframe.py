@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vrshq.operators.batch import Batch, Unit, map_units, once
 from vrshq.operators.fuse import FuseConfig, fuse
+from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.family import Candidate, TrackConfig
+from vrshq.operators.models.family import Candidate, Request, TrackConfig
 from vrshq.operators.models.keyframe_scores import SCORES, Terms, adaptive_alpha, tks_scores
 from vrshq.operators.models.requests import presence_of, requests_of, value_at
 from vrshq.operators.models.shared import family_of
@@ -62,7 +63,8 @@ class SelectKeyframe:
     """Operator. One image encoding per distinct sampled frame, one mask decoding per (sampled frame, object).
 
     Where the tracker begins with prompts on all sampled frames, there is nothing to choose, and the stage costs nothing. With
-    adaptive fusion the candidates are decoded twice: the first ones' object scores give the weight of the second fusion.
+    adaptive fusion the candidates are decoded twice: the first ones' object scores give the weight of the second fusion. The
+    oracle of candidates prompts SAM2 with each one's mask.
 
     In: `video` (live), `sampled_frames` (E lists of n int), `prompts` (E lists of o lists of float32), `similarities` (E lists
     of n, or empty), `clip_probs` (E lists of T, or None), and for adaptive fusion `seg` and `tak`. Out: `object_scores` (E
@@ -108,7 +110,7 @@ class SelectKeyframe:
             unit = {**unit, "prompts": result["prompts"]}
         for position, objects in self.tracker.candidates(features, requests_of(unit)).items():
             scores = [[one.score for one in candidates] for candidates in objects]
-            chosen = [self._choose(unit, position, candidates, features) for candidates in objects]
+            chosen = [self._choose(unit, (position, number), one, features) for number, one in enumerate(objects)]
             result["object_scores"][position] = scores
             result["keyframes"][position] = [unit["sampled_frames"][position][place] for place in chosen]
             result["presence"][position] = presence_of(scores)
@@ -131,7 +133,9 @@ class SelectKeyframe:
             prompts[position] = [fuse(seg, tak, alpha, fusion.temperature).tolist()]
         return prompts
 
-    def _choose(self, unit: Unit, position: int, candidates: list[Candidate], features: Any) -> int:
+    def _choose(self, unit: Unit, which: tuple[int, int], candidates: list[Candidate], features: Any) -> int:
+        """The place of the keyframe of an object (position of the instruction, number) among the sampled frames."""
+        position, _ = which
         frames, similarities = unit["sampled_frames"][position], unit["similarities"][position]
         probabilities = value_at(unit, "clip_probs", position)
         method = self.config.method
@@ -146,35 +150,48 @@ class SelectKeyframe:
         )
         if method in ORACLES:
             tks = tks_scores(terms.object_scores, terms.similarities)
-            return self._best(unit, position, candidates, features, tks)
+            return self._best(unit, which, candidates, features, tks)
         return choose(
             method,
             **vars(terms),
             random=generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position]),
         )
 
-    def _best(self, unit: Unit, position: int, candidates: list[Candidate], features: Any, tks: Tensor) -> int:
-        """The frame with the largest true area, or with the candidate nearest to the truth; of equal ones TKS's choice."""
+    def _best(self, unit: Unit, which: tuple[int, int], candidates: list[Candidate], features: Any, tks: Tensor) -> int:
+        """The frame with the largest true area, or whose mask is nearest to the truth; of equal ones TKS's choice."""
         if self.truth is None:
             raise ValueError(
                 f"keyframe method {self.config.method}: it needs the ground truth; expected `vrshq ablate`"
             )
-        numbers = range(*unit["frame_range"])
-        keys = unit["video_id"], unit["instruction_ids"][position]
+        position, number = which
+        numbers, frames = range(*unit["frame_range"]), unit["sampled_frames"][position]
+        request = requests_of(unit)[position]
         values = []
-        for place, frame in enumerate(unit["sampled_frames"][position]):
-            true = self.truth(*keys, numbers[frame])
-            if true is None:
-                values.append(0.0)
-            elif self.config.method == "oracle_area":
-                values.append(float(true.sum()))
-            else:
-                full = self.tracker.full_size(features, candidates[place].logits[None])[0] > 0
-                values.append(_iou(full.cpu().numpy(), true))
+        for frame, candidate in zip(frames, candidates, strict=True):
+            true = self.truth(unit["video_id"], unit["instruction_ids"][position], numbers[frame])
+            value = 0.0
+            if true is not None and self.config.method == "oracle_area":
+                value = float(true.sum())
+            elif true is not None and true.any():
+                as_keyframe = replace(
+                    request,
+                    objects=[request.objects[number]],
+                    keyframes=[frame],
+                    scores=[candidate.score],
+                    logits=[candidate.logits],
+                )
+                value = _iou(self._mask_of(features, as_keyframe), true)
+            values.append(value)
         return max(range(len(values)), key=lambda place: (values[place], float(tks[place]), -place))
+
+    def _mask_of(self, features: Any, request: Request) -> np.ndarray:
+        """The final mask (H, W) bool of a request's only object on its keyframe: the first step of its track."""
+        first = next(self.tracker.track(features, {0: request}))[0]
+        low_res = fill_holes(first.low_res[None], first.hole_area)
+        shown: np.ndarray = (self.tracker.full_size(features, low_res)[0] > 0).cpu().numpy()
+        return shown
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two masks; 0 where both are empty: a frame without the object says nothing of it."""
-    union = np.logical_or(one, other).sum()
-    return float(np.logical_and(one, other).sum() / union) if union else 0.0
+    """Intersection over union of two masks of which one is not empty."""
+    return float(np.logical_and(one, other).sum() / np.logical_or(one, other).sum())

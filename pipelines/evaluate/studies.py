@@ -98,8 +98,8 @@ STUDIES: dict[str, Study] = {
         "The choice of the keyframe",
         "6",
         _keyframe(),
-        "The oracles look at the ground truth. The best candidate bounds J on the keyframe, but for the mask's resampling; the "
-        "last row, for each expression the best of these runs, bounds J&F of any choice among them.",
+        "The oracles look at the ground truth. The best candidate bounds J on the keyframe of each expression; the last row, "
+        "for each expression the best of these runs, bounds J&F of any choice among them.",
     ),
     "frames": Study(
         "The number of sampled frames",

@@ -87,7 +87,7 @@ def test_z_scores_do_not_change_where_a_term_is_scaled_and_moved(
 
 def test_on_equal_scale_the_similarity_decides_where_the_object_is_seen_alike() -> None:
     # nearly equal logits where it is seen; cosines hardly differ as always, so tks does not look at them
-    frames = {"scores": [6.3, 6.0, -8.0], "cosines": [0.90, 0.95, 0.80], "clip": [0.0] * 3}
+    frames: dict[str, Any] = {"scores": [6.3, 6.0, -8.0], "cosines": [0.90, 0.95, 0.80], "clip": [0.0] * 3}
     assert {method: chosen(method, **frames) for method in ("tks", "tks_z")} == {"tks": 0, "tks_z": 1}
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrshq.operators.video.sampling import SAMPLERS, generator, grid, local_global, segment, true_n
+from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, generator, grid, local_global, segment, true_n
 
 
 def peak(total: int, best: int) -> np.ndarray:
@@ -76,3 +76,17 @@ def test_random_numbers_depend_on_seed_video_and_instruction_and_on_nothing_else
     others = [(1, "a", "b"), (0, "ab", ""), (0, "", "ab"), (0, "b", "a")]
     draws = {int(generator(*arguments).integers(1 << 60)) for arguments in [(0, "a", "b"), *others]}
     assert len(draws) == 5
+
+
+@given(st.integers(1, 150), st.integers(1, 64), st.integers(0, 2**32))
+def test_random_frames_are_distinct_ascending_and_decided_by_the_seed(total: int, count: int, seed: int) -> None:
+    frames = BY_NUMBER["random"](total, count, generator(seed, "v", "i"))
+    assert frames == sorted({*frames})
+    assert len(frames) == min(total, count)
+    assert 0 <= frames[0] <= frames[-1] < total
+    assert frames == BY_NUMBER["random"](total, count, generator(seed, "v", "i"))
+
+
+def test_random_frames_differ_between_seeds_and_instructions() -> None:
+    drawn = {tuple(BY_NUMBER["random"](100, 5, generator(seed, "v", name))) for seed in (0, 1) for name in ("0", "1")}
+    assert len(drawn) == 4

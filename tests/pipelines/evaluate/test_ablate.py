@@ -30,6 +30,7 @@ from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
 from vrshq.pipelines.label.settings import load_settings
 from vrshq.pipelines.synth.run import synth
@@ -114,6 +115,22 @@ def test_a_changed_setting_of_the_tokens_prevents_their_reuse(root: Path, base: 
         settings = load_settings(None, [*CHOSEN, changed])
         assert take_over(table, str(base), str(tmp_path / "run"), settings, videos=str(root), use_ray=False) == 0
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_samples_other_frames_by_the_bases_clip_has_the_tables_of_a_fresh_one(
+    root: Path, base: Path, tmp_path: Path
+) -> None:
+    settings = load_settings(None, [*CHOSEN, "sampling.sampler=true_n", "sampling.max_image_token=2"])
+    taken, fresh = tmp_path / "taken", tmp_path / "fresh"
+    table = instructions(root, tmp_path)
+    assert take_over(table, str(base), str(taken), settings, videos=str(root), use_ray=False, also_clip=True) == 2
+    label(table, str(fresh), settings, videos=str(root), use_ray=False)
+    got, want = tables(taken), tables(fresh)
+    for name in ("masks", "tracks", "tokens"):
+        rows = [row for row in want[name] if row["video_id"] != "test_000001"]  # its instruction failed in the base
+        assert len(rows) > 0
+        assert got[name] == rows
+    assert got["tracks"][0]["sampled_frames"] != tables(base)["tracks"][0]["sampled_frames"]
 
 
 def test_only_units_with_the_tokens_of_all_instructions_are_reused(base: Path) -> None:

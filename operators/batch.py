@@ -17,7 +17,8 @@ Columns that every batch has:
 
 *Live* columns (`LIVE_COLUMNS`) hold objects of this process, such as an open video. They never leave the actor. One of them,
 `kept` (a dict; None or missing for a unit alone), is the same for all units of one video that a worker works on one after the
-other: what a stage puts there by `once` serves the later units, too.
+other: what a stage puts there by `once` serves the later units, too. Another, `windows` (a `masks.windows.WindowStore`; None
+or missing for a short video), is where a long unit keeps what another attempt at it need not do again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from vrshq.errors import UserError
 Batch = dict[str, list[Any]]
 Unit = dict[str, Any]
 
-LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits", "kept"})
+LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits", "kept", "windows"})
 
 
 class Failure(TypedDict):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from vrshq.operators.batch import Batch, Failure, InputError, Unit, failure, map_units, once, open_instructions
 from vrshq.operators.models.bundle import open_bundle
@@ -52,8 +54,8 @@ class PreSample:
 
     A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
 
-    In: `video` (live), `kept` (live, may be missing: the frames' embeddings stay there), `texts`; `clip_probs` and `notes` of
-    an earlier run, where an ablation has them: the sampler then chooses by these, and CLIP sees nothing.
+    In: `video` (live), `kept` and `windows` (live, may be missing: the frames' embeddings stay there), `texts`; `clip_probs`
+    and `notes` of an earlier run, where an ablation has them: the sampler then chooses by these, and CLIP sees nothing.
     Out: `clip_probs` (E lists of T float32, a softmax over the frames that CLIP saw, 0 for others; None without CLIP),
     `sampled_frames` (E lists of int, ascending), `notes` (E strings or None: what was done to the text). All None for an
     instruction that failed: one whose text is empty or not Unicode, or, where `overlong_text` is "refuse", too long for CLIP
@@ -95,9 +97,9 @@ class PreSample:
             except InputError as error:
                 errors[position] = failure(self.name, error)
         if token_ids:
-            size, every, total = self.config.batch_size, self.config.clip_every, unit["video"].num_frames
-            images = once(unit, "clip_images", lambda: image_embeddings(self.clip, unit["video"], size, every))
-            texts = text_embeddings(self.clip, list(token_ids.values()), size)
+            every, total = self.config.clip_every, unit["video"].num_frames
+            images = once(unit, "clip_images", lambda: self._embeddings(unit))
+            texts = text_embeddings(self.clip, list(token_ids.values()), self.config.batch_size)
             rows = image_text_logits(self.clip, images, texts).softmax(1).cpu().numpy()
             for position, row in zip(token_ids, rows, strict=True):
                 sampled[position] = self._choose(row, unit["video_id"], unit["instruction_ids"][position])
@@ -105,6 +107,26 @@ class PreSample:
                 of_frames[::every] = row
                 probabilities[position] = of_frames.tolist()
         return {"clip_probs": probabilities, "sampled_frames": sampled, "notes": notes, "errors": errors}
+
+    def _embeddings(self, unit: Unit) -> Tensor:
+        """Embeddings (n, C) of the frames that CLIP sees; those of a long unit are kept window by window."""
+        video, windows, size = unit["video"], unit.get("windows"), self.config.batch_size
+        chosen = range(0, video.num_frames, self.config.clip_every)
+        if windows is None:
+            return image_embeddings(self.clip, video, size, chosen)
+        images: Tensor | None = None
+        for number, first in enumerate(range(0, len(chosen), windows.length)):
+            name, content = f"clip-{number:05}", windows.load(f"clip-{number:05}")
+            if content is None:
+                part = image_embeddings(self.clip, video, size, chosen[first : first + windows.length])
+                windows.save(name, save({"images": part.cpu()}))
+            else:
+                part = load(content)["images"].to(self.clip.device)
+            if images is None:
+                images = part.new_empty(len(chosen), part.shape[1])
+            images[first : first + len(part)] = part
+        assert images is not None
+        return images
 
     def _by_number(self, unit: Unit) -> Unit:
         count, frames = len(unit["texts"]), unit["video"].num_frames

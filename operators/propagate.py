@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from vrshq.operators.batch import Batch, Made, Unit, map_units, once
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.masks.object_masks import ObjectMasks
+from vrshq.operators.masks.windows import Answers, WindowMasks, WindowStore
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.models.family import TrackConfig, TrackedObject
+from vrshq.operators.models.family import Pauses, Request, TrackConfig, TrackedObject, TrackState
 from vrshq.operators.models.requests import presence_of, requests_of
 from vrshq.operators.models.shared import family_of
+from vrshq.operators.models.track_state import from_bytes, to_bytes
 from vrshq.operators.video.prefetch import Behind
 
 _STEPS = 2  # steps of tracking whose masks are encoded or wait for it; each holds its low-resolution logits
@@ -48,6 +51,10 @@ class Propagate:
     instruction without an object has one with empty masks. `num_objects` (E ints). Where no keyframe was chosen,
     `object_scores` and `presence` of the prompted frames. Host memory: the RLEs of the unit, about 0.1-2 kB a mask; the
     frames themselves pass through in windows.
+
+    A long unit has `windows` (live, a `WindowStore`): the masks go there window by window, with the state from which another
+    attempt goes on, and the columns of masks are empty. Out, instead: `summed` (E `Summed`), and `mask_rows`, their number.
+    Host memory is then that of two windows, and frames near a keyframe may be encoded twice.
     """
 
     name = "propagate"
@@ -59,6 +66,8 @@ class Propagate:
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
         empty: Unit = {"rles": [], "areas": [], "bboxes": [], "frame_scores": [], "num_objects": []}
+        if "windows" in batch:
+            empty |= {"summed": None, "mask_rows": 0}
         return map_units(self.name, batch, self._propagate, empty)
 
     def _propagate(self, unit: Unit) -> Unit:
@@ -67,7 +76,9 @@ class Propagate:
             unit, "features", lambda: self.tracker.open(video, stays=unit.get("kept") is not None)
         )
         requests = requests_of(unit)
-        answers = {
+        if unit.get("windows") is not None and self.tracker.pauses:
+            return {**self._in_windows(unit, features, requests), "features": features}
+        answers: Answers = {
             position: [ObjectMasks(video.num_frames) for _ in request.objects] for position, request in requests.items()
         }
         prompted: dict[int, list[TrackedObject]] = {position: [] for position in requests}
@@ -80,10 +91,7 @@ class Propagate:
                     objects[one.number].scores[one.frame] = one.score
                     if one.prompted:
                         prompted[one.key].append(one)
-                # stacked here: a tracker may use its own buffers again in the next step
-                low_res = torch.stack([one.low_res for one in step])
-                behind.put(self._encode, features, low_res, step, answers, _stream(low_res))
-                Made.masks += len(step)
+                self._put(behind, features, step, answers)
         nothing = rle.encode(np.zeros((1, video.height, video.width), bool))[0]
         columns: dict[str, list[Any]] = {
             name: [None] * count for name in ("rles", "areas", "bboxes", "frame_scores", "num_objects")
@@ -95,9 +103,7 @@ class Propagate:
                 presence[position] = presence_of(scores[position])
             columns["num_objects"][position] = len(objects)
             shown = objects or [ObjectMasks(video.num_frames)]
-            # as float32, the form in which tables state it and thresholds are found
-            threshold, own = self.config.presence, presence[position]
-            absent = bool(threshold) and own is not None and np.float32(own) <= threshold
+            absent = self._is_absent(presence[position])
             masks = [[nothing if absent or mask is None else mask for mask in one.masks] for one in shown]
             columns["rles"][position] = [[mask.rle for mask in row] for row in masks]
             columns["areas"][position] = [[mask.area for mask in row] for row in masks]
@@ -105,12 +111,69 @@ class Propagate:
             columns["frame_scores"][position] = [one.scores for one in shown]
         return {**columns, "object_scores": scores, "presence": presence, "features": features}
 
+    def _in_windows(self, unit: Unit, features: Any, requests: dict[int, Request]) -> Unit:
+        """Tracks from where an earlier attempt has stopped, and stores each window when it is done."""
+        video, store, count = unit["video"], unit["windows"], len(unit["texts"])
+        objects = {position: len(request.objects) for position, request in requests.items()}
+        masks = WindowMasks(store, video.num_frames, (video.height, video.width), objects)
+        scores, presence = (list(unit.get(name) or [None] * count) for name in ("object_scores", "presence"))
+        prompted: dict[int, list[TrackedObject]] = {position: [] for position in requests}
+        made: dict[int, Answers] = {}  # windows that have outputs since the last border
+        behind = Behind(_STEPS)
+
+        def reached(state: TrackState) -> None:
+            if state.name == "prompts":
+                for position in requests:
+                    if scores[position] is None:
+                        scores[position] = _scores(prompted[position], objects[position])
+                        presence[position] = presence_of(scores[position])
+                masks.absent = {position for position in requests if self._is_absent(presence[position])}
+            behind.put(_store, masks, dict(made), state, {**unit, "object_scores": scores, "presence": presence})
+            made.clear()
+
+        masks.absent = {position for position in requests if self._is_absent(presence[position])}
+        pauses = Pauses(store.length, _begun(store), reached)
+        with behind:
+            for step in self.tracker.track(features, requests, pauses):
+                for one in step:
+                    if one.prompted:
+                        prompted[one.key].append(one)
+                for number, part in groupby(step, lambda one: one.frame // store.length):
+                    if number not in made:
+                        made[number] = masks.blank(number)
+                    of_window, first = list(part), masks.frames(number).start
+                    for one in of_window:
+                        made[number][one.key][one.number].scores[one.frame - first] = one.score
+                    self._put(behind, features, of_window, made[number], first)
+        summed = masks.summed()
+        return {
+            **{name: [] for name in ("rles", "areas", "bboxes", "frame_scores")},
+            "num_objects": [objects.get(position) for position in range(count)],
+            "object_scores": scores,
+            "presence": presence,
+            "summed": [summed.get(position) for position in range(count)],
+            "mask_rows": video.num_frames * sum(max(1, number) for number in objects.values()),
+        }
+
+    def _is_absent(self, presence: float | None) -> bool:
+        # as float32, the form in which tables state it and thresholds are found
+        threshold = self.config.presence
+        return bool(threshold) and presence is not None and bool(np.float32(presence) <= threshold)
+
+    def _put(self, behind: Behind, features: Any, step: list[TrackedObject], answers: Answers, first: int = 0) -> None:
+        """Has a step's masks encoded and put into the answers, which begin at the frame `first`."""
+        # stacked here: a tracker may use its own buffers again in the next step
+        low_res = torch.stack([one.low_res for one in step])
+        behind.put(self._encode, features, low_res, step, answers, first, _stream(low_res))
+        Made.masks += len(step)
+
     def _encode(
         self,
         features: Any,
         low_res: torch.Tensor,
         step: list[TrackedObject],
-        answers: dict[int, list[ObjectMasks]],
+        answers: Answers,
+        first: int,
         stream: torch.cuda.Stream | None,
     ) -> None:
         """Fills the holes of a step's masks, resizes them to the frame and puts their codes into the answers."""
@@ -118,7 +181,22 @@ class Propagate:
             filled = fill_holes(low_res, step[0].hole_area)
             codes = rle.encode_tensor(self.tracker.full_size(features, filled) > 0)
         for one, code in zip(step, codes, strict=True):
-            answers[one.key][one.number].masks[one.frame] = code
+            answers[one.key][one.number].masks[one.frame - first] = code
+
+
+def _store(masks: WindowMasks, made: dict[int, Answers], state: TrackState, columns: Unit) -> None:
+    """Stores what was made up to a border, then the state there: an attempt that finds the state finds all before it."""
+    for number, answers in made.items():
+        masks.add(number, answers)
+    masks.store.save(state.name, to_bytes(state))
+    if state.name == "prompts":
+        masks.store.keep_unit(columns)
+
+
+def _begun(store: WindowStore) -> dict[str, TrackState]:
+    """The states of an earlier attempt."""
+    names: tuple[Literal["prompts", "sweep"], ...] = ("prompts", "sweep")
+    return {name: from_bytes(name, content) for name in names if (content := store.load(name)) is not None}
 
 
 def _stream(tensor: torch.Tensor) -> torch.cuda.Stream | None:

@@ -54,6 +54,8 @@ class Compaction:
         self._tracks = self._listed("tracks")
         self.finished = self._tracks[1].units()
         self.errored = table_files(folder, "errors", folder.list("errors")).units()
+        # not those whose windows are still being written: a part beside a merged file would not count
+        self._mergeable = self.finished - self.errored
 
     def merge(
         self, unit_ids: Sequence[str], *, to_the_end: bool, check: Check = proceed, spread: Spread = one_by_one
@@ -74,13 +76,15 @@ class Compaction:
         useless: list[str] = []
         for name in MERGED_TABLES:
             sizes, files = self._tracks if name == "tracks" else self._listed(name)
-            planned, orphans = merging.unfinished(self._folder, name, files.parts.values(), files.merged, ledgers)
+            planned, orphans = merging.unfinished(self._folder, name, files.part_names, files.merged, ledgers)
             useless += [*files.dead, *orphans]
             done = {part for group in planned for _, part in group.parts}
             ordered = [
-                (unit, files.parts[unit])
+                (unit, part)
                 for unit in unit_ids
-                if unit in files.parts and unit not in self.errored and files.parts[unit] not in done
+                if unit in self._mergeable
+                for part in files.parts.get(unit, ())
+                if part not in done
             ]
             cut = merging.grouped(ordered, sizes, to_the_end=to_the_end)
             first = 1 + max(map(merging.number_of, [*sizes, *(group.file for group in planned)]), default=-1)

@@ -3,6 +3,7 @@
     run.json      the run's identity (fixed), the SHA-256 of the identity, and details (may differ between commands)
     manifest/     the units of work, one row each
     masks/ tracks/ tokens/ errors/     parts: a part, `part-{unit_id}.parquet`, holds one unit's rows; or merged files
+    masks/part-{unit_id}-{number}.parquet, state/     of long units (`vrshq.cluster.storage.windows`)
     ledger/       the units of each merged file (`vrshq.cluster.storage.merging`)
     stats.json    statistics of the caller
     lock/         the command that works on it now, or the mark of the last one's end (`vrshq.cluster.storage.lease`)
@@ -15,9 +16,7 @@ bytes are functions of the content: a unit that is done twice, in a row or at th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.retry import PATIENCE_S
 from vrshq.cluster.storage.table_files import listed
 from vrshq.cluster.storage.table_reader import TableReader
+from vrshq.cluster.storage.windows import Windows, checked_unit, discard_windows, parquet_bytes
 from vrshq.errors import UserError
 
 TABLES = ("masks", "tracks", "tokens", "errors")
@@ -39,8 +39,6 @@ _RUN = "run.json"
 _MANIFEST = "manifest/manifest.parquet"
 # Rows in a row group of the manifest: what one read task takes.
 _MANIFEST_ROWS = 16384
-
-_UNIT_ID = re.compile(r"[0-9a-f]+")
 
 
 class RunDirectoryError(UserError, ValueError):
@@ -117,7 +115,7 @@ class RunDirectory:
 
     def write_manifest(self, table: pa.Table) -> None:
         """Writes the units (one row each, with a `unit_id`) in the given order. Replaces an existing manifest."""
-        self.folder.write_bytes(_MANIFEST, _parquet(table, row_group_size=_MANIFEST_ROWS))
+        self.folder.write_bytes(_MANIFEST, parquet_bytes(table, row_group_size=_MANIFEST_ROWS))
 
     def read_manifest(self) -> pa.Table:
         """The units in the order of writing. Raises StorageNotFoundError if there is no manifest yet."""
@@ -135,19 +133,27 @@ class RunDirectory:
 
         Returns the part's size in bytes. Raises ValueError where the table does not fit the schema.
         """
-        content = _parquet(conformed(table_name, unit_id, table, schema))
+        content = parquet_bytes(conformed(table_name, unit_id, table, schema))
         self.folder.write_bytes(part_name(table_name, unit_id), content)
         return len(content)
 
-    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table]) -> int:
+    def commit_unit(self, unit_id: str, tables: Mapping[str, pa.Table], windows: Windows | None = None) -> int:
         """Writes all of a unit's tables; when this returns, the unit is finished. Returns the bytes written.
 
         `tables` must contain `tracks`. Each other table is written if it has rows; otherwise its part of an earlier attempt
         is removed. `tracks` is written last: a reader that sees it sees the rest.
+
+        Args:
+            unit_id: the unit.
+            tables: its tables, by name.
+            windows: where they hold the unit's masks; `tables` has none then. Without them, those of an earlier attempt that
+                ended in errors are removed.
         """
         unknown = sorted(set(tables) - set(TABLES))
         if unknown or "tracks" not in tables:
             raise ValueError(f"unit {unit_id}: expected tables out of {TABLES} and tracks among them, got {[*tables]}")
+        if windows is None and "errors" in tables and tables["errors"].num_rows:
+            Windows(self.folder, unit_id).discard()
         written = 0
         for name in TABLES:
             if name != "tracks":
@@ -156,7 +162,10 @@ class RunDirectory:
                     written += self.write_part(name, unit_id, table, table.schema)
                 else:
                     self.folder.remove(part_name(name, unit_id))
-        return written + self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
+        written += self.write_part("tracks", unit_id, tables["tracks"], tables["tracks"].schema)
+        if windows is not None:
+            windows.forget_state()
+        return written
 
     def finished_units(self) -> set[str]:
         """Ids of the finished units, with any outcome. Lists `tracks/` and opens no part."""
@@ -184,6 +193,7 @@ class RunDirectory:
         units = [*unit_ids]
         for name in ("tracks", *(table for table in TABLES if table != "tracks")):
             self.folder.remove_all(part_name(name, unit) for unit in units)
+        discard_windows(self.folder, units)
 
     def reader(self, table_name: str, schema: pa.Schema) -> TableReader:
         """A reader of a table, which lists it once for many reads.
@@ -230,9 +240,7 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 
 def part_name(table_name: str, unit_id: str) -> str:
     """The name of a unit's part inside the run directory."""
-    if not _UNIT_ID.fullmatch(unit_id):
-        raise ValueError(f"not a unit id: {unit_id!r}; expected lower-case hexadecimal digits")
-    return f"{_table(table_name)}/part-{unit_id}.parquet"
+    return f"{_table(table_name)}/part-{checked_unit(unit_id)}.parquet"
 
 
 def _table(name: str) -> str:
@@ -243,10 +251,3 @@ def _table(name: str) -> str:
 
 def _canonical(identity: Mapping[str, Any]) -> str:
     return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
-    """The table as a Parquet file. The same rows give the same bytes, however they were chunked before."""
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=row_group_size)
-    return sink.getvalue()

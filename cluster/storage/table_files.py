@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from vrshq.cluster.storage.merging import Merged, merged_files, merged_meanwhile
 
 Span = tuple[int, int]  # the first row, and the row after the last one
 
-_PART = re.compile(r"part-([0-9a-f]+)\.parquet")
+_PART = re.compile(r"part-([0-9a-f]+)(?:-([0-9]+))?\.parquet")
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,24 @@ class TableFiles:
     An index of the merged units is made when it is first needed; it takes some 40 bytes a unit.
 
     Attributes:
-        parts: the live parts, unit id -> name, in the order of the names.
+        parts: the live parts: unit id -> names, in the order of the units; of a unit with windows in the order of those.
         merged: the merged files, in order.
-        dead: names of parts whose units are in merged files, so that they no longer count.
+        dead: names of parts that do not count: their units are in merged files, or windows of units with a part for the whole.
     """
 
-    parts: dict[str, str]
+    parts: dict[str, list[str]]
     merged: list[Merged]
     dead: list[str]
 
     @property
     def names(self) -> list[str]:
         """Names of the files with rows that count: merged files, then parts."""
-        return [*(one.name for one in self.merged), *self.parts.values()]
+        return [*(one.name for one in self.merged), *self.part_names]
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of the live parts."""
+        return [*itertools.chain.from_iterable(self.parts.values())]
 
     def units(self) -> set[str]:
         """Ids of all units with rows."""
@@ -48,11 +54,11 @@ class TableFiles:
         """Where the rows of some units are.
 
         Returns:
-            the spans of rows by merged file, ascending, those side by side as one; the names of parts, ascending; whether
+            the spans of rows by merged file, ascending, those side by side as one; the units with parts, ascending; whether
             every unit was found.
         """
         wanted = sorted(set(unit_ids))
-        parts = [self.parts[unit] for unit in wanted if unit in self.parts]
+        single = [unit for unit in wanted if unit in self.parts]
         rest = [unit for unit in wanted if unit not in self.parts]
         ids, order, begins, ends = self._index
         spans: dict[str, list[Span]] = {}
@@ -66,7 +72,7 @@ class TableFiles:
             for file, begin, end in zip(files.tolist(), begins[known].tolist(), ends[known].tolist(), strict=True):
                 if begin < end:
                     _add(spans.setdefault(self.merged[file].name, []), begin, end)
-        return spans, parts, found == len(rest)
+        return spans, single, found == len(rest)
 
     @functools.cached_property
     def _bounds(self) -> np.ndarray:
@@ -104,13 +110,6 @@ def listed(folder: Folder, table_name: str) -> tuple[dict[str, int], TableFiles]
     return sizes, table_files(folder, table_name, [*sizes, *merged_meanwhile(folder, table_name, sizes)])
 
 
-def unit_of(part: str) -> str:
-    """The unit of a part's name."""
-    found = _PART.fullmatch(part.rpartition("/")[2])
-    assert found is not None, part
-    return found[1]
-
-
 def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableFiles:
     """The files of a table of the run directory `folder`.
 
@@ -121,12 +120,24 @@ def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableF
     """
     names = list(names)
     merged = merged_files(folder, table_name, names)
-    found = [(match[1], name) for name in names if (match := _PART.fullmatch(name.rpartition("/")[2]))]
+    found = [(match, name) for name in names if (match := _PART.fullmatch(name.rpartition("/")[2]))]
+    whole = {match[1] for match, _ in found if match[2] is None}
+    done = _those_in([match[1] for match, _ in found], merged)
+    live: dict[str, list[tuple[int, str]]] = {}
+    dead = []
+    for match, name in found:
+        unit, window = match[1], match[2]
+        if unit in done or (window is not None and unit in whole):
+            dead.append(name)
+        else:
+            live.setdefault(unit, []).append((int(window or 0), name))
+    return TableFiles({unit: [name for _, name in sorted(live[unit])] for unit in sorted(live)}, merged, dead)
+
+
+def _those_in(unit_ids: list[str], merged: list[Merged]) -> set[str]:
+    """Those of some units that are in merged files."""
     if not merged:
-        return TableFiles(dict(found), [], [])
-    in_merged = pc.is_in(
-        pa.array([unit for unit, _ in found], pa.string()),
-        value_set=pa.concat_arrays([one.units for one in merged]),
-    ).to_pylist()
-    live = {unit: name for (unit, name), dead in zip(found, in_merged, strict=True) if not dead}
-    return TableFiles(live, merged, [name for (_, name), dead in zip(found, in_merged, strict=True) if dead])
+        return set()
+    asked = pa.array(unit_ids, pa.string())
+    found = pc.is_in(asked, value_set=pa.concat_arrays([one.units for one in merged]))
+    return set(asked.filter(found).to_pylist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from vrshq.cluster.storage.columns import in_schema
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.row_groups import RowGroups
-from vrshq.cluster.storage.table_files import Span, TableFiles, listed, unit_of
+from vrshq.cluster.storage.table_files import Span, TableFiles, listed
 
 # A unit that is not in the listing is looked for in a new one after so many seconds, and at the earliest when this listing has
 # been in use for so many times the seconds that it took.
@@ -69,13 +70,13 @@ class TableReader:
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         files = self._look()
         if unit_ids is None:
-            return self._rows(files, dict.fromkeys(one.name for one in files.merged), [*files.parts.values()], schema)
+            return self._rows(files, dict.fromkeys(one.name for one in files.merged), [*files.parts], schema)
         wanted = [*unit_ids]
-        spans, parts, complete = files.find(wanted)
+        spans, units, complete = files.find(wanted)
         if not complete and time.monotonic() - self._listed_at > max(STALE_S, STALE_TIMES * self._took):
             files = self._look(than=files)
-            spans, parts, _ = files.find(wanted)
-        return self._rows(files, spans, parts, schema)
+            spans, units, _ = files.find(wanted)
+        return self._rows(files, spans, units, schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """All rows of the table as they are now, a row group or a part at a time. Holds a few of them in memory."""
@@ -86,8 +87,8 @@ class TableReader:
             for stop in self._row_groups.footer(one.name).stops:
                 yield in_schema(self._row_groups.rows(one.name, [(start, stop)], schema.names), schema)
                 start = stop
-        for name in files.parts.values():
-            yield self._part(files, name, schema)
+        for unit in files.parts:
+            yield from self._unit(files, unit, schema)
 
     def stored_schema(self) -> pa.Schema:
         """The schema of the table's files, with columns beyond the reader's own; its own for a table without files.
@@ -115,27 +116,38 @@ class TableReader:
             return self._files
 
     def _rows(
-        self, files: TableFiles, spans: Mapping[str, list[Span] | None], parts: list[str], schema: pa.Schema
+        self, files: TableFiles, spans: Mapping[str, list[Span] | None], units: list[str], schema: pa.Schema
     ) -> pa.Table:
         with ThreadPoolExecutor(_READERS) as pool:
             merged = pool.map(lambda name: self._merged(name, spans[name], schema), spans)
-            single = pool.map(lambda name: self._part(files, name, schema), parts)
-            return pa.concat_tables([schema.empty_table(), *merged, *single])
+            single = pool.map(lambda unit: [*self._unit(files, unit, schema)], units)
+            return pa.concat_tables([schema.empty_table(), *merged, *itertools.chain.from_iterable(single)])
 
     def _merged(self, name: str, spans: list[Span] | None, schema: pa.Schema) -> pa.Table:
         return in_schema(self._row_groups.rows(name, spans, schema.names), schema)
 
-    def _part(self, files: TableFiles, name: str, schema: pa.Schema) -> pa.Table:
-        """The rows of a part of `files`, wherever they are now: a compaction may have merged it meanwhile."""
-        for _ in range(_LOOKS):
+    def _unit(self, files: TableFiles, unit: str, schema: pa.Schema) -> Iterator[pa.Table]:
+        """The rows of a unit that has parts in `files`, part by part, wherever they are now.
+
+        A compaction may merge the parts meanwhile, in their order.
+        """
+        parts = rows = 0  # that were read
+        for tries in range(_LOOKS + 1):
             try:
-                return self._single(name, schema)
+                for name in files.parts[unit][parts:]:
+                    table = self._single(name, schema)
+                    parts, rows = parts + 1, rows + table.num_rows
+                    yield table
+                return
             except StorageNotFoundError:
+                if tries == _LOOKS:
+                    raise
                 files = self._look(than=files)
-                spans, parts, _ = files.find([unit_of(name)])
-            if name not in parts:
-                return pa.concat_tables([schema.empty_table(), *(self._merged(*one, schema) for one in spans.items())])
-        return self._single(name, schema)
+            if unit not in files.parts:
+                spans, _, _ = files.find([unit])
+                merged = [self._merged(name, own, schema) for name, own in spans.items()]
+                yield pa.concat_tables([schema.empty_table(), *merged]).slice(rows)
+                return
 
     def _single(self, name: str, schema: pa.Schema) -> pa.Table:
         """The rows of a part. Nothing of it is kept, because another attempt may replace it."""

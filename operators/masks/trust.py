@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,29 +47,75 @@ def united(objects: Sequence[Sequence[EncodedMask]], height: int, width: int) ->
     return [_joined(masks, height, width) for masks in zip(*objects, strict=True)]
 
 
-def trust(masks: Sequence[EncodedMask], scores: Sequence[float], height: int, width: int) -> Trust:
-    """The signals of one track.
+class TrustSoFar:
+    """The signals of one track, of which some frames after the other are looked at.
+
+    Cost: an IoU of run-length codes for each pair of neighbours, and an intersection for each mask at the frame's border.
 
     Args:
-        masks: one mask for each labelled frame, in their order, (height, width) pixels each.
-        scores: the frames' object logits; empty where the answer has no object. Those that are not finite do not count.
         height: of the masks, in pixels.
         width: likewise.
 
-    Cost: an IoU of run-length codes for each pair of neighbours, and an intersection for each mask at the frame's border.
+    Attributes:
+        area: mask pixels on the frames so far.
     """
-    pairs = [(one, other) for one, other in itertools.pairwise(masks) if one.area or other.area]
-    both = [(one.area, other.area) for one, other in pairs if one.area and other.area]
-    area = sum(mask.area for mask in masks)
-    finite = [score for score in scores if math.isfinite(score)]
-    return Trust(
-        flicker=sum(1 - _iou(one, other, height, width) for one, other in pairs) / len(pairs) if pairs else None,
-        longest_gap=_longest_gap(masks),
-        area_jump=max((1 - min(areas) / max(areas) for areas in both), default=None),
-        score_dips=sum(score < 0 for score in finite) / len(finite) if finite else None,
-        lowest_score=min(finite, default=None),
-        border_share=sum(_border(mask, height, width) for mask in masks) / area if area else None,
-    )
+
+    def __init__(self, height: int, width: int) -> None:
+        self._size = height, width
+        self._last: EncodedMask | None = None
+        self._pairs = self._scores = self._dips = self.area = self._border = 0
+        self._change = 0.0
+        self._gap, self._longest_gap = -1, -1.0  # frames since the last mask; -1 before the first one
+        self._jump: float | None = None
+        self._lowest: float | None = None
+
+    def add(self, masks: Sequence[EncodedMask], scores: Sequence[float]) -> None:
+        """Looks at the next frames.
+
+        Args:
+            masks: one mask for each labelled frame, in their order, (height, width) pixels each.
+            scores: the frames' object logits; empty where the answer has no object. Those that are not finite do not count.
+        """
+        for mask in masks:
+            if self._last is not None:
+                self._compare(self._last, mask)
+            self._last = mask
+            self.area += mask.area
+            self._border += _border(mask, *self._size)
+            if mask.area:
+                self._longest_gap = max(self._longest_gap, self._gap, 0.0)
+            self._gap = 0 if mask.area else self._gap + (self._gap >= 0)
+        finite = [score for score in scores if math.isfinite(score)]
+        self._scores += len(finite)
+        self._dips += sum(score < 0 for score in finite)
+        self._lowest = min([*finite, *([] if self._lowest is None else [self._lowest])], default=None)
+
+    def _compare(self, one: EncodedMask, other: EncodedMask) -> None:
+        if not (one.area or other.area):
+            return
+        self._pairs += 1
+        self._change += 1 - _iou(one, other, *self._size)
+        if one.area and other.area:
+            jump = 1 - min(one.area, other.area) / max(one.area, other.area)
+            self._jump = jump if self._jump is None else max(self._jump, jump)
+
+    def result(self) -> Trust:
+        """The signals of the frames so far."""
+        return Trust(
+            flicker=self._change / self._pairs if self._pairs else None,
+            longest_gap=self._longest_gap if self.area else None,
+            area_jump=self._jump,
+            score_dips=self._dips / self._scores if self._scores else None,
+            lowest_score=self._lowest,
+            border_share=self._border / self.area if self.area else None,
+        )
+
+
+def trust(masks: Sequence[EncodedMask], scores: Sequence[float], height: int, width: int) -> Trust:
+    """The signals of one track, whose frames are there at once; arguments as for `TrustSoFar`."""
+    signals = TrustSoFar(height, width)
+    signals.add(masks, scores)
+    return signals.result()
 
 
 def _joined(masks: Sequence[EncodedMask], height: int, width: int) -> EncodedMask:
@@ -88,13 +133,6 @@ def _iou(one: EncodedMask, other: EncodedMask, height: int, width: int) -> float
     if one.rle == other.rle:
         return 1.0
     return float(coco.iou([_code(one, height, width)], [_code(other, height, width)], [0])[0, 0])
-
-
-def _longest_gap(masks: Sequence[EncodedMask]) -> float | None:
-    shown = [place for place, mask in enumerate(masks) if mask.area]
-    return (
-        float(max((later - earlier - 1 for earlier, later in itertools.pairwise(shown)), default=0)) if shown else None
-    )
 
 
 def _border(mask: EncodedMask, height: int, width: int) -> int:

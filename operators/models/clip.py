@@ -16,15 +16,18 @@ from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
 
-def image_embeddings(clip: Clip, video: Any, batch_size: int, every: int = 1) -> Tensor:
-    """Unit-length CLIP embeddings (n, C) float32 of a video's frames 0, every, 2*every, ...
+def image_embeddings(clip: Clip, video: Any, batch_size: int, chosen: range | None = None) -> Tensor:
+    """Unit-length CLIP embeddings (n, C) float32 of the chosen frames of a video, all by default.
 
     One batch is read while another is encoded.
     """
     size = clip.config.vision.image_size
     pixel_aspect = pixel_aspect_of(video)
-    chosen = range(0, video.num_frames, every)
-    stream = iter(video.stream()) if every == 1 else (video.frames([frame])[0] for frame in chosen)
+    chosen = range(video.num_frames) if chosen is None else chosen
+    if chosen.step == 1:
+        stream = iter(video.stream(chosen.start, chosen.stop))
+    else:
+        stream = (video.frames([frame])[0] for frame in chosen)
 
     def read(_: int) -> Pixels:
         # one full-size frame is in memory at a time

@@ -206,6 +206,37 @@ class TrackedObject:
     hole_area: int = 0
 
 
+@dataclass(frozen=True)
+class TrackState:
+    """What `Tracker.track` needs to go on from the border of a window, as if it had not stopped.
+
+    Attributes:
+        name: "prompts", the first one, when all prompted frames have their masks; "sweep", in place of the one before, when a
+            direction has gone through a window.
+        tensors: by name, on the CPU.
+        about: JSON-able.
+    """
+
+    name: Literal["prompts", "sweep"]
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """A track that can be interrupted. It is cut at the multiples of `length` frames.
+
+    Attributes:
+        length: frames of a window.
+        begun: the states that `reached` was given before, by name; empty: the track begins.
+        reached: called at each border when all masks before it were yielded.
+    """
+
+    length: int
+    begun: Mapping[str, TrackState]
+    reached: Callable[[TrackState], None]
+
+
 class OpenedVideo(Protocol):
     """A tracker's state of one video, shared by the stages of an actor. `encoder_calls`: frames encoded so far."""
 
@@ -220,9 +251,11 @@ class Tracker(Protocol[Opened]):
 
     Attributes:
         start: what a track begins with; "keyframe" asks for a choice among the candidates.
+        pauses: whether its tracks can be interrupted.
     """
 
     start: Start
+    pauses: bool
 
     def open(self, video: Frames, *, stays: bool = False) -> Opened:
         """The state for one video. `stays`: it serves several units, so frames are not forgotten within the budget."""
@@ -230,10 +263,12 @@ class Tracker(Protocol[Opened]):
     def candidates(self, opened: Opened, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:
         """For each request and object, the candidates on the sampled frames, in their order."""
 
-    def track(self, opened: Opened, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
+    def track(
+        self, opened: Opened, requests: Mapping[int, Request], pauses: Pauses | None = None
+    ) -> Iterator[list[TrackedObject]]:
         """The masks of all objects of all requests, each frame at most once; a frame without an output has no mask.
 
-        The objects of one step have one `hole_area`.
+        The objects of one step have one `hole_area`. `pauses` is given only where the tracker can be interrupted.
         """
 
     def full_size(self, opened: Opened, low_res: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The choice between decord and PyAV for a video file: decord only where it shows the same frames as PyAV."""
+"""The choice of a reader for a video file: decord only where it shows the same frames as PyAV."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from vrshq.operators.video.decord_reader import DecordReader, decord_runs
 from vrshq.operators.video.files import DecodeConfig, Packets, VideoInfo, open_container
+from vrshq.operators.video.indexed_reader import IndexedReader, is_indexable
 from vrshq.operators.video.pyav_reader import ONE_FRAME_A_PACKET, PyavReader, upright
 from vrshq.operators.video.reader import FrameCache, Reader, ReaderError
 
@@ -21,7 +22,7 @@ TOLERANCE = 3  # greatest difference of a channel (0 to 255) between two version
 def open_reader(
     path: Path, info: VideoInfo, packets: Packets, config: DecodeConfig, cache: FrameCache
 ) -> tuple[Reader, str]:
-    """Decord where it is known to be right, else PyAV; and the reason in a few words."""
+    """Decord where it is known to be right, else PyAV, by the index of a long file where that is; and why, in a few words."""
     reason = distrust(info, packets, config)
     if reason is None:
         try:
@@ -32,6 +33,11 @@ def open_reader(
             reader.close()
         except ReaderError as error:
             reason = f"decord fails: {error}"
+    if is_indexable(info, packets, config):
+        try:
+            return IndexedReader(path, info, packets, config), f"{reason}; long"
+        except ReaderError as error:
+            reason = f"{reason}; {error}"
     return PyavReader(path, info, packets, config, cache), reason
 
 

@@ -48,7 +48,7 @@ class DecodeConfig:
     decord: bool = True
     """Read with decord the files on which it agrees with PyAV; False: PyAV reads all files, and finds damaged frames."""
     decord_bytes: int = 256 * 2**20
-    """Most that decord may hold of a video, in bytes: it is read in whole groups of pictures, decoded."""
+    """Most that a reader may hold of a video, in bytes: decord reads whole groups of pictures, PyAV frames on its way."""
     damaged: Literal["refuse", "keep"] = "refuse"
     """Treatment of a damaged video: an error, or the frames that a sequential decode still yields, with a note."""
     tone_map: bool = True

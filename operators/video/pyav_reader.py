@@ -209,17 +209,20 @@ class PyavReader:
         return frame.pts, zlib.crc32(small.to_ndarray().tobytes())
 
     def _rgb(self, frame: av.VideoFrame, index: int) -> np.ndarray:
-        if self._info.signal:
-            picture = to_sdr(self._to_rgb.reformat(frame, format="rgb48le").to_ndarray(), self._info.signal)
-            rgb = orientation.of_frame(frame).apply(picture)
-        else:
-            rgb = upright(self._to_rgb.reformat(frame, format="rgb24"), frame)
+        rgb = to_rgb(self._to_rgb, frame, self._info.signal)
         size = (self._info.height, self._info.width)
         if rgb.shape[:2] == size:
             return rgb
         if self._config.size_change == "refuse":
             raise self._changes_size(index, *rgb.shape[:2])
         return scaled(rgb, size)
+
+
+def to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame, signal: str | None) -> np.ndarray:
+    """A frame as displayed, mapped to SDR where there is a `signal` (see `VideoInfo`): (height, width, 3) uint8 RGB."""
+    if signal is None:
+        return upright(reformatter.reformat(frame, format="rgb24"), frame)
+    return orientation.of_frame(frame).apply(to_sdr(reformatter.reformat(frame, format="rgb48le").to_ndarray(), signal))
 
 
 def upright(rgb: av.VideoFrame, source: av.VideoFrame) -> np.ndarray:

@@ -194,11 +194,12 @@ class Video:
         return frame
 
     def _read_with_pyav(self, index: int, error: ReaderError) -> np.ndarray:
-        """Decord failed in the middle: PyAV takes over, or says where the stream breaks."""
+        """The reader failed in the middle: one that decodes the whole file takes over, or says where the stream breaks."""
         assert self._packets is not None
+        before = self._reader.name
         self._reader.close()
         self._reader = PyavReader(self._path, self._info, self._packets, self._config, self._cache)
-        self.reader_reason = f"decord fails: {error}"
+        self.reader_reason = f"{before} fails: {error}"
         self._counts.append(self._reader.count)
         if self._reader.num_frames != self.total_frames:
             raise InputError(

@@ -20,7 +20,8 @@ from vrshq.pipelines.label.placement import choose_pools
 from vrshq.pipelines.label.plan import Plan, worker_arguments
 from vrshq.pipelines.label.resources import OperatorName, Resources
 from vrshq.pipelines.label.schema import ERRORS, TOKENS, TRACKS
-from vrshq.pipelines.label.worker import PATIENCE_S, WIRE, UnitWorker
+from vrshq.pipelines.label.wire import WIRE
+from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker
 
 # What a run can take of another one: all up to its tokens, or what CLIP thinks of its frames.
 Shared = Literal["tokens", "clip"]

@@ -21,6 +21,7 @@ from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.compaction import MERGED_TABLES, Compaction, carry_out
 from vrshq.cluster.storage.merging import Group
 from vrshq.cluster.storage.run_directory import part_name
+from vrshq.cluster.storage.windows import window_name
 from vrshq.errors import UserError
 from vrshq.pipelines.label.plan import Plan
 
@@ -75,7 +76,7 @@ class _Beside:
         """Notes the parts of a finished unit. Units with errors keep theirs."""
         if receipt["errors"]:
             return
-        self._receipts.append({name: receipt[name] for name in ("unit_id", "masks")})
+        self._receipts.append({name: receipt[name] for name in ("unit_id", "masks", "windows")})
         self._bytes += receipt["bytes"]
         if self._bytes >= merging.TARGET_BYTES or len(self._receipts) >= merging.MOST_PARTS:
             self._full.put(self._receipts)
@@ -131,11 +132,11 @@ class _Beside:
 
     def _groups(self, receipts: Sequence[Receipt], number: int) -> list[Group]:
         """One group of each table, of the parts that the units have."""
-        shown = {receipt["unit_id"] for receipt in receipts if receipt["masks"]}
+        by_id = {receipt["unit_id"]: receipt for receipt in receipts}
         units = self._in_order([receipt["unit_id"] for receipt in receipts])
         groups = []
         for table in MERGED_TABLES:
-            parts = [(unit, part_name(table, unit)) for unit in units if table != "masks" or unit in shown]
+            parts = [(unit, name) for unit in units for name in _parts(table, by_id[unit])]
             if parts:
                 groups.append(merging.new_group(table, number, parts))
         return groups
@@ -145,3 +146,13 @@ class _Beside:
         ids = self._plan.manifest["unit_id"]
         ordered: list[str] = ids.filter(pc.is_in(ids, pa.array(unit_ids, pa.string()))).to_pylist()
         return ordered
+
+
+def _parts(table: str, receipt: Receipt) -> list[str]:
+    """The names of a unit's parts of a table."""
+    unit = receipt["unit_id"]
+    if table != "masks":
+        return [part_name(table, unit)]
+    if receipt["windows"]:
+        return [window_name(unit, number) for number in range(receipt["windows"])]
+    return [part_name(table, unit)] if receipt["masks"] else []

@@ -27,7 +27,8 @@ from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
-from vrshq.pipelines.label.worker import UnitWorker, parts_of, receipt
+from vrshq.pipelines.label.wire import receipt
+from vrshq.pipelines.label.worker import UnitWorker, parts_of
 from vrshq.pipelines.models.locate import announce_fetching
 
 # Units with equal values here share an open video.

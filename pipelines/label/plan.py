@@ -35,7 +35,8 @@ from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.stats import read_commands
 from vrshq.pipelines.label.types import with_type
 from vrshq.pipelines.label.units import build_manifest
-from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker, encode_schema
+from vrshq.pipelines.label.wire import encode_schema
+from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker
 from vrshq.pipelines.models.locate import DescribedModel, describe_model
 
 _HASHED_ROWS = 65536

@@ -70,6 +70,14 @@ class Resources(Section):
     instruction_batch: int = Field(
         default=16, ge=1, description="Instructions per batch of the LLaMA, of keyframe choice and of propagation."
     )
+    window_frames: int = Field(
+        default=512,
+        ge=1,
+        description=(
+            "Frames of a window. A unit with more frames than four windows is stored window by window, with what is needed to "
+            "go on from there; a shorter one is begun anew after an interruption."
+        ),
+    )
     attempts: int = Field(
         default=3, ge=1, le=20, description="Attempts at a unit whose process dies or whose deadline passes."
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 from vrshq.operators.batch import Unit
 from vrshq.operators.masks.rle import EncodedMask
 from vrshq.operators.masks.trust import Trust, trust, united
+from vrshq.operators.masks.windows import Answers, Summed
 from vrshq.pipelines.label.carried import carried_columns
 from vrshq.pipelines.label.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
 
@@ -31,9 +32,10 @@ def unit_tables(unit: Unit, carried: pa.Schema, attempts: int = 1) -> dict[str, 
         The tables `masks`, `tokens`, `errors` and `tracks`, by name.
     """
     positions = range(len(unit["texts"]))
+    # masks of a long unit are in its windows already
     answered = [position for position in positions if unit["errors"][position] is None]
     return {
-        "masks": _masks(unit, answered),
+        "masks": _masks(unit, [] if unit.get("summed") else answered),
         "tokens": _tokens(unit, answered),
         "errors": _errors(unit, attempts),
         "tracks": _tracks(unit, attempts, carried),
@@ -62,6 +64,25 @@ def _masks(unit: Unit, answered: list[int]) -> pa.Table:
         flat("frame_scores"),
     ]
     return _table(columns, MASKS)
+
+
+def window_rows(unit: Unit, frames: range, answers: Answers) -> pa.Table:
+    """The rows of `masks/` of some frames of a unit, in the order in which those of a whole unit are.
+
+    Args:
+        unit: its video is open.
+        frames: indices of the frames.
+        answers: objects by position of the instruction, with a mask for each of the frames.
+    """
+    numbers = frame_numbers(unit)[frames.start : frames.stop]
+    found = {
+        "rles": {key: [[mask.rle for mask in one.masks if mask] for one in own] for key, own in answers.items()},
+        "areas": {key: [[mask.area for mask in one.masks if mask] for one in own] for key, own in answers.items()},
+        "bboxes": {key: [[mask.bbox for mask in one.masks if mask] for one in own] for key, own in answers.items()},
+        "frame_scores": {key: [one.scores for one in own] for key, own in answers.items()},
+    }
+    span = {"num_frames": len(frames), "frame_range": (numbers.start, numbers.stop, numbers.step)}
+    return _masks({**unit, **found, **span}, sorted(answers))
 
 
 def _tokens(unit: Unit, answered: list[int]) -> pa.Table:
@@ -101,7 +122,7 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
     rows = []
     for position, text in enumerate(unit["texts"]):
         error = unit["errors"][position]
-        shown = not error and any(any(areas) for areas in unit["areas"][position])
+        shown = not error and _shown(unit, position)
         scores = _at(unit, "object_scores", position)
         rows.append(
             {
@@ -139,8 +160,16 @@ def _tracks(unit: Unit, attempts: int, carried: pa.Schema) -> pa.Table:
     return table
 
 
+def _shown(unit: Unit, position: int) -> bool:
+    summed: Summed | None = _at(unit, "summed", position)
+    return summed.shown if summed else any(any(areas) for areas in unit["areas"][position])
+
+
 def _trust(unit: Unit, position: int) -> Trust:
     """The signals of the union of an answer's objects; without an object there are no scores to look at."""
+    summed: Summed | None = _at(unit, "summed", position)
+    if summed:
+        return summed.trust
     size = unit["height"], unit["width"]
     coded = (unit[column][position] for column in ("rles", "areas", "bboxes"))
     objects = [[EncodedMask(*mask) for mask in zip(*one, strict=True)] for one in zip(*coded, strict=True)]

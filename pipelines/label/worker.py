@@ -22,7 +22,6 @@ from vrshq.cluster.ray import guard
 from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import (
-    LIVE_COLUMNS,
     Batch,
     Operator,
     failure,
@@ -36,9 +35,10 @@ from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
 from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.rows import unit_tables
-from vrshq.pipelines.label.schema import MANIFEST, STAGES
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.windows import LONG, StoredWindows
+from vrshq.pipelines.label.wire import RECEIPT, from_wire, receipt, rows_of, to_wire
 from vrshq.pipelines.models.locate import local_model
 
 logger = logging.getLogger("vrshq.units")
@@ -62,61 +62,6 @@ _STICKY = re.compile(
 NEED_PIXELS = {"presample", "tokens", "keyframe", "propagate"}
 # The part of the model that a stage loads.
 _PARTS = {"presample": "clip", "tokens": "language", "keyframe": "segmenter", "propagate": "segmenter"}
-
-_floats = pa.list_(pa.list_(pa.float32()))
-_failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("message", pa.string())])
-
-# The columns that cross the object store between pools: some kB per unit, never pixels. One row per unit.
-WIRE = pa.schema(
-    [
-        *MANIFEST,
-        ("attempt", pa.int32()),
-        ("more", pa.bool_()),
-        ("busy", pa.float64()),
-        ("decode_passes", pa.int64()),
-        ("errors", pa.list_(_failure)),
-        ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
-        ("num_frames", pa.int32()),
-        ("total_frames", pa.int32()),
-        ("frame_range", pa.list_(pa.int32())),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("pixel_aspect", pa.float32()),
-        ("video_note", pa.string()),
-        ("clip_probs", _floats),
-        ("sampled_frames", pa.list_(pa.list_(pa.int32()))),
-        ("notes", pa.list_(pa.string())),
-        ("seg", _floats),
-        ("tak", _floats),
-        ("d", pa.int32()),
-        ("answers", pa.list_(pa.string())),
-        ("similarities", _floats),
-        ("prompts", pa.list_(_floats)),
-        ("object_scores", pa.list_(_floats)),
-        ("keyframes", pa.list_(pa.list_(pa.int32()))),
-        ("presence", pa.list_(pa.float32())),
-    ]
-)
-
-# The counts that the driver receives for each finished unit.
-RECEIPT = pa.schema(
-    [
-        ("unit_id", pa.string()),
-        ("frames", pa.int64()),
-        ("ok", pa.int64()),
-        ("empty", pa.int64()),
-        ("errors", pa.int64()),
-        ("error_types", pa.list_(pa.string())),
-        ("error_example", pa.string()),
-        ("masks", pa.int64()),
-        ("bytes", pa.int64()),
-        ("attempt", pa.int32()),
-        ("busy", pa.float64()),
-        ("decode_passes", pa.int64()),
-        ("encoder_calls", pa.int64()),
-        ("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
-    ]
-)
 
 
 class OutOfDeviceMemory(RuntimeError):  # noqa: N818 - reads as the sentence that it is
@@ -230,9 +175,14 @@ class UnitWorker:
                 for video, follows in zip(held, more, strict=True)
             ]
             batch = {**batch, "video_uri": local, "kept": live}
+            skipped: set[str] = set()
             for operator in operators:
+                if operator.name in skipped:
+                    continue
                 batch = run_operators([operator], batch)
                 if operator.name == "decode":
+                    batch["windows"] = [self._windows(unit) for unit in rows_of(batch)]
+                    batch, skipped = self._gone_on(batch)
                     self._allow_time(batch)
             note_open(held, batch)
             counts = [(0, 0) if video is None else video.since_last() for video in held]
@@ -276,8 +226,32 @@ class UnitWorker:
 
     def _allow_time(self, batch: Batch) -> None:
         """Sets the deadline of a unit, once its video is open, from the frames that are decoded for the labelled ones."""
-        frames = self.settings.decode.every * sum(frames or 0 for frames in batch["num_frames"])
-        guard.allow(self.resources.deadline(frames, max(len(texts) for texts in batch["texts"]), self.cost))
+        most = LONG * self.resources.window_frames  # a long unit is given time anew at each border
+        guard.allow(self._time(sum(min(frames or 0, most) for frames in batch["num_frames"]), batch["texts"]))
+
+    def _time(self, frames: int, texts: Sequence[Sequence[str]]) -> float:
+        frames *= self.settings.decode.every
+        return self.resources.deadline(frames, max(map(len, texts)), self.cost)
+
+    def _windows(self, unit: dict[str, Any]) -> StoredWindows | None:
+        """Where a long unit stores its masks, and goes on from; None for a short one."""
+        length = self.resources.window_frames
+        if (unit["num_frames"] or 0) <= LONG * length:
+            return None
+
+        def passed(what: str) -> None:
+            guard.allow(self._time(LONG * length, [unit["texts"]]))
+            _log("progress", unit_id=unit["unit_id"], done=what)
+
+        return StoredWindows(self.run, unit, length, passed)
+
+    def _gone_on(self, batch: Batch) -> tuple[Batch, set[str]]:
+        """The batch with what an earlier attempt has made of its units, and the operators that are not needed any more."""
+        made = [windows and windows.unit() for windows in batch["windows"]] if self.writes else []
+        if not all(made):
+            return batch, set()
+        units = [unit | columns for unit, columns in zip(rows_of(batch), made, strict=True)]
+        return new_batch(units), set(self.names) - {"decode", "propagate"}
 
     def _check_process(self, unit: dict[str, Any]) -> None:
         """Ends this process after an error that leaves its CUDA context unusable: every later unit would fail too."""
@@ -287,7 +261,9 @@ class UnitWorker:
 
     def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
         tables = unit_tables(unit, self.carried, unit["attempt"])
-        written = self.run.commit_unit(unit["unit_id"], tables)
+        windows: StoredWindows | None = unit.get("windows") if unit.get("summed") else None
+        written = self.run.commit_unit(unit["unit_id"], tables, windows.files if windows else None)
+        written += windows.written if windows else 0
         done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
         _log("end", video_id=unit["video_id"], **done)
         return done
@@ -317,35 +293,6 @@ def _log_units() -> None:
     logger.propagate = False
 
 
-def receipt(unit: dict[str, Any], tables: dict[str, pa.Table], written: int, *, busy: float = 0.0) -> dict[str, Any]:
-    """The row of `RECEIPT` for a written unit: counts and seconds.
-
-    Args:
-        unit: its columns after all operators.
-        tables: its rows, from `unit_tables`.
-        written: size of its parts, in bytes.
-        busy: seconds that actors spent on it.
-    """
-    statuses = tables["tracks"]["status"].to_pylist()
-    messages = tables["errors"]["message"]
-    return {
-        "unit_id": unit["unit_id"],
-        "frames": unit.get("num_frames") or 0,
-        "ok": statuses.count("ok"),
-        "empty": statuses.count("empty"),
-        "errors": statuses.count("error"),
-        "error_types": tables["errors"]["error_type"].to_pylist(),
-        "error_example": messages[0].as_py()[:300] if len(messages) else None,
-        "masks": tables["masks"].num_rows,
-        "bytes": written,
-        "attempt": tables["tracks"]["attempts"][0].as_py(),
-        "busy": busy,
-        "decode_passes": unit.get("decode_passes", 0),
-        "encoder_calls": unit.get("encoder_calls", 0),
-        "seconds": {stage: unit["seconds"].get(stage) for stage in STAGES},
-    }
-
-
 def parts_of(operators: Sequence[str], settings: Settings) -> set[str]:
     """The parts of the model that an actor with these operators loads."""
     parts = {_PARTS[name] for name in operators if name in _PARTS}
@@ -363,36 +310,3 @@ def load_operator(name: str) -> Callable[[Any], Operator]:
 
 def _added(values: list[float], more: float) -> list[float]:
     return [value + more for value in values]
-
-
-def rows_of(batch: Batch) -> list[dict[str, Any]]:
-    """The batch as one dict per unit."""
-    return [{column: values[index] for column, values in batch.items()} for index in range(len(batch["unit_id"]))]
-
-
-def from_wire(table: pa.Table) -> list[dict[str, Any]]:
-    """The units of a table of `MANIFEST` or `WIRE`."""
-    units: list[dict[str, Any]] = table.to_pylist()
-    for unit in units:
-        unit["attempt"] = unit.get("attempt") or 1
-        unit["busy"] = unit.get("busy") or 0.0
-        unit["decode_passes"] = unit.get("decode_passes") or 0
-        if "seconds" in unit:
-            unit["seconds"] = {stage: value for stage, value in unit["seconds"].items() if value is not None}
-    return units
-
-
-def to_wire(batch: Batch) -> pa.Table:
-    """The batch as a table for the next pool, without live columns."""
-    size = len(batch["unit_id"])
-    kept = {name: values for name, values in batch.items() if name not in LIVE_COLUMNS | {"encoder_calls"}}
-    unknown = sorted(set(kept) - set(WIRE.names))
-    if unknown:
-        raise RuntimeError(f"columns {', '.join(unknown)} have no type in the wire schema")
-    arrays = [pa.array(kept.get(field.name, [None] * size), type=field.type) for field in WIRE]
-    return pa.Table.from_arrays(arrays, schema=WIRE)
-
-
-def encode_schema(schema: pa.Schema) -> str:
-    """An Arrow schema as the text that `UnitWorker` takes."""
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()

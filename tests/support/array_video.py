@@ -24,9 +24,9 @@ class ArrayVideo:
         self.read += indices
         return self.array[list(indices)]
 
-    def stream(self) -> Iterator[np.ndarray]:
-        self.read += range(self.num_frames)
-        return iter(self.array)
+    def stream(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        self.read += range(self.num_frames)[start:stop]
+        return iter(self.array[start:stop])
 
 
 def unit_batch(video: ArrayVideo, texts: Sequence[str], **columns: object) -> Batch:

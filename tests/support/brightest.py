@@ -15,6 +15,7 @@ from vrshq.operators.models.families import FamilyInfo, Start
 from vrshq.operators.models.family import (
     Candidate,
     Frames,
+    Pauses,
     Question,
     ReadConfig,
     Reading,
@@ -56,6 +57,7 @@ class Threshold:
     """Compares each pixel's mean with the number, plus the offset that the checkpoint holds."""
 
     start: Start = "frames"
+    pauses = False
 
     def __init__(self, offset: float) -> None:
         self.offset = offset
@@ -66,7 +68,12 @@ class Threshold:
     def candidates(self, opened: Opened, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:
         raise NotImplementedError  # it has no keyframes
 
-    def track(self, opened: Opened, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
+    def track(
+        self,
+        opened: Opened,
+        requests: Mapping[int, Request],
+        pauses: Pauses | None = None,  # noqa: ARG002
+    ) -> Iterator[list[TrackedObject]]:
         for frame in range(opened.video.num_frames):
             grey = torch.from_numpy(opened.video.frames([frame])[0]).float().mean(-1)
             opened.encoder_calls += 1

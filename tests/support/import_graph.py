@@ -29,7 +29,12 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("operators.models",),
         ("operators.models.bundle",),
         ("operators.models.family", "operators.models.lora"),
-        ("operators.models.weights", "operators.models.requests", "operators.models.shared"),
+        (
+            "operators.models.weights",
+            "operators.models.requests",
+            "operators.models.shared",
+            "operators.models.track_state",
+        ),
         ("operators.models.sam2",),
         # the families: nothing below or beside imports them; `shared` loads a bundle's own by its name
         ("operators.models.vrs_hq", "operators.models.sa2va", "operators.models.sam3"),

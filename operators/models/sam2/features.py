@@ -66,6 +66,12 @@ class VideoFeatures:
         features = self._kept.pop(index, None)
         self._kept_bytes -= features.nbytes if features else 0
 
+    def begin_anew(self) -> None:
+        """Frees all features but those that stay for other units, so that what follows depends on nothing before it."""
+        for index in [kept for kept in self._kept if kept not in self._pinned]:
+            self.forget(index)
+        self._frame_bytes = 0
+
     def window(self) -> int:
         """Number of frames that a sweep should prefetch at a time: as many as a quarter of the budget holds, at most 32."""
         frame_bytes = self._frame_bytes or self.segmenter.frame_bytes

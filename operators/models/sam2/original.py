@@ -91,6 +91,10 @@ class OriginalFeatures(VideoFeatures):
         """As `VideoFeatures.forget`."""
         self.opened.forget(index)
 
+    def begin_anew(self) -> None:
+        """As `VideoFeatures.begin_anew`."""
+        self.opened.begin_anew()
+
     def window(self) -> int:
         """As `VideoFeatures.window`."""
         return self.opened.window()

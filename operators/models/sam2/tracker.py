@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from vrshq.operators.models.families import FamilyInfo, Start
-from vrshq.operators.models.family import Candidate, Frames, Request, TrackConfig, TrackedObject
+from vrshq.operators.models.family import Candidate, Frames, Pauses, Request, TrackConfig, TrackedObject, TrackState
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.original import OriginalFeatures, enter_all
 from vrshq.operators.models.sam2.prompting import decode_candidates
@@ -38,6 +39,7 @@ class Sam2Tracker:
         self.start: Start = config.start or family.start
         self.backward = (config.directions or family.directions) == "both"
         self.hole_area = family.hole_area if config.hole_area is None else config.hole_area
+        self.pauses = True
         if self.start == "text":
             raise ValueError("start 'text': SAM2 takes no text; expected keyframe or frames")
 
@@ -61,21 +63,29 @@ class Sam2Tracker:
             result[key].append([Candidate(*found[frame, place]) for frame in requests[key].frames])
         return result
 
-    def track(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
+    def track(
+        self, opened: VideoFeatures, requests: Mapping[int, Request], pauses: Pauses | None = None
+    ) -> Iterator[list[TrackedObject]]:
         """As `Tracker.track`."""
         numbered = _numbered(requests)
-        by_mask = self.start == "keyframe" and self.segmenter.usage.mask_prompts
-        steps = self._keyframes(opened, requests) if by_mask else self._prompted(opened, requests)
-        memories: dict[int, dict[int, Memory]] = {place: {} for place in range(len(numbered))}
-        for outputs in steps:
-            for item in outputs:
-                memories[item.position][item.frame] = item.memory
-            yield [self._output(item, numbered, prompted=True) for item in outputs]
+        prompts = pauses.begun.get("prompts") if pauses else None
+        if prompts is None:
+            memories: dict[int, dict[int, Memory]] = {place: {} for place in range(len(numbered))}
+            for outputs in self._prompts(opened, requests):
+                for item in outputs:
+                    memories[item.position][item.frame] = item.memory
+                yield [self._output(item, numbered, prompted=True) for item in outputs]
+            alike = _alike(memories)
+            begun = {first: memories[first] for first in alike}
+            if pauses:
+                prompts = _prompts_state(begun, alike)
+                pauses.reached(prompts)
+        if prompts is not None:
+            begun, alike = _prompted_of(prompts, self.segmenter.device)
+            opened.begin_anew()
         total, batch = opened.video.num_frames, self.config.batch
         carrying, features = (self.original, OriginalFeatures(opened)) if self.original else (self.segmenter, opened)
-        alike = _alike(memories)
-        begun = {first: memories[first] for first in alike}
-        for outputs in propagate_all(carrying, features, begun, total, batch, backward=self.backward):
+        for outputs in propagate_all(carrying, features, begun, total, batch, backward=self.backward, pauses=pauses):
             yield [
                 self._output(replace(item, position=place), numbered)
                 for item in outputs
@@ -91,6 +101,10 @@ class Sam2Tracker:
         # a keyframe's mask was filled before it prompted SAM2
         holes = 0 if prompted else self.hole_area
         return TrackedObject(*numbered[item.position], item.frame, item.low_res, item.object_logit, prompted, holes)
+
+    def _prompts(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
+        by_mask = self.start == "keyframe" and self.segmenter.usage.mask_prompts
+        return self._keyframes(opened, requests) if by_mask else self._prompted(opened, requests)
 
     def _keyframes(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
         """Gives SAM2 the mask of each object's keyframe as a prompt."""
@@ -145,6 +159,28 @@ def _alike(memories: Mapping[int, Mapping[int, Memory]]) -> dict[int, list[int]]
         key = tuple((frame, id(memory)) for frame, memory in own.items())
         groups.setdefault(first.setdefault(key, place), []).append(place)
     return groups
+
+
+def _prompts_state(begun: Mapping[int, Mapping[int, Memory]], alike: Mapping[int, list[int]]) -> TrackState:
+    """The memories of the prompted frames, by the first object of those that are alike."""
+    tensors = {}
+    for place, own in begun.items():
+        for frame, memory in own.items():
+            tensors[f"{place}.{frame}.features"] = memory.features.cpu().contiguous()
+            tensors[f"{place}.{frame}.pointer"] = memory.pointer.cpu().contiguous()
+    return TrackState("prompts", tensors, {"alike": [[first, places] for first, places in alike.items()]})
+
+
+def _prompted_of(state: TrackState, device: torch.device) -> tuple[dict[int, dict[int, Memory]], dict[int, list[int]]]:
+    """What `_prompts_state` was given."""
+    alike: dict[int, list[int]] = dict(state.about["alike"])
+    begun: dict[int, dict[int, Memory]] = {first: {} for first in alike}
+    for name in state.tensors:
+        place, frame, part = name.split(".")
+        if part == "features":
+            pointer = state.tensors[f"{place}.{frame}.pointer"]
+            begun[int(place)][int(frame)] = Memory(state.tensors[name].to(device), pointer.to(device))
+    return begun, alike
 
 
 def _prompt(requests: Mapping[int, Request], numbered: tuple[int, int]) -> Tensor:

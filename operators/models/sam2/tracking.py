@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.family import Pauses, TrackState
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.values import Decoded, Memory
@@ -65,6 +66,16 @@ class _Track:
         # with their frames, nearest first
         self.recent: deque[tuple[int, _Row]] = deque(maxlen=num_memories)
         self.pointers: deque[tuple[int, _Row]] = deque(maxlen=num_pointers)
+
+    def kept(self) -> dict[str, list[tuple[int, _Row]]]:
+        """What later frames of this direction attend to, besides the prompted frames."""
+        return {"recent": list(self.recent), "pointers": list(self.pointers)}
+
+    def restore(self, kept: Mapping[str, list[tuple[int, _Row]]]) -> None:
+        """Takes what another track gave by `kept`."""
+        for rows, own in ((self.recent, kept["recent"]), (self.pointers, kept["pointers"])):
+            rows.clear()
+            rows.extend(own)
 
     def needs(self, frame: int, reverse: bool) -> bool:
         """Whether the frame is tracked in this direction: those before the first prompted frame are, going back."""
@@ -196,6 +207,7 @@ def propagate_all(
     batch_size: int,
     *,
     backward: bool = True,
+    pauses: Pauses | None = None,
 ) -> Iterator[list[TrackedFrame]]:
     """Tracks all objects of a video: one sweep forward over the frames, then one back.
 
@@ -211,13 +223,17 @@ def propagate_all(
         num_frames: of the video.
         batch_size: objects in one step, at most.
         backward: whether there is a sweep back.
+        pauses: makes the sweeps interruptible. What is computed for a window depends then on the state at its border alone.
 
     Yields:
         The outputs of each batch; `TrackedFrame.position` is the object.
     """
     batch_size = segmenter.fitting(batch_size, CPU_OBJECTS)
     pointers = min(num_frames, segmenter.max_obj_ptrs_in_encoder) - 1
+    begun = pauses.begun.get("sweep") if pauses else None
     for reverse in (False, True) if backward else (False,):
+        if begun and begun.about["reverse"] and not reverse:
+            continue
         tracks = [
             _Track(position, own, segmenter.num_maskmem - 1, pointers) for position, own in prompted.items() if own
         ]
@@ -225,17 +241,57 @@ def propagate_all(
         frames = range(last - 1, -1, -1) if reverse else range(first + 1, num_frames)
         prompts = _Prompts()
         order = [frame for frame in frames if any(track.needs(frame, reverse) for track in tracks)]
-        for step, frame in enumerate(order):
-            window = features.window()
-            if step % window == 0:
-                features.prefetch(order[step : step + window])
-            for track in tracks:
-                track.forget(frame)
-            for group in _groups(tracks, frame, reverse, batch_size):
-                yield _track_group(segmenter, features, group, frame, prompts)
-            prompts.next_frame()
-            if reverse or not backward or frame >= last:
-                features.forget(frame)
+        if begun and begun.about["reverse"] == reverse:
+            order = order[order.index(begun.about["frame"]) + 1 :]
+            _restore(tracks, begun, segmenter.device)
+        for piece in _cut(order, pauses.length if pauses else 0):
+            for step, frame in enumerate(piece):
+                window = features.window()
+                if step % window == 0:
+                    features.prefetch(piece[step : step + window])
+                for track in tracks:
+                    track.forget(frame)
+                for group in _groups(tracks, frame, reverse, batch_size):
+                    yield _track_group(segmenter, features, group, frame, prompts)
+                prompts.next_frame()
+                if reverse or not backward or frame >= last:
+                    features.forget(frame)
+            if pauses:
+                state = _state_of(tracks, reverse, piece[-1])
+                pauses.reached(state)
+                # as after an interruption, so that there is one way to go on
+                _restore(tracks, state, segmenter.device)
+                features.begin_anew()
+
+
+def _cut(order: list[int], length: int) -> Iterator[list[int]]:
+    """The frames of a sweep, cut at the multiples of `length`; 0: in one piece."""
+    for _, piece in itertools.groupby(order, key=lambda frame: frame // length if length else 0):
+        yield list(piece)
+
+
+def _state_of(tracks: Sequence[_Track], reverse: bool, frame: int) -> TrackState:
+    """The state of a sweep after a frame."""
+    tensors: dict[str, Tensor] = {}
+    frames: dict[str, list[int]] = {}
+    for track in tracks:
+        for name, rows in track.kept().items():
+            key = f"{track.position}.{name}"
+            frames[key] = [one for one, _ in rows]
+            if rows:
+                tensors[key] = torch.cat([_Row.join([row]) for _, row in rows]).cpu().contiguous()
+    return TrackState("sweep", tensors, {"reverse": reverse, "frame": frame, "frames": frames})
+
+
+def _restore(tracks: Sequence[_Track], state: TrackState, device: torch.device) -> None:
+    """Gives tracks the memories of a state."""
+    for track in tracks:
+        kept: dict[str, list[tuple[int, _Row]]] = {}
+        for name in track.kept():
+            key = f"{track.position}.{name}"
+            batch = state.tensors[key].to(device) if key in state.tensors else torch.empty(0)
+            kept[name] = [(frame, _Row(batch, place)) for place, frame in enumerate(state.about["frames"][key])]
+        track.restore(kept)
 
 
 _Group = list[tuple[_Track, _Seen]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.families import SAM3, Start
-from vrshq.operators.models.family import Candidate, Frames, Request, TrackConfig, TrackedObject
+from vrshq.operators.models.family import Candidate, Frames, Pauses, Request, TrackConfig, TrackedObject
 from vrshq.operators.models.sam3.layout import make_processor
 from vrshq.operators.models.sam3.network import Sam3Network
 from vrshq.operators.models.sam3.session import Pictures, forget
@@ -40,6 +40,8 @@ class TextTracker:
     at most, and per text the low-resolution masks of the `hotstart_delay` frames that are held back.
     """
 
+    pauses = False  # the state of the library's sessions is its own matter
+
     def __init__(self, config: TrackConfig) -> None:
         self.config = config
         self.start: Start = config.start or SAM3.start
@@ -63,8 +65,11 @@ class TextTracker:
         del opened, requests
         raise ValueError("SAM 3 begins with the text; it has no candidates for a keyframe")
 
-    def track(self, opened: Opened, requests: Mapping[int, Request]) -> Iterator[list[TrackedObject]]:
+    def track(
+        self, opened: Opened, requests: Mapping[int, Request], pauses: Pauses | None = None
+    ) -> Iterator[list[TrackedObject]]:
         """As `Tracker.track`. Objects are numbered as they appear; `prompted` is the first frame on which one is shown."""
+        assert pauses is None
         self.network.model.fill_hole_area = self.hole_area
         keys: dict[str, list[int]] = {}
         for key, request in requests.items():

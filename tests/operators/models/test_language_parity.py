@@ -50,8 +50,8 @@ class CaseVideo:
         self.array = case["frames"]
         self.num_frames = len(self.array)
 
-    def stream(self) -> np.ndarray:
-        return self.array
+    def stream(self, start: int, stop: int) -> np.ndarray:
+        return self.array[start:stop]
 
 
 def prompt_of(case: Case) -> Prompt:

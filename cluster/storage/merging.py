@@ -35,7 +35,7 @@ from vrshq.cluster.storage.folder import Folder
 LEDGERS = "ledger"
 # A merged file is made of parts of so many bytes, or of so many parts where they are small: so much is done again after a kill.
 TARGET_BYTES = 256 << 20
-MOST_PARTS = 16384
+MOST_PARTS = 4096
 _ROW_GROUP_BYTES = 32 << 20
 _READERS = 16
 

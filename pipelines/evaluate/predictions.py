@@ -6,7 +6,7 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -68,7 +68,9 @@ class Predictions(ABC):
         return None
 
 
-def open_predictions(uri: str, root: str | None = None, objects: Objects = "first") -> Predictions:
+def open_predictions(
+    uri: str, root: str | None = None, objects: Objects = "first", videos: Collection[str] | None = None
+) -> Predictions:
     """Opens predictions. The files at `uri` decide the kind.
 
     Args:
@@ -77,6 +79,7 @@ def open_predictions(uri: str, root: str | None = None, objects: Objects = "firs
             {video: {expression: {"prediction_masks": [RLE, ...]}}}.
         root: the data set's folder. If a run labelled more frames than the metadata lists, their file names there match them.
         objects: of a run's answer with several objects, the first one, as Sa2VA's evaluation does, or the union of all.
+        videos: ids of those that will be asked for; a run reads what it says of them alone. None: any.
 
     Raises:
         PredictionsError: there are no files of these kinds.
@@ -86,7 +89,7 @@ def open_predictions(uri: str, root: str | None = None, objects: Objects = "firs
         return ResultsJson(uri)
     folder = Folder(uri)
     if folder.exists("run.json"):
-        return RunPredictions(uri, root, objects)
+        return RunPredictions(uri, root, objects, videos)
     if folder.is_empty():
         raise PredictionsError(
             f"{uri}: nothing is there; expected a run directory, a folder VIDEO/EXPRESSION/FRAME.png, or a results.json"
@@ -99,21 +102,25 @@ def open_predictions(uri: str, root: str | None = None, objects: Objects = "firs
 class RunPredictions(Predictions):
     """The masks of a run directory as it is now. Some columns of `tracks/` stay in memory; masks are read video by video.
 
-    Cost: a listing of `tracks/` and one of `masks/`, and what is read of them.
+    Cost: a listing of `tracks/` and one of `masks/`, and what is read of them: of `tracks/` the rows of `videos`, once.
     """
 
-    def __init__(self, uri: str, root: str | None, objects: Objects) -> None:
+    def __init__(self, uri: str, root: str | None, objects: Objects, videos: Collection[str] | None = None) -> None:
         self.uri, self.root, self.objects = uri, root, objects
         run = RunDirectory(uri)
-        self.table, self._masks = run.reader("tracks", TRACKS), run.reader("masks", MASKS)
+        table, self._masks = run.reader("tracks", TRACKS), run.reader("masks", MASKS)
         manifest = run.read_manifest().select(["unit_id", "video_id"]).to_pydict()
         self.units: dict[str, list[str]] = {}
         for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
             self.units.setdefault(video_id, []).append(unit_id)
-        wanted = ["video_id", "instruction_id", "status", *FRAME_COLUMNS, "presence", "error_type", "error_message"]
+        columns = ["video_id", "instruction_id", "status", *FRAME_COLUMNS, "keyframe_index", "presence"]
+        columns += ["error_type", "error_message"]
+        units = None
+        if videos is not None and not self.units.keys() <= set(videos):
+            units = [unit for video in videos for unit in self.units.get(video, ())]
         self.tracks: dict[str, list[dict[str, Any]]] = {}
         self.failures: dict[tuple[str, str], str] = {}
-        for track in self.table.read(columns=wanted).to_pylist():
+        for track in table.read(units, columns).to_pylist():
             if track["status"] != "error":
                 self.tracks.setdefault(track["video_id"], []).append(track)
             else:

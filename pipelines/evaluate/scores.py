@@ -87,10 +87,10 @@ def read_keyframes(predictions: Predictions) -> Keyframes:
     """The keyframes of predictions from a run; other kinds of predictions have none."""
     if not isinstance(predictions, RunPredictions):
         return {}
-    columns = ["video_id", "instruction_id", "keyframe_index", "num_frames"]
     return {
-        (track["video_id"], track["instruction_id"]): (track["keyframe_index"], track["num_frames"])
-        for track in predictions.table.read(columns=columns).to_pylist()
+        (video, track["instruction_id"]): (track["keyframe_index"], track["num_frames"])
+        for video, tracks in predictions.tracks.items()
+        for track in tracks
         if track["keyframe_index"] is not None
     }
 

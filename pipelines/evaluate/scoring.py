@@ -47,7 +47,9 @@ class ScoreWorker:
         objects: Objects = "first",
     ) -> None:
         self.benchmark = open_benchmark(dataset, root, split=split, folders=Folders(**folders))
-        self.predictions = open_predictions(predictions, root, objects)
+        self.predictions = open_predictions(
+            predictions, root, objects, {video.video_id for video in self.benchmark.videos}
+        )
         self.keyframes = read_keyframes(self.predictions)
         self.protocol = PROTOCOLS[self.benchmark.name]
 

@@ -13,7 +13,7 @@ from tests.support.made_runs import Made, box, make_run, unit_id
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.pipelines.evaluate.datasets.base import Video
-from vrshq.pipelines.evaluate.predictions import open_predictions
+from vrshq.pipelines.evaluate.predictions import RunPredictions, open_predictions
 from vrshq.pipelines.export.answers import ExportSummary, read_answers
 from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.opened import open_run
@@ -97,6 +97,14 @@ def test_predictions_of_videos_list_each_table_once(run: RunDirectory, seen: See
         assert sum(mask is not None for mask in found["0"].masks) == FRAMES
     assert (seen.listed["tracks"], seen.listed["masks"]) == (1, 1)
     assert seen.parts("masks") == {part("masks", name) for name in VIDEOS[:4]}
+
+
+def test_predictions_of_a_smaller_benchmark_cost_its_own_videos(run: RunDirectory, seen: Seen) -> None:
+    chosen = [*VIDEOS[5:20:7], "of another run"]
+    predictions = open_predictions(run.uri, videos=chosen)
+    assert isinstance(predictions, RunPredictions)
+    assert sorted(predictions.tracks) == chosen[:-1]
+    assert seen.parts("tracks") == {part("tracks", name) for name in chosen[:-1]}
 
 
 def test_masks_of_an_open_run_cost_a_listing_and_the_units_that_are_asked_for(run: RunDirectory, seen: Seen) -> None:

@@ -189,6 +189,7 @@ def ablate(
         "dataset": dataset,
         "split": split,
         "study": study,
+        "model": base.settings.model,
         "base": base.settings.identity(),
         "level": LEVEL,
         "runs": [

@@ -96,7 +96,7 @@ def _side_by_side(result: dict[str, Any]) -> Section:
         rows.append([BEST, *scores, *_difference(bound | {"name": BEST}), "", "", *[""] * len(_COUNTS), ""])
     own = dict.fromkeys(text for run in runs for text in _changed(result["base"], run["settings"]))
     lines = [
-        *([study.remark] if study and study.remark else []),
+        *(study.remarks if study else ()),
         (
             "Scores are means over groups. Every expression counts once, a missing answer as 0; nothing is rounded. A "
             "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
@@ -107,7 +107,7 @@ def _side_by_side(result: dict[str, Any]) -> Section:
             "Frames count once for all instructions of a video, whatever was taken over of the base; seconds are those of the "
             "stages, of taken over ones the base's."
         ),
-        f"Settings of the base: {', '.join(own)}.",
+        f"Model: {result['model']}. Settings of the base: {', '.join(own)}.",
     ]
     head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos", "reading"]
     head += ["published J&F, referring | reasoning", "its difference", *_COUNTS.values(), "seconds"]

@@ -30,18 +30,18 @@ class Study:
         title: what is varied.
         table: the paper's table with the published rows.
         trials: label and `key=value` texts of each variant, on top of the base's settings.
-        remark: what a reader must know of this comparison, in sentences.
+        remarks: what a reader must know of this comparison, a line each.
     """
 
     title: str
     table: str
     trials: tuple[tuple[str, tuple[str, ...]], ...]
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 _OTHER_MODEL = (
-    "The paper trained a model for each of its rows; here one model runs with the setting switched at inference, which is "
-    "another experiment: a published difference also holds what training with that setting changes."
+    "The paper trained a model for each of its rows; here one trained model runs with the setting switched at inference, which "
+    "is another experiment."
 )
 _NO_TDA, _NO_TKS = "fusion.alpha=0", "keyframe.method=clip+similarity"
 
@@ -90,31 +90,35 @@ STUDIES: dict[str, Study] = {
         "The parts of the method",
         "4",
         (("no TDA", (_NO_TDA,)), ("no TKS", (_NO_TKS,)), ("no TDA, no TKS", (_NO_TDA, _NO_TKS))),
-        f"{_OTHER_MODEL} The paper does not say what chooses the keyframe without TKS; its row equals that of CLIP and token "
-        "similarity in table 6 (to 0.1), so that is the variant.",
+        (
+            _OTHER_MODEL,
+            "The paper does not say what chooses the keyframe without TKS.",
+            "Its row equals that of CLIP and token similarity in table 6 (to 0.1), so that is the variant.",
+        ),
     ),
-    "alpha": Study("The weight of TDA, and the temperature of its softmax", "5", _alpha(), _OTHER_MODEL),
+    "alpha": Study("The weight of TDA, and the temperature of its softmax", "5", _alpha(), (_OTHER_MODEL,)),
     "keyframe": Study(
         "The choice of the keyframe",
         "6",
         _keyframe(),
-        "The oracles look at the ground truth. The best candidate bounds J on the keyframe of each expression; the last row, "
-        "for each expression the best of these runs, bounds J&F of any choice among them.",
+        (
+            "The oracles look at the ground truth. The best candidate bounds J on the keyframe of each expression.",
+            "The last row, for each expression the best of these runs, bounds J&F of any choice among them.",
+        ),
     ),
     "frames": Study(
         "The number of sampled frames",
         "7",
-        tuple(
-            (f"{count} frame{'s' * (count > 1)}", _frames(count))
-            for count in (1, 3, 6, 9, 12, 24, 48)
-        ),
-        "A video with fewer frames than asked for gives all it has. The model was trained on the published number of frames.",
+        tuple((f"{count} frame{'s' * (count > 1)}", _frames(count)) for count in (1, 3, 6, 9, 12, 24, 48)),
+        ("A video with fewer frames than asked for gives all it has.",),
     ),
     "presampling": Study(
         "The frames that the MLLM sees",
         "9",
         _presampling(),
-        "The base takes at most 11 frames, random and uniform take 12. Only samplers with CLIP need it to see all frames.",
+        (
+            "The base takes at most 11 frames, random and uniform take 12. Only samplers with CLIP need it to see all frames.",
+        ),
     ),
     "image": Study(
         "A single image",
@@ -124,10 +128,12 @@ STUDIES: dict[str, Study] = {
             ("1 frame", _frames(1)),
             ("no TDA", (_NO_TDA,)),
         ),
-        "With one frame, the best one for CLIP, there is one [SEG] and no keyframe to choose. Without TDA, [TAK] alone prompts "
-        "SAM2, as the paper does for images; it prints no such row.",
+        (
+            "With one frame, the best one for CLIP, there is one [SEG] and no keyframe to choose.",
+            "Without TDA, [TAK] alone prompts SAM2, as the paper does for images; it prints no such row.",
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def study_of(name: str) -> Study:

@@ -36,7 +36,7 @@ from vrshq.pipelines.evaluate.costs import cost_of
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
 from vrshq.pipelines.evaluate.instructions import write_instructions
-from vrshq.pipelines.evaluate.published import matching
+from vrshq.pipelines.evaluate.published import is_published, matching
 from vrshq.pipelines.evaluate.rest import in_process, on_ray, same_tokens, shared_by
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.studies import STUDIES, Variant, study_of
@@ -88,7 +88,7 @@ def read_variants(
             such study.
     """
     base = load_settings(config, list(assignments), **overrides)
-    found = {BASE: Variant(BASE, base)}
+    found = {BASE: Variant(BASE, base, f"{BASE}, as published" if study and is_published(base) else "")}
     for label, chosen in study_of(study).trials if study else ():
         settings = load_settings(config, [*assignments, *chosen], **overrides)
         if settings.identity() == base.identity():

@@ -102,6 +102,7 @@ def _side_by_side(result: dict[str, Any]) -> Section:
             "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
             f'a bootstrap over videos; where one holds 0, the reading is "{NOTHING}".'
         ),
+        *_seeds(runs),
         *_about_published(runs, study is not None),
         (
             "Frames count once for all instructions of a video, whatever was taken over of the base; seconds are those of the "
@@ -149,6 +150,18 @@ def _published(row: dict[str, Any] | None, base: dict[str, Any] | None) -> list[
     values = " | ".join(f"{row[name]['JF']:.1f}" for name in groups)
     changes = [f"{row[name]['JF'] - base[name]['JF']:+.1f}" for name in groups] if base and row != base else []
     return [values + (" *" if row["trained"] else ""), " | ".join(changes)]
+
+
+def _seeds(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each variant that ran with several seeds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        name, seeded, _ = run["label"].partition(", seed ")
+        if seeded and run["scores"]["JF"] is not None:
+            found.setdefault(name, []).append(run["scores"]["JF"])
+    for name, values in found.items():
+        mean = sum(values) / len(values)
+        yield f"{name}, {len(values)} seeds: J&F {mean:.2f} on average, {min(values):.2f} to {max(values):.2f}."
 
 
 def _about_published(runs: list[dict[str, Any]], study: bool) -> list[str]:

@@ -67,6 +67,11 @@ def matching(settings: Settings, table: str | None = None) -> dict[str, Any] | N
     }
 
 
+def is_published(settings: Settings) -> bool:
+    """Whether the settings of the method are the published ones."""
+    return bool(_compared(settings) == _of_row("default"))
+
+
 @functools.cache
 def _of_row(settings: str) -> Any:
     """What `_compared` gives for a row; None for a row that no settings have."""

@@ -157,7 +157,7 @@ TABLES: dict[str, Columns] = {
             "source": "The collection that the video comes from, where the data set tells.",
             "object_ids": "Ids of the objects that are meant.",
             "group": "The group of the protocol's mean that the expression belongs to.",
-            "motion": "Whether the text holds a word of motion, by a fixed list of English words.",
+            "motion": "Whether the expression is about motion or time: by `asks` or the type, else by a list of English words.",
             "status": "`ok`, or why there is no score: `missing-video`, `missing-expression`, `missing-frames`, "
             "`wrong-size`, `scoring-failed`, `no-truth`.",
             "detail": "The reason in words, where there is one.",

@@ -34,6 +34,7 @@ from vrshq.pipelines.evaluate.protocols import (
 from vrshq.pipelines.evaluate.scores import OK, PROBLEMS
 
 LENGTHS = (0, 50, 100, 200)
+MOTION = "motion or time"  # the expressions about it, which every table shows apart
 SAMPLES, SEED, LEVEL = 1000, 0, 0.95
 FALSE_POSITIVES = 0.05  # share of no-target expressions that keep a mask at the reported threshold of presence
 
@@ -63,6 +64,7 @@ def statistics(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
         **_presence_and_time(columns),
         "calibration": calibration(columns),
         "tracking": tracking(columns),
+        "motion": about_motion(columns),
         "breakdowns": breakdowns(columns),
         "no_target_breakdowns": no_target_breakdowns(columns),
     }
@@ -132,8 +134,31 @@ def problems(table: pa.Table, protocol: Protocol) -> dict[str, Any]:
     return found
 
 
+def about_motion(columns: Columns) -> dict[str, Any] | None:
+    """The numbers of the expressions about motion or time alone: `fixed`, and those of the same names in `scores.json`.
+
+    None if there are no such expressions with a target, or no others.
+    """
+    rows = columns["motion"].astype(bool)
+    if rows.all() or not (rows & (columns["kind"] != "no-target")).any():
+        return None
+    part = {name: values[rows] for name, values in columns.items()}
+    counted = (part["kind"] != "no-target") & (part["status"] != "no-truth")
+    group = np.full(len(counted), MOTION, object)
+    fixed = measures(part | {"group": group}, "_fixed", counted)
+    return {
+        "expressions": int(counted.sum()),
+        "fixed": summarize(fixed).get(MOTION, {}),
+        "fixed_intervals": bootstrap(fixed, samples=SAMPLES, seed=SEED, level=LEVEL).get(MOTION, {}),
+        **_presence_and_time(part),
+        "tracking": tracking(part),
+    }
+
+
 def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
     """J, F, JF, tIoU and vIoU, percent, of the expressions with a target, by the properties that `scores.parquet` tells.
+
+    `motion_JF` is the J&F of those among them that are about motion or time.
 
     Values are not rounded. A missing answer counts as 0.
     """
@@ -143,7 +168,7 @@ def breakdowns(columns: Columns) -> dict[str, dict[str, dict[str, float]]]:
         **_asked(columns),
         "source": lambda row: columns["source"][row],
         "frames": lambda row: length_bin(int(columns["frames"][row])),
-        "motion words": lambda row: "with" if columns["motion"][row] else "without",
+        MOTION: lambda row: "yes" if columns["motion"][row] else "no",
     }
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name, key in keys.items():
@@ -284,6 +309,9 @@ def _means_of(columns: Columns, rows: np.ndarray, *, over_time: bool = False) ->
         {"tIoU": "tIoU", "vIoU": "vIoU"} if over_time else {}
     )
     means = {name: float(np.mean(columns[column][rows].astype(np.float64))) for name, column in names.items()}
+    if over_time:
+        moving = columns["JF_fixed"][rows & columns["motion"].astype(bool)].astype(np.float64)
+        means["motion_JF"] = float(np.mean(moving)) if moving.size else math.nan
     return {"expressions": int(rows.sum())} | means
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
+from vrshq.pipelines.evaluate.breakdowns import MOTION
 from vrshq.pipelines.evaluate.datasets.base import DatasetError
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.page import page
@@ -22,7 +23,7 @@ from vrshq.pipelines.evaluate.section import Section
 SAMPLES, SEED, LEVEL = 2000, 0, 0.95
 COMPARED = ("J", "F", "A", "R")
 _READ = (
-    *("video_id", "expression_id", "text", "group", "status", "JF_fixed"),
+    *("video_id", "expression_id", "text", "group", "motion", "status", "JF_fixed"),
     *(f"{name}_fixed" for name in COMPARED),
 )
 
@@ -72,9 +73,13 @@ def compare_tables(tables: Sequence[pa.Table], first: str, second: str, *, chang
         "group": group,
         **{name: sides[1] - sides[0] for name, sides in values.items()},
     }
+    about_motion = rows[0]["motion"].to_numpy(zero_copy_only=False)
+    named = [MOTION if name is not None and motion else None for name, motion in zip(group, about_motion, strict=True)]
+    motion = columns | {"group": np.array(named, object)}
     difference = (columns["J"] + columns["F"]) / 2
+    draws: dict[str, Any] = {"samples": SAMPLES, "seed": SEED, "level": LEVEL}
     order = [int(row) for row in np.argsort(difference, kind="stable") if known[row] and difference[row]]
-    named = [_change(rows, row, difference[row]) for row in order]
+    changed = [_change(rows, row, difference[row]) for row in order]
     return {
         "first": first,
         "second": second,
@@ -84,10 +89,10 @@ def compare_tables(tables: Sequence[pa.Table], first: str, second: str, *, chang
         "gained": int((difference[known] > 0).sum()),
         "lost": int((difference[known] < 0).sum()),
         "equal": int((difference[known] == 0).sum()),
-        "differences": _plain(summarize(columns)),
-        "intervals": _plain(bootstrap(columns, samples=SAMPLES, seed=SEED, level=LEVEL)),
-        "most_gained": [one for one in named[::-1] if one["difference"] > 0][:changes],
-        "most_lost": [one for one in named if one["difference"] < 0][:changes],
+        "differences": _plain(summarize(columns) | _apart(summarize(motion))),
+        "intervals": _plain(bootstrap(columns, **draws) | _apart(bootstrap(motion, **draws))),
+        "most_gained": [one for one in changed[::-1] if one["difference"] > 0][:changes],
+        "most_lost": [one for one in changed if one["difference"] < 0][:changes],
     }
 
 
@@ -155,6 +160,11 @@ def read_scores(uri: str) -> pa.Table:
         return table.select(_READ).cast(pa.schema([SCORES.field(name) for name in _READ]))
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise CompareError(f"{uri}/scores.parquet was not written by this version of `vrshq evaluate`") from error
+
+
+def _apart(groups: dict[str, Any]) -> dict[str, Any]:
+    """The group of the expressions about motion or time alone; {} without any."""
+    return {name: means for name, means in groups.items() if name == MOTION}
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str]]:

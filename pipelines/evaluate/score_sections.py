@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vrshq.pipelines.evaluate import reproduce
+from vrshq.pipelines.evaluate.breakdowns import MOTION
 from vrshq.pipelines.evaluate.figures import Bar, bar_figure, reliability_figure
 from vrshq.pipelines.evaluate.published import published_rows
 from vrshq.pipelines.evaluate.section import Section
@@ -92,6 +93,10 @@ def headline(scores: dict[str, Any]) -> Section:
         for spelling, values, between in (("as published", published, interval), ("fixed", fixed, "")):
             numbers = [_number(values.get(name)) for name in ("J", "F", "JF")]
             rows.append([group, spelling, *numbers, between, *(_number(values.get(name)) for name in ("A", "R"))])
+    if (moving := scores["motion"]) is not None:
+        numbers = [_number(moving["fixed"].get(name)) for name in ("J", "F", "JF", "A", "R")]
+        between = _between(moving["fixed_intervals"].get("JF", (None, None)))
+        rows.append([f"{MOTION}, {moving['expressions']:,}", "fixed", *numbers[:3], between, *numbers[3:]])
     lines = [
         (
             "The public A and R compare 0/255 predictions with 0/1 ground truth in 8-bit arithmetic. The fixed ones compare "
@@ -146,9 +151,20 @@ def _no_target(scores: dict[str, Any]) -> Section | None:
         "empty_expressions": "expressions with a target and no mask at all, %",
         "empty_frames": "empty frames of expressions with a target, %",
     }
-    rows = [[text, _number(_percent(values[name]))] for name, text in names.items() if values[name] is not None]
+    parts = _with_motion(scores, "no_target")
+    rows = [
+        [text, *(_number(_percent(part.get(name))) for part in parts.values())]
+        for name, text in names.items()
+        if values[name] is not None
+    ]
     line = f"Answered expressions: {counts['no_target']:,} without and {counts['target']:,} with a target."
-    return Section("Presence of a target", [line], ["measure", "value"], rows) if rows else None
+    return Section("Presence of a target", [line], ["measure", *parts], rows) if rows else None
+
+
+def _with_motion(scores: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """The values of a table by the heads of its columns: those of all expressions, and those of motion where it is apart."""
+    parts = {"value": scores[name]}
+    return parts if scores["motion"] is None else parts | {MOTION: scores["motion"][name]}
 
 
 def _over_frames(scores: dict[str, Any]) -> Section:
@@ -158,13 +174,18 @@ def _over_frames(scores: dict[str, Any]) -> Section:
         "tIoU": "tIoU: frames with both over frames with either",
         "vIoU": "vIoU: J summed over frames with both, over frames with either",
     }
-    rows = [[text, _number(scores["over_frames"][name])] for name, text in names.items()]
-    return Section("Over frames and time", ["Expressions with a target, in percent."], ["measure", "value"], rows)
+    parts = _with_motion(scores, "over_frames")
+    rows = [[text, *(_number(part[name]) for part in parts.values())] for name, text in names.items()]
+    return Section("Over frames and time", ["Expressions with a target, in percent."], ["measure", *parts], rows)
 
 
 def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
     rows = [
-        [value, f"{means['expressions']:,}", *(_number(means[name]) for name in ("J", "F", "JF", "tIoU", "vIoU"))]
+        [
+            value,
+            f"{means['expressions']:,}",
+            *(_number(means[name]) for name in ("J", "F", "JF", "tIoU", "vIoU", "motion_JF")),
+        ]
         for value, means in parts.items()
     ]
     line = "Means over expressions with a target, without rounding; a missing answer counts as 0."
@@ -173,7 +194,7 @@ def _breakdown(name: str, parts: dict[str, dict[str, float]]) -> Section:
         bars = [Bar(value, _counted(means["expressions"]), means["JF"]) for value, means in parts.items()]
         figure = bar_figure("J&F, %", bars)
     heading = HEADINGS.get(name, name)
-    head = [heading, "expressions", "J", "F", "J&F", "tIoU", "vIoU"]
+    head = [heading, "expressions", "J", "F", "J&F", "tIoU", "vIoU", f"J&F, {MOTION}"]
     return Section(f"By {heading}", [line], head, rows, figure=figure)
 
 
@@ -204,6 +225,8 @@ def _tracking(scores: dict[str, Any]) -> Section | None:
     if found is None:
         return None
     ranges = found["distances"] | found["far"]
+    apart = (scores["motion"] or {}).get("tracking")
+    moving = apart["distances"] | apart["far"] if apart else {}
     rows = [
         [
             distance,
@@ -215,6 +238,7 @@ def _tracking(scores: dict[str, Any]) -> Section | None:
             _between(one["relative_interval"]),
             f"{one['hidden_frames']:,}",
             _number(_percent(one["hidden_empty"])),
+            *([_number(moving[distance]["J"])] if moving else []),
         ]
         for distance, one in ranges.items()
     ]
@@ -231,7 +255,7 @@ def _tracking(scores: dict[str, Any]) -> Section | None:
         ),
     ]
     head = ["frames from keyframe", "expressions", "frames", "J", level, "relative, %", level, "hidden frames"]
-    head.append("empty there, %")
+    head += ["empty there, %", *([f"J, {MOTION}"] if moving else [])]
     bars = [
         Bar(distance, f"{one['frames']:,} frames", one["J"], one["J_interval"])
         for distance, one in found["distances"].items()

@@ -74,6 +74,18 @@ _MOTION = re.compile(
 )
 
 
+def is_about_motion(expression: Expression) -> bool:
+    """Whether an expression asks about motion or time: as the data set tells, else by the words of its text.
+
+    The sets of `vrshq synth` tell it by `asks`, Long-RVOS by its types dynamic and hybrid.
+    """
+    if expression.asks is not None:
+        return expression.asks == "motion"
+    if expression.kind in ("static", "dynamic", "hybrid"):
+        return expression.kind != "static"
+    return has_motion_word(expression.text)
+
+
 def has_motion_word(text: str) -> bool:
     """Whether a text holds a word of motion, from a fixed list of English verbs and adverbs."""
     return _MOTION.search(text) is not None
@@ -154,7 +166,7 @@ def unscored(
         "source": video.source,
         "object_ids": list(expression.object_ids),
         "group": group_of(protocol, expression.expression_id, expression.kind),
-        "motion": has_motion_word(expression.text),
+        "motion": is_about_motion(expression),
         "status": status,
         "detail": detail,
         "missing_frames": 0,

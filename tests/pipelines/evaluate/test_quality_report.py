@@ -16,10 +16,12 @@ from tests.support import dataset_fixtures as fixtures
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.evaluate.breakdowns import calibration
+from vrshq.pipelines.evaluate.compare import compare
 from vrshq.pipelines.evaluate.datasets import Video, open_benchmark
 from vrshq.pipelines.evaluate.figures import Bar, bar_figure
 from vrshq.pipelines.evaluate.published import published_rows
 from vrshq.pipelines.evaluate.run import evaluate
+from vrshq.pipelines.evaluate.score_sections import sections
 from vrshq.pipelines.evaluate.scores import keyframe_distances
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
@@ -87,6 +89,37 @@ def test_expressions_are_broken_down_by_the_words_of_the_data_set(synthetic: Pat
     # predictions in files have neither keyframes nor presence
     assert scores["tracking"] is None
     assert scores["calibration"] is None
+
+
+def test_expressions_about_motion_or_time_stand_apart_in_every_table(labelled: Path) -> None:
+    scores, rows = read(labelled)
+    answered = [row for row in rows if row["kind"] != "no-target"]
+    moving = [row for row in answered if row["asks"] == "motion"]
+    assert 0 < len(moving) < len(answered)
+    assert [row["motion"] for row in rows] == [row["asks"] == "motion" for row in rows]
+    apart = scores["motion"]
+    assert apart["expressions"] == len(moving)
+    assert apart["fixed"]["J"] == pytest.approx(np.mean([row["J_fixed"] for row in moving]))
+    low, high = apart["fixed_intervals"]["JF"]
+    assert low <= apart["fixed"]["JF"] <= high
+    assert apart["over_frames"]["tIoU"] == pytest.approx(np.mean([row["tIoU"] for row in moving]))
+    assert apart["tracking"]["expressions"] == len(moving)
+    reasoning = [row["JF_fixed"] for row in moving if row["kind"] == "reasoning"]
+    assert scores["breakdowns"]["kind"]["reasoning"]["motion_JF"] == pytest.approx(np.mean(reasoning))
+    assert scores["breakdowns"]["kind"]["referring"]["motion_JF"] is None
+    tables = {part.title: part for part in sections(scores)}
+    shown = f"{apart['fixed']['JF']:.2f}"
+    assert any(
+        row[0].startswith("motion or time") and row[4] == shown for row in tables["As published, and fixed"].rows
+    )
+    for title in ("Over frames and time", "Presence of a target", "By distance from the keyframe", "By kind"):
+        assert "motion or time" in tables[title].head[-1]
+        assert all(len(row) == len(tables[title].head) for row in tables[title].rows)
+    other = compare(str(labelled), str(labelled))
+    assert (other["differences"]["motion or time"]["JF"], other["intervals"]["motion or time"]["JF"]) == (
+        0.0,
+        [0.0, 0.0],
+    )
 
 
 def test_tracking_is_measured_from_the_keyframe_that_tracks_names(labelled: Path) -> None:

@@ -50,8 +50,36 @@ def _print_section(section: Section) -> None:
     console.print(section.title, style="bold", highlight=False)
     for line in section.lines:
         console.print(Text(line))
-    if section.rows:
-        table = Table(*section.head)
+    for columns in columns_that_fit(section, console.width):
+        table = Table()
+        for place in columns:
+            table.add_column(section.head[place], overflow="fold")
         for row in section.rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(row[place]) for place in columns))
         console.print(table)
+
+
+def columns_that_fit(section: Section, width: int) -> list[list[int]]:
+    """The columns of a section's table, as the tables that have room on a terminal, each with the first column.
+
+    Args:
+        section: the section; without rows there is no table.
+        width: of the terminal, in characters.
+    """
+    if not section.rows:
+        return []
+    # a heading wraps between words; cells stay on one line where there is room
+    wide = [
+        3 + max(len(text) for text in (*name.split(), *(row[place] for row in section.rows)))
+        for place, name in enumerate(section.head)
+    ]
+    first = min(wide[0], width // 2)
+    tables: list[list[int]] = []
+    room = 0
+    for place in range(1, len(section.head)):
+        if not tables or wide[place] > room:
+            tables.append([0])
+            room = width - 1 - first
+        tables[-1].append(place)
+        room -= wide[place]
+    return tables or [[0]]

@@ -102,6 +102,7 @@ def _side_by_side(result: dict[str, Any]) -> Section:
             "difference is this run minus the base, paired by expression, in percent points of J&F. Intervals come from "
             f'a bootstrap over videos; where one holds 0, the reading is "{NOTHING}".'
         ),
+        f"Where nothing differs, {1 - result['level']:.0%} of such intervals still do not hold 0; with many runs, expect one.",
         *_seeds(runs),
         *_about_published(runs, study is not None),
         (

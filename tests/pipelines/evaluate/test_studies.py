@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from vrshq.operators.synth import SynthConfig
 from vrshq.pipelines.cli.main import app
+from vrshq.pipelines.cli.scores_display import columns_that_fit
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.ablate import ablate, read_variants
 from vrshq.pipelines.evaluate.ablation import BEST, sections
@@ -212,6 +213,19 @@ def test_the_table_says_what_an_interval_shows_and_stands_beside_the_paper(out: 
     assert {row[column["image-encoder calls"]] for row in table.rows[:-1]} == {
         str(result["runs"][0]["cost"]["encoder_frames"])
     }
+
+
+def test_on_a_narrow_terminal_the_table_comes_in_parts_with_whole_cells(out: Path) -> None:
+    table = sections(result_of(out))[0]
+    others = list(range(1, len(table.head)))
+    assert columns_that_fit(table, 400) == [[0, *others]]
+    parts = columns_that_fit(table, 80)
+    assert len(parts) > 1
+    assert [place for part in parts for place in part[1:]] == others
+    assert {part[0] for part in parts} == {0}
+    for part in parts:
+        cells = [max(len(row[place]) for row in table.rows) for place in part[1:]]
+        assert sum(cells) + 3 * len(part) + 1 < 80
 
 
 def test_the_parts_are_said_to_be_another_experiment_than_the_papers(out: Path) -> None:

@@ -16,7 +16,8 @@ from vrshq.operators.models.clip import image_embeddings, image_text_logits, tex
 from vrshq.operators.models.requests import value_at
 from vrshq.operators.models.shared import shared_network
 from vrshq.operators.models.vrs_hq.prompt import normalize
-from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, generator
+from vrshq.operators.video.sampling import BY_NUMBER, SAMPLERS, SHOTS, WITHOUT_CLIP, generator
+from vrshq.operators.video.shots import frames_of_shots, histograms, shot_starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class PreSampleConfig:
     """How frames are chosen for the MLLM.
 
     `sampler`: one of `sampling.SAMPLERS`, given `max_image_token` frames (`true_n` gives exactly so many, `grid`, as in the
-    reference, at most one less). Those of `BY_NUMBER` need no CLIP. `overlong_text`: what happens to a text beyond CLIP's 77
+    reference, at most one less). Those of `WITHOUT_CLIP` need no CLIP. `overlong_text`: what happens to a text beyond CLIP's 77
     tokens; the MLLM always reads the whole of it. `clip_every`: CLIP sees frames 0, n, 2n, ... alone, and the sampler chooses
     among them; 1 is the reference. `batch_size`: frames, or texts, through CLIP at once.
     """
@@ -40,8 +41,8 @@ class PreSampleConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS and self.sampler not in BY_NUMBER:
-            raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join((*SAMPLERS, *BY_NUMBER))}")
+        if self.sampler not in SAMPLERS and self.sampler not in WITHOUT_CLIP:
+            raise ValueError(f"sampler {self.sampler!r}: expected one of {', '.join((*SAMPLERS, *BY_NUMBER, SHOTS))}")
         if self.overlong_text not in ("truncate", "refuse"):
             raise ValueError(f"overlong_text {self.overlong_text!r}: expected truncate or refuse")
         for name in ("max_image_token", "clip_every", "batch_size"):
@@ -52,7 +53,7 @@ class PreSampleConfig:
 class PreSample:
     """Operator. Per unit: one CLIP image encoding of each frame (or `clip_every`-th), one text encoding of each instruction.
 
-    A sampler that goes by the frames' numbers alone costs nothing, and loads no CLIP.
+    The samplers `WITHOUT_CLIP` load no CLIP: those that go by the frames' numbers cost nothing, `shots` a decode of all frames.
 
     In: `video` (live), `kept` and `windows` (live, may be missing: the frames' embeddings stay there), `texts`; `clip_probs`
     and `notes` of an earlier run, where an ablation has them: the sampler then chooses by these, and CLIP sees nothing.
@@ -66,7 +67,7 @@ class PreSample:
 
     def __init__(self, config: PreSampleConfig) -> None:
         self.config = config
-        if config.sampler in BY_NUMBER:
+        if config.sampler in WITHOUT_CLIP:
             return
         self.tokenizer = open_bundle(config.model).clip_tokenizer()
         self.clip: Any = shared_network(config.model, "clip", config.device, config.dtype)
@@ -77,8 +78,8 @@ class PreSample:
 
     @torch.inference_mode()
     def _sample(self, unit: Unit) -> Unit:
-        if self.config.sampler in BY_NUMBER:
-            return self._by_number(unit)
+        if self.config.sampler in WITHOUT_CLIP:
+            return self._without_clip(unit)
         count = len(unit["texts"])
         notes: list[str | None] = [None] * count
         probabilities: list[list[float] | None] = [None] * count
@@ -128,13 +129,16 @@ class PreSample:
         assert images is not None
         return images
 
-    def _by_number(self, unit: Unit) -> Unit:
-        count, frames = len(unit["texts"]), unit["video"].num_frames
-        sampler = BY_NUMBER[self.config.sampler]
+    def _without_clip(self, unit: Unit) -> Unit:
+        count, frames, most = len(unit["texts"]), unit["video"].num_frames, self.config.max_image_token
         sampled: list[list[int] | None] = [None] * count
+        of_shots: list[int] | None = None
+        if self.config.sampler == SHOTS:
+            starts = once(unit, "shots", lambda: shot_starts(histograms(unit["video"].stream(0, frames))))
+            of_shots = frames_of_shots(starts, frames, most)
         for position in open_instructions(unit):
             random = generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position])
-            sampled[position] = sampler(frames, self.config.max_image_token, random)
+            sampled[position] = of_shots or BY_NUMBER[self.config.sampler](frames, most, random)
         return {"clip_probs": [None] * count, "sampled_frames": sampled, "notes": [None] * count}
 
     def _choose(self, probabilities: np.ndarray, video_id: str, instruction_id: str) -> list[int]:

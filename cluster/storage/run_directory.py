@@ -185,6 +185,10 @@ class RunDirectory:
         """Merges parts into larger files, in the order of `unit_ids`; see `Compaction.merge`."""
         return Compaction(self.folder).merge(unit_ids, to_the_end=to_the_end, check=check, spread=spread)
 
+    def forget_states(self) -> None:
+        """Removes what is left of the states of long units. Call it when all units are finished."""
+        self.folder.remove_all(self.folder.list("state"))
+
     def forget(self, unit_ids: Iterable[str]) -> None:
         """Makes units with error rows unfinished again: removes their parts, all of `tracks` before any other.
 

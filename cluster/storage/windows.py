@@ -96,6 +96,8 @@ def window_name(unit_id: str, number: int) -> str:
 def discard_windows(folder: Folder, unit_ids: Iterable[str]) -> None:
     """Removes the windows and the state of some units. Costs two listings, whatever their number."""
     units = set(unit_ids)
+    if not units:
+        return
     masks = (name for name in folder.list("masks") if (match := _WINDOW.fullmatch(name)) and match[1] in units)
     state = (name for name in folder.list("state") if name.split("/")[1] in units)
     folder.remove_all([*masks, *state])

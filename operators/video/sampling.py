@@ -109,6 +109,8 @@ BY_NUMBER: dict[str, Callable[[int, int, np.random.Generator], list[int]]] = {
     "spread": spread,
     "random": drawn,
 }
+SHOTS = "shots"  # the sampler of `vrshq.operators.video.shots`, which looks at the pixels
+WITHOUT_CLIP = frozenset({*BY_NUMBER, SHOTS})
 
 
 def _bounds(length: int, count: int) -> np.ndarray:

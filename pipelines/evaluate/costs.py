@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.evaluate.rest import Shared, shared_by
 from vrshq.pipelines.label.schema import STAGES, TRACKS
 
@@ -74,7 +74,7 @@ def _frames(rows: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str
         ]
         tracked = sampled | {frame for frame in labelled if frame >= min(starts)}
     return {
-        "clip_frames": 0 if sampling["sampler"] in BY_NUMBER else -(-len(labelled) // sampling["clip_every"]),
+        "clip_frames": 0 if sampling["sampler"] in WITHOUT_CLIP else -(-len(labelled) // sampling["clip_every"]),
         "tower_frames": len(sampled),
         "encoder_frames": len(tracked | sampled),
         "candidates": decoded * (2 if settings["fusion"]["weighting"] == "adaptive" else 1),

@@ -13,7 +13,7 @@ from vrshq.cluster.ray.resources import cluster_machines
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import Failure, Operator
 from vrshq.operators.keyframe import SelectKeyframe
-from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.evaluate.truth import TrueMasks
 from vrshq.pipelines.label.loop import one_by_one
 from vrshq.pipelines.label.placement import choose_pools
@@ -56,7 +56,7 @@ def shared_by(one: dict[str, Any], other: dict[str, Any]) -> Shared | None:
     if compared(one, sampling=True) == compared(other, sampling=True):
         return "tokens"
     samplers = [identity["settings"].get("sampling", {}).get("sampler") for identity in (one, other)]
-    if None in samplers or set(samplers) & BY_NUMBER.keys():
+    if None in samplers or set(samplers) & WITHOUT_CLIP:
         return None
     return "clip" if compared(one, sampling=False) == compared(other, sampling=False) else None
 

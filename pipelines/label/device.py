@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vrshq.cluster.ray.gpus import known_gpus
 from vrshq.cluster.ray.resources import Resources
-from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.estimate.memory import Use, gpu_memory, shortage
 from vrshq.pipelines.estimate.roofline import Device, slowest, stage_terms
 from vrshq.pipelines.estimate.sizes import ModelSizes
@@ -73,5 +73,5 @@ def computed_cost(sizes: ModelSizes, settings: Settings, machines: Sequence[Reso
         min(devices, key=lambda device: device.rate),
         frames=max(1, most - 1) if sampling.sampler == "grid" else most,
         batch=settings.resources.instruction_batch,
-        shared=sampling.sampler in BY_NUMBER,
+        shared=sampling.sampler in WITHOUT_CLIP,
     )

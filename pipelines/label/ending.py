@@ -26,6 +26,9 @@ def end(plan: Plan, summary: RunSummary, finished: set[str], lease: Lease) -> No
     summary.outcome = read_outcome(plan.run, plan.manifest, finished)
     lease.check()
     add_command(plan.run, summary)
-    if plan.settings.resources.compact and not summary.incomplete:
+    if summary.incomplete:
+        return
+    plan.run.forget_states()
+    if plan.settings.resources.compact:
         unit_ids = plan.manifest["unit_id"].to_pylist()
         plan.run.compact(unit_ids, to_the_end=True, check=lease.check, spread=where_it_pays)

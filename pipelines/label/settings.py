@@ -13,7 +13,7 @@ from pydantic import Field
 from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.models.families import FamilyInfo
 from vrshq.operators.video.files import DecodeConfig
-from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 from vrshq.pipelines.label.method import Fusion, Keyframe
 from vrshq.pipelines.label.resources import Resources, Section
@@ -25,15 +25,16 @@ _DECODE = DecodeConfig()
 class Sampling(Section):
     """The choice of the frames that the MLLM sees."""
 
-    sampler: Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread", "random"] | None = (
-        Field(
-            default=None,
-            examples=["spread"],
-            description=(
-                "Sampler that picks the frames; default: as the model's family published it, grid for VRS-HQ, first for Sa2VA. "
-                "first takes the first frames, spread frames from the first to the last, random any; these need no CLIP."
-            ),
-        )
+    sampler: (
+        Literal["grid", "uniform", "segment", "local_global", "true_n", "first", "spread", "random", "shots"] | None
+    ) = Field(
+        default=None,
+        examples=["spread"],
+        description=(
+            "Sampler that picks the frames; default: as the model's family published it, grid for VRS-HQ, first for Sa2VA. "
+            "first takes the first frames, spread frames from the first to the last, random any, shots the middles of the "
+            "video's shots, found by colour histograms; these need no CLIP."
+        ),
     )
     max_image_token: int | None = Field(
         default=None,
@@ -41,8 +42,8 @@ class Sampling(Section):
         le=64,
         examples=["8"],
         description=(
-            "Largest number of sampled frames; true_n, spread and random take exactly so many, grid at most one less (but "
-            "one); default: as published, 12 for VRS-HQ, 5 for Sa2VA."
+            "Largest number of sampled frames; true_n, spread, random and shots take exactly so many, grid at most one less "
+            "(but one); default: as published, 12 for VRS-HQ, 5 for Sa2VA."
         ),
     )
     clip_every: int = Field(
@@ -276,10 +277,10 @@ class Settings(Section):
             open_ones = {key: value for key, value in values.items() if getattr(section, key) is None}
             resolved[name] = section.model_copy(update=open_ones)
         sampler = resolved["sampling"].sampler
-        if not family.clip and sampler not in BY_NUMBER:
+        if not family.clip and sampler not in WITHOUT_CLIP:
             raise SettingsError(
                 f"sampling.sampler {sampler}: it needs a CLIP, which models of the family {family.name} do not have; "
-                f"expected one of {', '.join(BY_NUMBER)}"
+                f"expected one of {', '.join(sorted(WITHOUT_CLIP))}"
             )
         for name, ways in family.ways.items():
             if (given := getattr(resolved["tracking"], name)) not in ways:

@@ -30,7 +30,7 @@ from vrshq.operators.batch import (
     run_operators,
 )
 from vrshq.operators.models.bundle import open_bundle
-from vrshq.operators.video.sampling import BY_NUMBER
+from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
 from vrshq.pipelines.label.resources import Resources
@@ -298,7 +298,7 @@ def parts_of(operators: Sequence[str], settings: Settings) -> set[str]:
     parts = {_PARTS[name] for name in operators if name in _PARTS}
     if "segmenter" in parts and settings.tracking.decoder == "original":
         parts.add("original_decoder")
-    return parts - {"clip"} if settings.sampling.sampler in BY_NUMBER else parts
+    return parts - {"clip"} if settings.sampling.sampler in WITHOUT_CLIP else parts
 
 
 def load_operator(name: str) -> Callable[[Any], Operator]:

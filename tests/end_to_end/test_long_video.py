@@ -15,6 +15,7 @@ from tests.support.label_runs import content, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Settings
@@ -43,10 +44,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(table: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(table: str, written: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    label(table, str(output), settings(), use_ray=False)
+    with pytest.MonkeyPatch.context() as patch:
+        watched = Interruptions(patch)
+        label(table, str(output), settings(), use_ray=False)
+    written += watched.names
     return output
+
+
+@pytest.fixture(scope="module")
+def written() -> list[str]:
+    """Names of the windows and states that the undisturbed run writes, in order."""
+    return []
 
 
 def masks(run: Path) -> pa.Table:
@@ -80,13 +90,14 @@ class Interruptions:
         write = Folder.write_bytes
 
         def interrupted(folder: Folder, name: str, data: bytes) -> None:
-            if not (name.startswith("state/") or clips_of_windows(name)):
+            if not (name.startswith("state/") or is_window(name)):
                 write(folder, name, data)
                 return
             self.left -= 1
             if self.left or self.after:
                 write(folder, name, data)
-                self.names.append(name.rpartition("/")[2].rpartition("-")[2])
+                file = name.rpartition("/")[2]
+                self.names.append(file.rpartition("-")[2] if file.startswith("part-") else file)
             if not self.left:
                 raise Killed
 
@@ -96,7 +107,7 @@ class Interruptions:
         self.left, self.after = writes, after
 
 
-def clips_of_windows(name: str) -> bool:
+def is_window(name: str) -> bool:
     return name.startswith("masks/part-") and name.count("-") == 2
 
 
@@ -129,9 +140,64 @@ def test_an_interruption_costs_a_window_and_the_tables_are_bit_equal(
     assert encoded["frames"] <= FRAMES + (kills + 2) * (WINDOW + 12)
 
 
-def test_a_window_is_written_once_in_each_direction_and_the_state_after_it(
-    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("undisturbed")
+def test_a_window_is_written_once_in_each_direction_and_the_state_after_it(written: list[str]) -> None:
+    kinds = ["clip" if name.startswith("clip-") else name.removesuffix(".parquet") for name in written]
+    windows = [f"{number:05}" for number in range(COUNT)]
+    assert kinds[: COUNT + 1] == ["windows.json", *["clip"] * COUNT]
+    prompts = kinds.index("prompts")
+    assert set(kinds[COUNT + 1 : prompts]) <= set(windows), "those of the keyframes"
+    assert kinds[prompts : prompts + 2] == ["prompts", "unit.arrow"]
+    swept, states = kinds[prompts + 2 :: 2], kinds[prompts + 3 :: 2]
+    assert set(states) == {"sweep"}
+    turn = swept.index(windows[-1]) + 1
+    assert swept[:turn] == windows[windows.index(swept[0]) :]
+    assert swept[turn:] == windows[: windows.index(swept[turn]) + 1][::-1]
+
+
+def test_a_unit_that_fails_in_the_middle_leaves_no_window_and_can_be_tried_again(
+    table: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    interruptions = Interruptions(monkeypatch)
-    label(table, str(tmp_path / "run"), settings(), use_ray=False)
-    print(interruptions.names)
+    steps, track = 0, Segmenter.track
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == FRAMES // 2:
+            raise ValueError("broken here")
+        return track(*arguments, **named)
+
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "track", failing)
+        label(table, str(run), settings(), use_ray=False)
+    assert [row["message"] for row in content(str(run))["errors"]][:2] == ["broken here"] * 2
+    assert not list(run.glob("masks/*"))
+    assert not list(run.glob("state/*/*"))
+    label(table, str(run), settings(), use_ray=False, errors=ErrorPolicy(retry=True))
+    assert masks(run).equals(masks(undisturbed))
+
+
+def test_a_run_with_another_length_of_windows_goes_on_with_the_one_that_it_has(
+    table: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interruptions, run = Interruptions(monkeypatch), tmp_path / "run"
+    interruptions.next(COUNT + 8, after=True)
+    with pytest.raises(Killed):
+        label(table, str(run), settings(), use_ray=False)
+    label(table, str(run), settings(window=2), use_ray=False)
+    assert masks(run).equals(masks(undisturbed))
+
+
+def test_windows_are_dropped_where_the_unit_is_no_long_one_any_more(
+    table: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interruptions, run = Interruptions(monkeypatch), tmp_path / "run"
+    interruptions.next(COUNT + 8, after=True)
+    with pytest.raises(Killed):
+        label(table, str(run), settings(), use_ray=False)
+    assert parts(run)
+    label(table, str(run), settings(window=FRAMES, compact=True), use_ray=False)
+    assert masks(run).sort_by(ORDER).equals(masks(undisturbed).sort_by(ORDER))
+    assert len(parts(run)) == 1
+    assert not list(run.glob("state/*/*"))

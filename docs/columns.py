@@ -71,8 +71,8 @@ TABLES: dict[str, Columns] = {
             "similarities": "Cosine of each sampled frame's [SEG] embedding with [TAK]'s, -1 to 1; empty without [TAK].",
             "object_scores": "The object score (a logit) on each sampled frame, from its prompt alone; object after object. "
             "Of SAM 3 each object's score on the first frame that shows it.",
-            "presence": "0 to 1: the sigmoid of the highest of `object_scores`; null without an object. Calibrate it before "
-            "you threshold it.",
+            "presence": "0 to 1: the calibrated probability of the bundle's presence head. Without a head the sigmoid of the "
+            "highest of `object_scores`, null without an object; calibrate it before you threshold it.",
             "flicker": f"Mean of 1 - IoU of the masks of neighbouring frames, 0 to 1, where one of them has a mask. {_TRUST}",
             "longest_gap": f"Most frames in a row without a mask between frames with one; 0 without a gap. {_TRUST}",
             "area_jump": "The largest change of area between neighbouring frames with a mask, as a share of the larger one, "

@@ -68,6 +68,7 @@ def settings_page() -> str:
 def training_page() -> str:
     """The settings of a training run and of synthetic videos."""
     from vrshq.operators.synth.config import SynthConfig
+    from vrshq.pipelines.train.presence_settings import PresenceSettings
     from vrshq.pipelines.train.settings import TrainSettings
 
     head = """# Training settings
@@ -78,7 +79,11 @@ def training_page() -> str:
 
         The settings of the last section are also those of `vrshq synth --set`.
         """
-    sections = [*setting_sections(TrainSettings), *setting_sections(SynthConfig, "Synthetic videos")]
+    sections = [
+        *setting_sections(TrainSettings),
+        *setting_sections(PresenceSettings, "A presence head"),
+        *setting_sections(SynthConfig, "Synthetic videos"),
+    ]
     return page(head, sections)
 
 

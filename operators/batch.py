@@ -33,7 +33,7 @@ from vrshq.errors import UserError
 Batch = dict[str, list[Any]]
 Unit = dict[str, Any]
 
-LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits", "kept", "windows"})
+LIVE_COLUMNS = frozenset({"video", "features", "keyframe_logits", "evidence", "kept", "windows"})
 
 
 class Failure(TypedDict):

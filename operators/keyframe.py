@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,10 @@ from vrshq.operators.batch import Batch, Unit, map_units, once
 from vrshq.operators.fuse import FuseConfig, fuse
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import open_bundle
+from vrshq.operators.models.evidence import Evidence
 from vrshq.operators.models.family import Candidate, Request, TrackConfig
 from vrshq.operators.models.keyframe_scores import SCORES, Terms, adaptive_alpha, tks_scores
+from vrshq.operators.models.presence_head import load_head
 from vrshq.operators.models.requests import presence_of, requests_of, value_at
 from vrshq.operators.models.shared import family_of
 from vrshq.operators.video.sampling import generator
@@ -36,11 +38,13 @@ class KeyframeConfig(TrackConfig):
         method: one of `METHODS` or `ORACLES`.
         seed: of the random numbers of method `random`.
         fusion: as for the stage before; it matters here where its weighting is adaptive.
+        evidence: whether the live column `evidence` is made, from which a presence head is trained.
     """
 
     method: str = "tks"
     seed: int = 0
     fusion: FuseConfig = field(default_factory=FuseConfig)
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *ORACLES):
@@ -68,10 +72,10 @@ class SelectKeyframe:
 
     In: `video` (live), `sampled_frames` (E lists of n int), `prompts` (E lists of o lists of float32), `similarities` (E lists
     of n, or empty), `clip_probs` (E lists of T, or None), and for adaptive fusion `seg` and `tak`. Out: `object_scores` (E
-    lists of o lists of n float32, logits), `keyframes` (E lists of o ints, frame indices), `presence` (E floats in 0..1:
-    sigmoid of the highest object score over objects and sampled frames), all None where nothing was chosen; and the live
-    columns `features` (the tracker's state of the video) and `keyframe_logits` (E lists of o tensors (l, l), holes filled).
-    With adaptive fusion, `prompts`, too.
+    lists of o lists of n float32, logits), `keyframes` (E lists of o ints, frame indices), `presence` (E floats in 0..1: what
+    the bundle's presence head says of the first object's candidates, or without a head the sigmoid of the highest object score
+    over objects and sampled frames), all None where nothing was chosen; and the live columns `features` (the tracker's state
+    of the video) and `keyframe_logits` (E lists of o tensors (l, l), holes filled). With adaptive fusion, `prompts`, too.
 
     Attributes:
         truth: the ground truth, for a method of `ORACLES`; nothing but `vrshq ablate` sets it.
@@ -81,8 +85,9 @@ class SelectKeyframe:
     truth: Truth | None = None
 
     def __init__(self, config: KeyframeConfig) -> None:
-        self.config = config
-        self.tracker = family_of(open_bundle(config.model)).tracker(config)
+        bundle = open_bundle(config.model)
+        self.config, self.head = config, load_head(bundle)
+        self.tracker = family_of(bundle).tracker(replace(config, looks=config.evidence or self.head is not None))
 
     def __call__(self, batch: Batch) -> Batch:
         """Runs the stage on every unit of the batch; errors of a unit become its error entry."""
@@ -108,16 +113,25 @@ class SelectKeyframe:
         if self.config.fusion.weighting == "adaptive":
             result["prompts"] = self._adapted(unit, features)
             unit = {**unit, "prompts": result["prompts"]}
+        evidence: list[Evidence | None] = [None] * count
         for position, objects in self.tracker.candidates(features, requests_of(unit)).items():
             scores = [[one.score for one in candidates] for candidates in objects]
             chosen = [self._choose(unit, (position, number), one, features) for number, one in enumerate(objects)]
             result["object_scores"][position] = scores
             result["keyframes"][position] = [unit["sampled_frames"][position][place] for place in chosen]
             result["presence"][position] = presence_of(scores)
+            if objects and (self.head or self.config.evidence):
+                own = evidence[position] = self._evidence(unit, position, objects[0], chosen[0])
+                if self.head:
+                    result["presence"][position] = self.head.presence(own)
             result["keyframe_logits"][position] = [
                 candidates[place].logits for candidates, place in zip(objects, chosen, strict=True)
             ]
-        return {**result, "features": features}
+        return {**result, "features": features, **({"evidence": evidence} if self.config.evidence else {})}
+
+    def _evidence(self, unit: Unit, position: int, candidates: Sequence[Candidate], chosen: int) -> Evidence:
+        similarities = unit["similarities"][position] or [0.0] * len(candidates)
+        return Evidence.of(candidates, similarities, unit["prompts"][position][0], chosen)
 
     def _adapted(self, unit: Unit, features: Any) -> list[list[list[float]] | None]:
         """The prompts, fused again with each instruction's own weight; those without a [TAK] stay as they are."""

@@ -139,6 +139,7 @@ class TrackConfig:
         batch: objects, or prompted frames, through the mask decoder at once.
         device: torch's name of the device.
         dtype: torch's name of the type that the tracker computes in.
+        looks: whether candidates come with a `Look`, from which a presence head judges them.
     """
 
     model: str = "tiny"
@@ -151,6 +152,7 @@ class TrackConfig:
     batch: int = 16
     device: str = "cpu"
     dtype: str = "float32"
+    looks: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What is seen where a candidate's mask lies.
+
+    Attributes:
+        iou: the tracker's own prediction of the mask's IoU.
+        shape: (6,) float32 on the CPU: share of the square that the mask covers, its centre x and y, its spread along x and y,
+            and its mean probability; zeros for an empty mask.
+        pooled: (C,) float32 on the CPU, mean of the image features inside the mask; zeros for an empty mask.
+    """
+
+    iou: float
+    shape: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """An object's mask on a sampled frame, from its prompt alone: the object logit, and mask logits (l, l) on the CPU."""
+    """An object's mask on a sampled frame, from its prompt alone: the object logit, and mask logits (l, l) on the CPU.
+
+    `look` is there where the configuration asks for looks and the tracker has image features to pool.
+    """
 
     score: float
     logits: Tensor
+    look: Look | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.config.describe import Section, Setting, describe
 
 # Sections of other commands than `label`, by the first part of their names.
-_TRAIN, _SYNTH = "train", "synth"
+_TRAIN, _PRESENCE, _SYNTH = "train", "presence", "synth"
+_OTHERS = (_TRAIN, _PRESENCE, _SYNTH)
 
 
 def settings(
@@ -22,21 +23,21 @@ def settings(
         str,
         typer.Argument(
             metavar="SECTION",
-            help="A section or a setting, such as keyframe, resources.pools or masks.presence; train, train.stages or synth "
-            "for the settings of those commands; default: all of label.",
+            help="A section or a setting, such as keyframe, resources.pools or masks.presence; train, train.stages, "
+            "presence (a presence head's training) or synth for the settings of those commands; default: all of label.",
         ),
     ] = "",
 ) -> None:
     """Explain every setting of --config and --set: type, default, meaning, and an example."""
     first, _, rest = section.partition(".")
-    found = [_narrowed(group, rest if first in (_TRAIN, _SYNTH) else section) for group in _sections(first)]
+    found = [_narrowed(group, rest if first in _OTHERS else section) for group in _sections(first)]
     shown = [group for group in found if group is not None]
     if not shown:
         names = [group.path for group in _sections(first) if group.path]
-        near = difflib.get_close_matches(section, [*names, _TRAIN, _SYNTH], n=1)
+        near = difflib.get_close_matches(section, [*names, *_OTHERS], n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise SettingsError(
-            f"vrshq settings {section}: no such section; {meant}expected one of {', '.join(names)}, or {_TRAIN}, {_SYNTH}"
+            f"vrshq settings {section}: no such section; {meant}expected one of {', '.join(names)}, or {', '.join(_OTHERS)}"
         )
     for place, group in enumerate(shown):
         if place:
@@ -49,6 +50,10 @@ def _sections(first: str) -> list[Section]:
         from vrshq.pipelines.train.settings import TrainSettings
 
         return describe(TrainSettings)
+    if first == _PRESENCE:
+        from vrshq.pipelines.train.presence_settings import PresenceSettings
+
+        return describe(PresenceSettings)
     if first == _SYNTH:
         from vrshq.operators.synth.config import SynthConfig
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vrshq.pipelines.cli.options import Address, Config, UseRay
 from vrshq.pipelines.cli.terminal import continues, say
 from vrshq.pipelines.config.assignments import SettingsError
+
+if TYPE_CHECKING:
+    from vrshq.pipelines.train.presence_settings import PresenceSettings
 
 
 def synth(
@@ -74,7 +78,9 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            "--config", metavar="URI", help="YAML file, or the name of a packaged one: example, tiny or vrs-hq-7b."
+            "--config",
+            metavar="URI",
+            help="YAML file, or the name of a packaged one: example, presence, tiny or vrs-hq-7b.",
         ),
     ] = None,
     output: Annotated[
@@ -97,8 +103,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model in stages. The same command again continues an interrupted run."""
+    from vrshq.pipelines.train.presence_settings import PresenceSettings
     from vrshq.pipelines.train.run import train as run_train
-    from vrshq.pipelines.train.settings import CONFIGS, load_train_settings
+    from vrshq.pipelines.train.settings import CONFIGS, load_any_settings
 
     if example:
         say((CONFIGS / "example.yaml").read_text(encoding="utf-8").rstrip())
@@ -107,7 +114,11 @@ def train(
         raise SettingsError(
             "vrshq train: expected --config FILE and --output FOLDER; vrshq train --example prints one to begin with"
         )
-    settings = load_train_settings(config, [*(set_ or []), *([] if ray else ["workers=0"])])
+    settings = load_any_settings(config, set_ or [])
+    if isinstance(settings, PresenceSettings):
+        _train_presence(settings, output)
+        return
+    settings = settings if ray else replace(settings, workers=0)
 
     def on_begin() -> None:
         for stage in settings.stages:
@@ -124,4 +135,33 @@ def train(
 
     with continues(lambda: f"{reached}, the last checkpoint is kept"):
         bundle = run_train(settings, output, address=address, on_begin=on_begin, on_log=on_log)
+    say(f"{bundle}: use it with --model {bundle}")
+
+
+def _train_presence(settings: PresenceSettings, output: str) -> None:
+    """Trains a presence head, and says what it makes of the held-out videos."""
+    from vrshq.pipelines.train.presence import train_presence
+
+    reached = "no video is done yet"
+
+    def on_begin() -> None:
+        say(f"presence head of {settings.model}: gathers the evidence of its videos, then trains")
+
+    def on_video(done: int, total: int) -> None:
+        nonlocal reached
+        reached = f"the evidence of {done} of {total} videos is kept"
+        if done % 20 == 0 or done == total:
+            say(f"{done} of {total} videos")
+
+    with continues(lambda: reached):
+        bundle, found = train_presence(settings, output, on_begin=on_begin, on_video=on_video)
+    say(
+        f"held-out: {found['with_target']} instructions with a target, {found['without']} without; AUROC {found['auroc']:.4f} "
+        f"(object score alone {found['auroc_of_object_score']:.4f}), Brier score {found['brier_score']:.4f}, calibration error "
+        f"{found['calibration_error']:.4f}"
+    )
+    say(
+        f"presence above {found['threshold']:.4f} keeps a mask: {found['without_target_with_mask']:.1%} of those without a "
+        f"target do, {found['with_target_without_mask']:.1%} of those with one do not"
+    )
     say(f"{bundle}: use it with --model {bundle}")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.models.families import FamilyInfo
+from vrshq.operators.models.presence import presence_threshold
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
@@ -138,7 +139,7 @@ class Masks(Section):
         examples=["0.5"],
         description=(
             "Presence, 0 to 1, up to which an instruction gets empty masks on all frames; default: the value of the "
-            "model's bundle, and 0 for a bundle without one, such as the published weights."
+            "model's presence head, else of its bundle, and 0 for a bundle without one, such as the published weights."
         ),
     )
 
@@ -258,7 +259,7 @@ class Settings(Section):
 
     def for_bundle(self, bundle: Bundle) -> Settings:
         """As `for_family`, for a bundle's family and presence."""
-        return self.for_family(bundle.family, bundle.presence)
+        return self.for_family(bundle.family, presence_threshold(bundle))
 
     def for_family(self, family: FamilyInfo, presence: float = 0.0) -> Settings:
         """The settings with a model's presence and its family's published values where they have none of their own.

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
+from vrshq.operators.models.presence import copy_head
 from vrshq.operators.models.vrs_hq.checkpoint import DERIVED, Checkpoint, open_checkpoint, split_name
 from vrshq.operators.models.weights import SAFETENSORS_TYPES, write_safetensors
 from vrshq.pipelines.models.locate import local_model
@@ -91,6 +92,7 @@ def convert(
             (folder / item).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / item)
             checksums[item] = hashlib.sha256((folder / item).read_bytes()).hexdigest()
+        checksums |= copy_head(opened, folder)
         description = {
             "format": FORMAT,
             "name": name or target.name,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from vrshq.operators.models.bundle import ADAPTER_WEIGHTS, Bundle, read_json
+from vrshq.operators.models.presence import WEIGHTS as PRESENCE_HEAD
 from vrshq.pipelines.models.sources import is_description
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -29,7 +30,9 @@ def weights_for(bundle: Bundle, parts: Collection[str], files: Collection[str]) 
         return []
     other_decoder = {name for name in files if name.startswith(f"{_ORIGINAL}/")} if _DECODER in parts else set()
     needed = [path for path in bundle.shards if _is_needed(bundle, path, parts)]
-    names = {path.relative_to(bundle.folder).as_posix() for path in (*needed, *bundle.adapter_files())} | other_decoder
+    head = {PRESENCE_HEAD} if "segmenter" in parts else set()
+    names = {path.relative_to(bundle.folder).as_posix() for path in (*needed, *bundle.adapter_files())}
+    names |= other_decoder | head
     return [name for name in files if name in names and not is_description(name)]
 
 

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from vrshq.operators.models.bundle import DESCRIPTION, FORMAT, Bundle, CheckpointError, open_bundle
 from vrshq.operators.models.config import ClipConfig, ModelConfig, VisionConfig
+from vrshq.operators.models.presence import copy_head
 from vrshq.operators.models.vrs_hq.checkpoint import DERIVED, Checkpoint, open_checkpoint
 from vrshq.operators.models.vrs_hq.load import load_clip
 from vrshq.operators.models.weights import map_file
@@ -68,8 +69,10 @@ def publish(source: str, output: str, *, adapter: str | None = None, dtype: str 
         _write_tokenizer(opened, model, folder)
         _write_clip(opened, folder / "clip", kind or DTYPES.get(stored, torch.float32))
         presence = {"presence": opened.presence} if opened.presence else {}
-        if presence or not _derivable(folder, model):
-            description = {"format": FORMAT, "name": target.name, **presence, "model": model.to_dict()}
+        head = copy_head(opened, folder)
+        if presence or head or not _derivable(folder, model):
+            listed = {"sha256": head} if head else {}
+            description = {"format": FORMAT, "name": target.name, **presence, **listed, "model": model.to_dict()}
             _write_json(folder / DESCRIPTION, description)
         open_checkpoint(open_bundle(str(folder))).check(model)
     bundle = open_bundle(str(target))

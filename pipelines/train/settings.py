@@ -10,6 +10,7 @@ from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.training.config import StageConfig, StartConfig
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
 from vrshq.pipelines.train.mixture import SynthData
+from vrshq.pipelines.train.presence_settings import PresenceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,17 +172,35 @@ CONFIGS = Path(__file__).parent / "configs"  # the packaged configurations
 
 
 def load_train_settings(config: str, assignments: list[str]) -> TrainSettings:
+    """The settings of a training run of the model, as `load_any_settings` reads them.
+
+    Raises:
+        SettingsError: as `load_any_settings`, or the file describes a presence head.
+    """
+    found = load_any_settings(config, assignments)
+    if isinstance(found, PresenceSettings):
+        raise SettingsError(f"--config {config}: it trains a presence head; expected stages of training")
+    return found
+
+
+def load_any_settings(config: str, assignments: list[str]) -> TrainSettings | PresenceSettings:
     """Settings from a YAML file, then `key.sub=value` assignments; `stages.0.steps=5` indexes a list.
 
     Args:
         config: a file, local or in a bucket, or the name of a packaged configuration ("tiny" or "tiny.yaml").
         assignments: the values of `--set`.
 
+    Returns:
+        the settings of a presence head's training where there is a section `head`, else those of the model's.
+
     Raises:
         SettingsError: one line that names the file or the setting, the value given, and the value expected.
     """
     values = read_yaml(_find(config))
     values.pop("shared", None)  # holds YAML anchors only
+    if "head" in values:
+        assign(values, assignments, "head.steps=100")
+        return validated(PresenceSettings, values, "vrshq settings presence")
     assign(values, assignments, "stages.0.steps=100")
     return validated(TrainSettings, values, "vrshq settings train")
 

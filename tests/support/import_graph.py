@@ -28,14 +28,15 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("operators.models.vrs_hq.prompt",),
         ("operators.models",),
         ("operators.models.bundle",),
-        ("operators.models.family", "operators.models.lora"),
+        ("operators.models.family", "operators.models.lora", "operators.models.presence"),
         (
             "operators.models.weights",
             "operators.models.requests",
             "operators.models.shared",
             "operators.models.track_state",
+            "operators.models.evidence",
         ),
-        ("operators.models.sam2",),
+        ("operators.models.sam2", "operators.models.presence_head"),
         # the families: nothing below or beside imports them; `shared` loads a bundle's own by its name
         ("operators.models.vrs_hq", "operators.models.sa2va", "operators.models.sam3"),
         ("operators",),

@@ -12,7 +12,7 @@ from vrshq.operators.models.families import FamilyInfo, Start
 from vrshq.operators.models.family import Candidate, Frames, Pauses, Request, TrackConfig, TrackedObject, TrackState
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.original import OriginalFeatures, enter_all
-from vrshq.operators.models.sam2.prompting import decode_candidates
+from vrshq.operators.models.sam2.prompting import decode_candidates, look_at_candidates
 from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, prompt_all, propagate_all
 from vrshq.operators.models.sam2.values import Memory
@@ -57,10 +57,12 @@ class Sam2Tracker:
         """As `Tracker.candidates`."""
         numbered = _numbered(requests)
         pairs = [(frame, place) for place, (key, _) in enumerate(numbered) for frame in requests[key].frames]
-        found = self._decode(opened, pairs, requests)
+        prompts = [_prompt(requests, one) for one in numbered]
+        how = self.config.batch, self.hole_area
+        found = look_at_candidates(self.segmenter, opened, pairs, prompts, *how, looks=self.config.looks)
         result: dict[int, list[list[Candidate]]] = {key: [] for key in requests}
         for place, (key, _) in enumerate(numbered):
-            result[key].append([Candidate(*found[frame, place]) for frame in requests[key].frames])
+            result[key].append([found[frame, place] for frame in requests[key].frames])
         return result
 
     def track(

@@ -135,7 +135,7 @@ def unpacked(content: bytes) -> Judged:
     ends = np.cumsum(stored["counts"])[:-1]
     rows = zip(*(np.split(stored[name], ends) for name in _ARRAYS), strict=True) if len(stored["counts"]) else ()
     evidence = [
-        Evidence(*row, prompt, int(keyframe))
+        Evidence(**dict(zip(_ARRAYS, row, strict=True)), prompt=prompt, keyframe=int(keyframe))
         for row, prompt, keyframe in zip(rows, stored["prompts"], stored["keyframes"], strict=True)
     ]
     return Judged(evidence, stored["present"], stored["asks"].tolist())

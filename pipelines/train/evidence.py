@@ -27,6 +27,7 @@ from vrshq.operators.models.evidence import Evidence
 from vrshq.operators.presample import PreSample
 from vrshq.operators.synth import SynthVideo, make_video
 from vrshq.operators.tokens import Tokens
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.videos import local_video
@@ -64,9 +65,9 @@ class MadeVideo:
         chosen: np.ndarray = self.array[list(indices)]
         return chosen
 
-    def stream(self) -> Iterator[np.ndarray]:
-        """All frames, in order."""
-        return iter(self.array)
+    def stream(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """The frames start..stop-1, in order."""
+        return iter(self.array[start:stop])
 
 
 def gather(
@@ -100,13 +101,20 @@ def gather(
 
 
 def judge(operators: Sequence[Operator], unit: Unit) -> Judged:
-    """The evidence of a unit's instructions that no stage failed. Its columns `present` and `asks` hold the truth."""
+    """The evidence of a unit's instructions that no stage failed. Its columns `present` and `asks` hold the truth.
+
+    Raises:
+        SettingsError: every instruction failed, as for a video that cannot be read.
+    """
     batch = run_operators(operators, new_batch([unit]))
-    found = [
-        (evidence, present, asks)
-        for evidence, present, asks in zip(batch["evidence"][0], unit["present"], unit["asks"], strict=True)
-        if evidence is not None
-    ]
+    errors = [error for error in batch["errors"][0] if error]
+    if errors and len(errors) == len(unit["texts"]):
+        first = errors[0]
+        raise SettingsError(
+            f"video {unit['video_id']}: {first['stage']} failed ({first['message']}); mend it or leave it out"
+        )
+    own = batch["evidence"][0] if unit["texts"] else []
+    found = [row for row in zip(own, unit["present"], unit["asks"], strict=True) if row[0] is not None]
     return Judged(
         [one for one, _, _ in found], np.array([one for _, one, _ in found], bool), [one for _, _, one in found]
     )

@@ -24,6 +24,7 @@ from vrshq.pipelines.export.formats import ALIASES as FORMAT_ALIASES
 from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.synth.settings import FORMATS as SYNTH_FORMATS
+from vrshq.pipelines.train.presence_settings import PresenceSettings
 from vrshq.pipelines.train.settings import TrainSettings, load_train_settings, packaged_configs
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -122,7 +123,12 @@ def test_settings_prints_type_default_meaning_and_an_example() -> None:
 
 
 def test_settings_knows_those_of_every_command() -> None:
-    for kind, words in ((Settings, []), (TrainSettings, ["train"]), (SynthConfig, ["synth"])):
+    for kind, words in (
+        (Settings, []),
+        (TrainSettings, ["train"]),
+        (PresenceSettings, ["presence"]),
+        (SynthConfig, ["synth"]),
+    ):
         printed = vrshq("settings", *words).stdout
         assert all(f"\n{setting.path}  " in printed for section in describe(kind) for setting in section.settings)
     assert "\nstages.N.optimiser.rate  number; default 0.0003\n" in vrshq("settings", "train.stages").stdout

@@ -288,7 +288,8 @@ def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str, t
         "by": by,
         "JF_by_kind": {kind: means["JF"] for kind, means in scores["breakdowns"].get(by, {}).items()},
         **{name: found[name] for name in _COMPARED},
-        "published": matching(variant.settings, table),
+        # with the values of the model's family where the settings have none
+        "published": matching(Settings(**RunDirectory(run).read_json("run.json")["identity"]["settings"]), table),
         "cost": cost_of(run, base),
     }
 
@@ -298,7 +299,7 @@ def _bound(uris: Sequence[str]) -> dict[str, Any]:
     tables = [read_scores(uri) for uri in uris]
     both = np.array([table["JF_fixed"].to_numpy(zero_copy_only=False).astype(np.float64) for table in tables])
     best = np.where(np.isnan(both), -1.0, both).argmax(0)
-    rows = pa.concat_tables([tables[run].slice(row, 1) for row, run in enumerate(best.tolist())])
+    rows = pa.concat_tables(tables).take(best * tables[0].num_rows + np.arange(len(best)))
     found = compare_tables([tables[0], rows], uris[0], "the best of these runs", changes=0)
     means = compare_tables([_zeros(tables[0]), rows], "0", "the best of these runs", changes=0)["differences"]
     overall = means.get("overall", {})

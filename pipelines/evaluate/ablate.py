@@ -35,6 +35,7 @@ from vrshq.pipelines.evaluate.compare import LEVEL, compare, compare_tables, rea
 from vrshq.pipelines.evaluate.costs import cost_of
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Folders
+from vrshq.pipelines.evaluate.evaluation import Evaluation
 from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.published import is_published, matching
 from vrshq.pipelines.evaluate.rest import in_process, on_ray, same_tokens, shared_by
@@ -46,6 +47,10 @@ from vrshq.pipelines.label.settings import Settings, load_settings
 
 __all__ = ["Ablation", "Variant", "ablate", "read_variants", "same_tokens", "take_over", "units_with_tokens"]
 
+_SCORES = (
+    *("J", "F", "JF", "keyframe_J", "keyframes_with_object", "far", "far_interval"),
+    *("false_positive_rate", "auroc"),
+)
 _COMPARED = ("differences", "intervals", "gained", "lost", "equal")
 
 
@@ -56,7 +61,7 @@ class Ablation:
     Attributes:
         result: the content of `ablation.json`; None where a run is incomplete.
         written: uris of the files.
-        incomplete: name of the run that has no scores; None: all have some.
+        incomplete: name of the run that is not complete, or of the base without an answer; None: neither.
         note: the reason.
         from_nothing: whether it is complete, and no expression has an answer.
     """
@@ -159,7 +164,7 @@ def ablate(
     if not benchmark.has_masks:
         raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so settings cannot be compared")
     base = variants[0]
-    scores: dict[str, dict[str, Any]] = {}
+    finished: dict[str, Evaluation] = {}
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vrshq-ablate-"))
         table = write_instructions(benchmark, Path(scratch) / "instructions.parquet")
@@ -181,10 +186,15 @@ def ablate(
                 )
             on_run(variant.name, taken)
             done = evaluate(dataset, root, run, variant.settings, split=split, folders=folders, use_ray=use_ray)
-            if done.scores is None:
+            # a variant alone may be without any answer: one with more frames than the model takes
+            if done.scores is None and (variant is base or not done.from_nothing()):
                 return Ablation(None, [], variant.name, done.note, done.from_nothing())
-            scores[variant.name] = done.scores
+            finished[variant.name] = done
     uris = [join_uri(output, variant.name) for variant in variants]
+    runs = [
+        _run_result(variant, finished[variant.name], uris[0], uri, STUDIES[study].table if study else None)
+        for variant, uri in zip(variants, uris, strict=True)
+    ]
     result = {
         "dataset": dataset,
         "split": split,
@@ -192,11 +202,10 @@ def ablate(
         "model": base.settings.model,
         "base": base.settings.identity(),
         "level": LEVEL,
-        "runs": [
-            _run_result(variant, scores[variant.name], uris[0], uri, STUDIES[study].table if study else None)
-            for variant, uri in zip(variants, uris, strict=True)
-        ],
-        "bound": _bound(uris) if study == "keyframe" else None,
+        "runs": runs,
+        "bound": _bound([run["folder"] for run in runs if run["scores"]["JF"] is not None])
+        if study == "keyframe"
+        else None,
     }
     return Ablation(result, write_ablation(output, result))
 
@@ -264,18 +273,29 @@ def units_with_tokens(run: RunDirectory, manifest: pa.Table) -> set[str]:
     }
 
 
-def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str, table: str | None) -> dict[str, Any]:
+def _run_result(variant: Variant, done: Evaluation, base: str, run: str, table: str | None) -> dict[str, Any]:
     """The entry of one run in `ablation.json`: scores in percent, the result of `compare`, the published row and the cost."""
+    missing = done.unanswered
+    known = {
+        "name": variant.name,
+        "label": variant.shown,
+        "folder": run,
+        "settings": variant.settings.identity(),
+        "unanswered": missing.line() if missing is not None and missing.count else None,
+        # with the values of the model's family where the settings have none
+        "published": matching(Settings(**RunDirectory(run).read_json("run.json")["identity"]["settings"]), table),
+        "cost": cost_of(run, base),
+    }
+    if done.scores is None:
+        nothing = {"scores": dict.fromkeys(_SCORES), "by": "kind", "JF_by_kind": {}, **dict.fromkeys(_COMPARED)}
+        return known | nothing
+    scores = done.scores
     overall, tracking, no_target = scores["fixed"].get("overall", {}), scores["tracking"], scores["no_target"]
     by = "asks" if "asks" in scores["breakdowns"] else "kind"
     keys = tracking["distances"]["0"] if tracking else {}
     far = next(iter(tracking["far"].values())) if tracking else {}
     found = compare(base, run, changes=0)
-    return {
-        "name": variant.name,
-        "label": variant.shown,
-        "folder": run,
-        "settings": variant.settings.identity(),
+    return known | {
         "scores": {
             **{name: overall.get(name) for name in ("J", "F", "JF")},
             "keyframe_J": keys.get("J"),
@@ -288,9 +308,6 @@ def _run_result(variant: Variant, scores: dict[str, Any], base: str, run: str, t
         "by": by,
         "JF_by_kind": {kind: means["JF"] for kind, means in scores["breakdowns"].get(by, {}).items()},
         **{name: found[name] for name in _COMPARED},
-        # with the values of the model's family where the settings have none
-        "published": matching(Settings(**RunDirectory(run).read_json("run.json")["identity"]["settings"]), table),
-        "cost": cost_of(run, base),
     }
 
 

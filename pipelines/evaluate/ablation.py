@@ -16,7 +16,7 @@ from vrshq.pipelines.evaluate.studies import STUDIES
 
 BASE = "base"  # name of the run with the base's settings
 BEST = "best of these runs, per expression"
-NOTHING = "no difference shown"
+NOTHING, NO_ANSWER = "no difference shown", "no answer"
 _COUNTS = {"clip_frames": "CLIP calls", "encoder_frames": "image-encoder calls"}
 
 
@@ -104,6 +104,11 @@ def _side_by_side(result: dict[str, Any]) -> Section:
         ),
         f"Where nothing differs, {1 - result['level']:.0%} of such intervals still do not hold 0; with many runs, expect one.",
         *_seeds(runs),
+        *(
+            f"{run['label']}: {run['unanswered']}"
+            for run in runs
+            if run["unanswered"] and (run is runs[0] or run["unanswered"] != runs[0]["unanswered"])
+        ),
         *_about_published(runs, study is not None),
         (
             "Frames count once for all instructions of a video, whatever was taken over of the base; seconds are those of the "
@@ -136,6 +141,8 @@ def _costs(runs: list[dict[str, Any]]) -> Section:
 
 def _difference(run: dict[str, Any]) -> list[str]:
     """The difference from the base, its interval, and what it shows."""
+    if run["scores"]["JF"] is None:
+        return ["", "", NO_ANSWER]
     if run["name"] == BASE or "overall" not in run["differences"]:
         return ["", "", ""]
     low, high = run["intervals"]["overall"]["JF"]

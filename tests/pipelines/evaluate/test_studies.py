@@ -215,6 +215,23 @@ def test_the_table_says_what_an_interval_shows_and_stands_beside_the_paper(out: 
     }
 
 
+def test_a_variant_that_the_model_cannot_take_has_no_answer_and_the_others_their_scores(
+    root: Path, out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out / "base", tmp_path / "base")
+    base, *_ = variants()
+    # by CLIP alone, which a sampler without CLIP does not have: every instruction fails
+    failing = Variant("clip", load_settings(None, ["sampling.sampler=first", "keyframe.method=clip"]))
+    done = ablate("revos", str(root), str(tmp_path), [base, failing], study="frames", split=SPLIT, use_ray=False)
+    assert done.result is not None
+    with_scores, without = done.result["runs"]
+    assert with_scores["scores"]["JF"] == result_of(out)["runs"][0]["scores"]["JF"]
+    assert without["scores"]["JF"] is None
+    table = sections(done.result)[0]
+    assert table.rows[1][:7] == ["clip", "", "", "", "", "", "no answer"]
+    assert [line for line in table.lines if line.startswith("clip: ") and "sampled without CLIP" in line]
+
+
 def test_on_a_narrow_terminal_the_table_comes_in_parts_with_whole_cells(out: Path) -> None:
     table = sections(result_of(out))[0]
     others = list(range(1, len(table.head)))

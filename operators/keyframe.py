@@ -16,6 +16,7 @@ from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.evidence import Evidence
 from vrshq.operators.models.family import Candidate, Request, TrackConfig
+from vrshq.operators.models.keyframe_motion import motion_scores
 from vrshq.operators.models.keyframe_scores import SCORES, Terms, adaptive_alpha, tks_scores
 from vrshq.operators.models.presence_head import load_head
 from vrshq.operators.models.requests import presence_of, requests_of, value_at
@@ -52,7 +53,13 @@ class KeyframeConfig(TrackConfig):
 
 
 def choose(
-    method: str, *, object_scores: Tensor, similarities: Tensor, clip_probs: Tensor, random: np.random.Generator
+    method: str,
+    *,
+    object_scores: Tensor,
+    similarities: Tensor,
+    clip_probs: Tensor,
+    random: np.random.Generator,
+    motion: Tensor | None = None,
 ) -> int:
     """The position of the keyframe among the n sampled frames; of equal scores the first wins. All inputs (n,)."""
     count = len(object_scores)
@@ -60,7 +67,7 @@ def choose(
         return int(random.integers(count))
     if method in ("first", "middle"):
         return 0 if method == "first" else count // 2
-    return int(SCORES[method](Terms(object_scores, similarities, clip_probs)).argmax())
+    return int(SCORES[method](Terms(object_scores, similarities, clip_probs, motion)).argmax())
 
 
 class SelectKeyframe:
@@ -68,7 +75,7 @@ class SelectKeyframe:
 
     Where the tracker begins with prompts on all sampled frames, there is nothing to choose, and the stage costs nothing. With
     adaptive fusion the candidates are decoded twice: the first ones' object scores give the weight of the second fusion. The
-    oracle of candidates prompts SAM2 with each one's mask.
+    oracle of candidates prompts SAM2 with each one's mask. A method with motion reads the sampled frames again.
 
     In: `video` (live), `sampled_frames` (E lists of n int), `prompts` (E lists of o lists of float32), `similarities` (E lists
     of n, or empty), `clip_probs` (E lists of T, or None), and for adaptive fusion `seg` and `tak`. Out: `object_scores` (E
@@ -161,6 +168,7 @@ class SelectKeyframe:
             torch.tensor([one.score for one in candidates]),
             torch.tensor(similarities or [0.0] * len(frames)),
             torch.tensor([probabilities[frame] for frame in frames] if probabilities else [0.0] * len(frames)),
+            self._motion(unit["video"], frames, candidates, features) if "motion" in method else None,
         )
         if method in ORACLES:
             tks = tks_scores(terms.object_scores, terms.similarities)
@@ -170,6 +178,11 @@ class SelectKeyframe:
             **vars(terms),
             random=generator(self.config.seed, unit["video_id"], unit["instruction_ids"][position]),
         )
+
+    def _motion(self, video: Any, frames: list[int], candidates: list[Candidate], features: Any) -> Tensor:
+        """The motion of each candidate mask, (n,)."""
+        masks = self.tracker.full_size(features, torch.stack([one.logits for one in candidates])) > 0
+        return torch.from_numpy(motion_scores(video.frames(frames), masks.cpu().numpy()))
 
     def _best(self, unit: Unit, which: tuple[int, int], candidates: list[Candidate], features: Any, tks: Tensor) -> int:
         """The frame with the largest true area, or whose mask is nearest to the truth; of equal ones TKS's choice."""

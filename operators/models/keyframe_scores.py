@@ -17,11 +17,13 @@ class Terms:
         object_scores: object logits of the candidate masks (the paper's occlusion scores, S3).
         similarities: cosines of [SEG] and [TAK] (S2).
         clip_probs: CLIP's probabilities, a softmax over all frames of the video (S1).
+        motion: motion of the candidate masks (`keyframe_motion.motion_scores`); None: it was not measured.
     """
 
     object_scores: Tensor
     similarities: Tensor
     clip_probs: Tensor
+    motion: Tensor | None = None
 
     def shares(self) -> tuple[Tensor, Tensor, Tensor]:
         """Each term as a distribution over the sampled frames: CLIP, similarity, object score."""
@@ -59,6 +61,14 @@ def _all_three(terms: Terms) -> Tensor:
     return clip + similarity + seen
 
 
+def _motion(terms: Terms) -> Tensor:
+    return terms.object_scores * 0 if terms.motion is None else terms.motion
+
+
+def _tks_z(terms: Terms) -> Tensor:
+    return z_scores(terms.object_scores) + z_scores(terms.similarities)
+
+
 # The score of each method (table 6 of the paper, and z-scores); the frame with the highest one is the keyframe.
 SCORES: dict[str, Callable[[Terms], Tensor]] = {
     "tks": lambda terms: tks_scores(terms.object_scores, terms.similarities),
@@ -68,7 +78,9 @@ SCORES: dict[str, Callable[[Terms], Tensor]] = {
     "clip+similarity": _clip_and_similarity,
     "clip+object_score": _clip_and_object_score,
     "clip+similarity+object_score": _all_three,
-    "tks_z": lambda terms: z_scores(terms.object_scores) + z_scores(terms.similarities),
+    "tks_z": _tks_z,
+    "motion": _motion,
+    "tks_z+motion": lambda terms: _tks_z(terms) + z_scores(_motion(terms)),
 }
 
 

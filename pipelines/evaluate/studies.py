@@ -62,6 +62,8 @@ def _keyframe() -> tuple[tuple[str, tuple[str, ...]], ...]:
         "CLIP + occlusion": "clip+object_score",
         "CLIP + similarity + occlusion": "clip+similarity+object_score",
         "z-scores of similarity + occlusion": "tks_z",
+        "motion": "motion",
+        "z-scores of similarity + occlusion + motion": "tks_z+motion",
         "first": "first",
         "middle": "middle",
     }

@@ -46,6 +46,8 @@ class Keyframe(Section):
         "clip+object_score",
         "clip+similarity+object_score",
         "tks_z",
+        "motion",
+        "tks_z+motion",
         "random",
         "first",
         "middle",
@@ -55,7 +57,8 @@ class Keyframe(Section):
         default="tks",
         description=(
             "Method that chooses the keyframe among the sampled frames: a score, a sum of their softmaxes (tks: similarity and "
-            "object score), or of z-scores (tks_z). The oracles (largest true area; candidate nearest to the truth) "
+            "object score), or of z-scores (tks_z). motion is how much more the sampled frames change inside the candidate's "
+            "mask than outside. The oracles (largest true area; candidate nearest to the truth) "
             "are bounds, for `vrshq ablate` alone."
         ),
     )

@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from vrshq.operators.fuse import fuse, similarities
 from vrshq.operators.keyframe import METHODS, KeyframeConfig, choose
 from vrshq.operators.masks.holes import fill_holes
+from vrshq.operators.models.keyframe_motion import motion_scores
 from vrshq.operators.models.keyframe_scores import Terms, adaptive_alpha, tks_scores, z_scores
 from vrshq.operators.video.prefetch import ahead
 from vrshq.operators.video.sampling import generator
@@ -23,27 +24,52 @@ from vrshq.operators.video.sampling import generator
 numbers = st.floats(-20, 20, width=32)
 
 
-def chosen(method: str, *, scores: list[float], cosines: list[float], clip: list[float], video: str = "v") -> int:
+def chosen(
+    method: str,
+    *,
+    scores: list[float],
+    cosines: list[float],
+    clip: list[float],
+    motion: list[float] | None = None,
+    video: str = "v",
+) -> int:
     return choose(
         method,
         object_scores=torch.tensor(scores),
         similarities=torch.tensor(cosines),
         clip_probs=torch.tensor(clip),
         random=generator(0, video, "0"),
+        motion=None if motion is None else torch.tensor(motion),
     )
 
 
 def test_each_method_looks_at_what_its_name_says() -> None:
     given_scores: dict[str, Any] = {"scores": [0.0, 9.0, 1.0, 0.0], "cosines": [0.9, -0.9, 0.0, 0.0]}
-    given_scores["clip"] = [0.1, 0.1, 0.1, 0.7]
+    given_scores |= {"clip": [0.1, 0.1, 0.1, 0.7], "motion": [0.0, 0.0, 9.0, 0.0]}
     got = {method: chosen(method, **given_scores) for method in METHODS if method != "random"}
     sums = {"clip+similarity": 3, "clip+object_score": 1, "clip+similarity+object_score": 1, "tks_z": 0}
+    sums |= {"motion": 2, "tks_z+motion": 2}
     assert got == {"tks": 1, "clip": 3, "similarity": 0, "object_score": 1, "first": 0, "middle": 2} | sums
 
 
 def test_of_equal_scores_the_first_wins() -> None:
     for method in ("tks", "clip", "similarity", "object_score"):
         assert chosen(method, scores=[1.0] * 5, cosines=[0.5] * 5, clip=[0.2] * 5) == 0
+
+
+def test_motion_is_what_changes_inside_the_mask_and_not_what_changes_everywhere() -> None:
+    # three frames: a bright square moves from frame 1 to 2, while the whole picture gets brighter from 0 to 1
+    frames = np.full((3, 64, 64, 3), 50, np.uint8)
+    frames[1:] += 40
+    masks = np.zeros((3, 64, 64), bool)
+    masks[0, 8:24, 8:24] = masks[1, 8:24, 8:24] = masks[2, 32:48, 32:48] = True
+    frames[masks] = 220
+    frames[0][masks[0]] = 180  # it gets brighter like the rest
+    got = motion_scores(frames, masks)
+    assert got[0] == pytest.approx(0, abs=0.5)
+    assert got[2] > got[1] > 50
+    assert motion_scores(frames, np.zeros_like(masks)).tolist() == [0, 0, 0]
+    assert motion_scores(frames[:1], masks[:1]).tolist() == [0]
 
 
 def test_random_depends_on_the_instruction_and_not_on_what_ran_before() -> None:

@@ -48,7 +48,7 @@ NAMES = {
         "base",
         *(f"keyframe.method={name}" for name in ("clip", "similarity", "object_score", "clip+similarity")),
         *(f"keyframe.method={name}" for name in ("clip+object_score", "clip+similarity+object_score", "tks_z")),
-        *(f"keyframe.method={name}" for name in ("first", "middle")),
+        *(f"keyframe.method={name}" for name in ("motion", "tks_z+motion", "first", "middle")),
         *(f"keyframe.method=random--keyframe.seed={seed}" for seed in (0, 1, 2)),
         *(f"keyframe.method={name}" for name in ("oracle_area", "oracle_candidate")),
     ],

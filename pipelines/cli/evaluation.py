@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from vrshq.pipelines.evaluate.predictions import Objects
 
 if TYPE_CHECKING:
     from vrshq.pipelines.evaluate.datasets.base import Folders
+    from vrshq.pipelines.label.settings import Settings
 
 
 def evaluate(
@@ -126,7 +127,8 @@ def ablate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A table of the paper and its relatives: parts, alpha, keyframe, frames, presampling or image.",
+            help="A table of the paper and its relatives: parts, alpha, keyframe, frames, presampling or image; or presence, "
+            "what tells expressions without a target.",
         ),
     ] = None,
     model: Model = None,
@@ -141,6 +143,7 @@ def ablate(
     from vrshq.pipelines.cli.scores_display import print_ablation
     from vrshq.pipelines.evaluate.ablate import ablate as run_ablate
     from vrshq.pipelines.evaluate.ablate import read_variants
+    from vrshq.pipelines.label.settings import load_settings
 
     begun: list[str] = []
 
@@ -149,6 +152,13 @@ def ablate(
         reused = f", {taken} units from what the base has" if taken else ""
         say(f"run {name}{reused}")
 
+    if study == "presence":
+        if vary:
+            raise SettingsError("--study presence: it compares thresholds of one run; expected no --vary")
+        settings = load_settings(config, set_ or [], model=model)
+        how = {"split": split, "folders": _folders(folder or []), "address": address, "use_ray": ray}
+        _study_presence(dataset, root, output, settings, **how)
+        return
     variants = read_variants(vary or [], config, set_ or [], study=study, model=model)
     with continues(lambda: f"{max(0, len(begun) - 1)} of {len(variants)} runs are finished"):
         done = run_ablate(
@@ -170,6 +180,22 @@ def ablate(
         say("the same command again continues")
         raise typer.Exit(INCOMPLETE)
     print_ablation(done.result, done.written)
+
+
+def _study_presence(dataset: str, root: str, output: str, settings: Settings, **how: Any) -> None:
+    """Prints what tells presence, and what thresholds cost."""
+    from vrshq.pipelines.cli.scores_display import print_sections
+    from vrshq.pipelines.evaluate.presence_study import presence_study
+
+    with continues(lambda: "finished units are kept"):
+        done, parts, written = presence_study(dataset, root, output, settings, **how)
+    if not parts:
+        say(f"the run has no scores: {done.note}")
+        if done.from_nothing():
+            raise typer.Exit(TOO_MANY_ERRORS)
+        say("the same command again continues")
+        raise typer.Exit(INCOMPLETE)
+    print_sections(parts, written)
 
 
 def compare(

@@ -35,6 +35,13 @@ def print_ablation(result: dict[str, Any], written: list[str]) -> None:
     _print_lines(written)
 
 
+def print_sections(parts: list[Section], written: list[str]) -> None:
+    """Tables, and the files that hold them."""
+    for section in parts:
+        _print_section(section)
+    _print_lines(written)
+
+
 def print_comparison(result: dict[str, Any]) -> None:
     """The differences of two evaluations."""
     for section in comparison_sections(result):

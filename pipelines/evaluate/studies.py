@@ -141,5 +141,5 @@ STUDIES: dict[str, Study] = {
 def study_of(name: str) -> Study:
     """The study of a name. Raises SettingsError, in one line, for an unknown one."""
     if name not in STUDIES:
-        raise SettingsError(f"--study {name}: no such study; expected one of {', '.join(STUDIES)}")
+        raise SettingsError(f"--study {name}: no such study; expected one of {', '.join(STUDIES)}, presence")
     return STUDIES[name]

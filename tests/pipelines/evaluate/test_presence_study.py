@@ -1,0 +1,78 @@
+"""Promises of `vrshq ablate --study presence`: AUROC of every signal by kind, and what each threshold takes and gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.label_runs import vrshq
+from vrshq.operators.synth import SynthConfig
+from vrshq.pipelines.evaluate.presence_study import Judged, sections
+from vrshq.pipelines.synth.run import synth
+from vrshq.pipelines.synth.settings import Where
+
+
+def made() -> Judged:
+    """Two absent and four present expressions; the third present one has no mask, and half of the frames show no target."""
+    target = np.array([False, False, True, True, True, True])
+    whole = np.array([100.0, 100.0, 80.0, 60.0, 0.0, 70.0])
+    columns = {
+        "video_id": np.array(list("aabbcc"), object),
+        "group": np.array([None, None, *["referring"] * 4], object),
+        **{f"{name}_fixed": whole for name in ("J", "F", "A", "R")},
+    }
+    score = np.array([-2.0, 1.5, 3.0, 1.0, -1.0, 2.0])
+    return Judged(
+        target=target,
+        masked=np.array([False, True, True, True, False, True]),
+        asks=np.array(["motion", "attribute", "motion", "motion", "attribute", "attribute"]),
+        signals={"presence head": np.array([0.1, 0.3, 0.9, 0.8, 0.2, 0.7]), "object score": score},
+        columns=columns,
+        empty=np.full(6, 50.0),
+    )
+
+
+def test_a_threshold_takes_masks_and_each_number_says_what_that_costs() -> None:
+    found = made()
+    kept = found.at("presence head", -np.inf)
+    assert kept == pytest.approx(
+        {
+            "absent with a mask": 50,
+            "absent, attribute": 100,
+            "absent, motion": 0,
+            "present without": 25,
+            "J&F": (80 + 60 + 50 + 70) / 4,  # no mask is right on the frames without the target
+            "N-acc": 50,
+            "T-acc": 75,
+            "Final": (65 + 50 + 75) / 3,
+        }
+    )
+    gated = found.at("object score", 1.5)
+    assert (gated["N-acc"], gated["T-acc"]) == (100, 50)
+    assert gated["J&F"] == pytest.approx((80 + 50 + 50 + 70) / 4)
+
+
+def test_the_tables_hold_auroc_by_kind_thresholds_and_the_reliability_figure() -> None:
+    told, head, score, calibration = sections(made(), own=0.25)
+    assert told.head == ["signal", "all", "attribute", "motion"]
+    # of 8 pairs the head has one wrong, the score two
+    assert told.rows == [["presence head", "87.50", "50.00", "100.00"], ["object score", "75.00", "50.00", "100.00"]]
+    assert "no special token" in told.lines[0]
+    assert [row[0] for row in head.rows] == ["none", "the model's own"]
+    assert (head.title, score.title) == ("Thresholds of the presence head", "Thresholds of the object score")
+    assert calibration.figure is not None
+
+
+def test_the_command_evaluates_once_prints_the_tables_and_refuses_sets_without_absent_targets(tmp_path: Path) -> None:
+    config = SynthConfig(frames=(4, 5), short_sides=(64,), aspects=(1.0,), expressions=1, objects=(2, 3))
+    where = Where(use_ray=False)
+    synth(str(tmp_path / "set"), videos=2, seed=3, split="test", form="jpeg", config=config, where=where)
+    command = ("ablate", "revos", "--root", str(tmp_path / "set"), "--split", "test", "--output", str(tmp_path / "out"))
+    done = vrshq(*command, "--study", "presence", "--model", "untrained-tiny", "--no-ray")
+    assert done.returncode == 0, done.stderr
+    assert all(text in done.stdout for text in ("What tells presence", "Thresholds of the object score", "Final"))
+    assert (tmp_path / "out/presence.html").exists()
+    both = vrshq(*command, "--study", "presence", "--vary", "fusion.alpha=0", "--no-ray")
+    assert (both.returncode, "expected no --vary" in both.stderr) == (1, True)

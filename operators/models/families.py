@@ -13,6 +13,7 @@ Start = Literal["keyframe", "frames", "text"]
 Directions = Literal["both", "forward"]
 # Which mask decoder carries masks through the video: that of the model, or SAM 2.0's own.
 Decoder = Literal["own", "original"]
+RefreshWhen = Literal["never", "lost", "disagreement"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,19 @@ class FamilyInfo:
     def ways(self) -> dict[str, tuple[str, ...]]:
         """The values that the settings of tracking may have. A tracker that begins with the text has one way alone."""
         if self.start == "text":
-            return {"start": ("text",), "directions": (self.directions,), "decoder": self.decoders}
-        return {"start": ("keyframe", "frames"), "directions": ("both", "forward"), "decoder": self.decoders}
+            return {
+                "start": ("text",),
+                "directions": (self.directions,),
+                "decoder": self.decoders,
+                "refresh": ("never",),
+            }
+        refreshes = ("never", "lost", "disagreement") if self.start == "keyframe" else ("never",)
+        return {
+            "start": ("keyframe", "frames"),
+            "directions": ("both", "forward"),
+            "decoder": self.decoders,
+            "refresh": refreshes,
+        }
 
     def part_of(self, tensor: str) -> str | None:
         """The part of the model that a published tensor belongs to; None where its name does not tell."""

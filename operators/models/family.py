@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vrshq.operators.batch import InputError
 from vrshq.operators.models.bundle import Bundle
-from vrshq.operators.models.families import Decoder, Directions, Start
+from vrshq.operators.models.families import Decoder, Directions, RefreshWhen, Start
 
 # What is kept of single frames for the next unit of a video, in bytes of main memory.
 KEPT_BYTES = 128 << 20
@@ -133,6 +133,7 @@ class TrackConfig:
         start: what a track begins with.
         directions: directions in which masks are carried from the prompted frames.
         decoder: which mask decoder carries masks: the family's own, or SAM2's original one beside it.
+        refresh: when a candidate mask of a sampled frame takes over from a tracked one, see `sam2.refresh`.
         hole_area: holes of at most this many low-resolution pixels are filled; 0 fills none.
         feature_cache_bytes: budget of the image features of one video.
         encode_batch: frames through the image encoder at once.
@@ -146,6 +147,7 @@ class TrackConfig:
     start: Start | None = None
     directions: Directions | None = None
     decoder: Decoder = "own"
+    refresh: RefreshWhen = "never"
     hole_area: int | None = None
     feature_cache_bytes: int = 2 << 30
     encode_batch: int = 4

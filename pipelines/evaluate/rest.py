@@ -26,7 +26,7 @@ from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker
 # What a run can take of another one: all up to its tokens, or what CLIP thinks of its frames.
 Shared = Literal["tokens", "clip"]
 # Only the operators of `STAGES["tokens"]` read these groups of settings. Runs that differ in nothing else have the same tokens.
-AFTER_TOKENS = ("fusion", "keyframe", "masks")
+AFTER_TOKENS = ("fusion", "keyframe", "masks", "tracking")
 # Settings without which CLIP's probabilities are the same.
 _AFTER_CLIP = {"sampler", "max_image_token", "seed"}
 # The stages that still run, by what is taken.

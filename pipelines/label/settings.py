@@ -117,6 +117,14 @@ class Tracking(Section):
             "bundle's folder sam2; the model's own then makes the masks of the prompted frames alone (Sa2VA-i)."
         ),
     )
+    refresh: Literal["never", "lost", "disagreement"] = Field(
+        default="never",
+        description=(
+            "When the mask that the model gives on a sampled frame takes over from the tracked one, and tracking goes on from "
+            "it: lost, where only the tracked object's score is below 0; disagreement, also where the masks differ and the "
+            "tracked one has the lower score. never is the published method (VRS-HQ alone has the others)."
+        ),
+    )
 
 
 class Masks(Section):

@@ -262,9 +262,11 @@ def test_sa2va_masks_carried_by_the_original_decoder_equal_a_plain_loop(with_sam
         # a prompted frame's logit near 0 decides about a pixel of the entered mask
         loop.compare(unit["rles"][0][number], pixels=20)
     few = ArrayVideo(6)
-    given = {"model": with_sam2, "sampling": {"sampler": "spread"}, "prompt": SHORT}
-    own, other = answered(few, TWO, **given), answered(few, TWO, tracking={"decoder": "original"}, **given)
-    assert own["rles"] != other["rles"]
+    one, other = (
+        answered(few, TWO, model=with_sam2, sampling={"sampler": "spread"}, tracking={"decoder": name}, prompt=SHORT)
+        for name in ("own", "original")
+    )
+    assert one["rles"] != other["rles"]
 
 
 @pytest.mark.parametrize("decoder", ["own", "original"])

@@ -13,6 +13,7 @@ from vrshq.operators.models.family import Candidate, Frames, Pauses, Request, Tr
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.original import OriginalFeatures, enter_all
 from vrshq.operators.models.sam2.prompting import decode_candidates, look_at_candidates
+from vrshq.operators.models.sam2.refresh import Candidates
 from vrshq.operators.models.sam2.segmenter import Segmenter, to_frame_size
 from vrshq.operators.models.sam2.tracking import TrackedFrame, condition_all, prompt_all, propagate_all
 from vrshq.operators.models.sam2.values import Memory
@@ -40,6 +41,7 @@ class Sam2Tracker:
         self.backward = (config.directions or family.directions) == "both"
         self.hole_area = family.hole_area if config.hole_area is None else config.hole_area
         self.pauses = True
+        self.refresh = config.refresh
         if self.start == "text":
             raise ValueError("start 'text': SAM2 takes no text; expected keyframe or frames")
 
@@ -56,10 +58,9 @@ class Sam2Tracker:
     def candidates(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> dict[int, list[list[Candidate]]]:
         """As `Tracker.candidates`."""
         numbered = _numbered(requests)
-        pairs = [(frame, place) for place, (key, _) in enumerate(numbered) for frame in requests[key].frames]
         prompts = [_prompt(requests, one) for one in numbered]
         how = self.config.batch, self.hole_area
-        found = look_at_candidates(self.segmenter, opened, pairs, prompts, *how, looks=self.config.looks)
+        found = look_at_candidates(self.segmenter, opened, _sampled(requests), prompts, *how, looks=self.config.looks)
         result: dict[int, list[list[Candidate]]] = {key: [] for key in requests}
         for place, (key, _) in enumerate(numbered):
             result[key].append([found[frame, place] for frame in requests[key].frames])
@@ -77,7 +78,8 @@ class Sam2Tracker:
                 for item in outputs:
                     memories[item.position][item.frame] = item.memory
                 yield [self._output(item, numbered, prompted=True) for item in outputs]
-            alike = _alike(memories)
+            # refreshed tracks part, even where they begin alike
+            alike = _alike(memories) if self.refresh == "never" else {place: [place] for place in memories}
             begun = {first: memories[first] for first in alike}
             if pauses:
                 prompts = _prompts_state(begun, alike)
@@ -85,9 +87,25 @@ class Sam2Tracker:
         if prompts is not None:
             begun, alike = _prompted_of(prompts, self.segmenter.device)
             opened.begin_anew()
+        candidates = None
+        if self.refresh != "never":
+            found = self._decode(opened, _sampled(requests), requests)
+            candidates = Candidates(self.refresh, self.hole_area, found)
+            if pauses:
+                opened.begin_anew()
         total, batch = opened.video.num_frames, self.config.batch
         carrying, features = (self.original, OriginalFeatures(opened)) if self.original else (self.segmenter, opened)
-        for outputs in propagate_all(carrying, features, begun, total, batch, backward=self.backward, pauses=pauses):
+        steps = propagate_all(
+            carrying,
+            features,
+            begun,
+            total,
+            batch,
+            backward=self.backward,
+            pauses=pauses,
+            candidates=candidates,
+        )
+        for outputs in steps:
             yield [
                 self._output(replace(item, position=place), numbered)
                 for item in outputs
@@ -151,6 +169,12 @@ class Sam2Tracker:
 def _numbered(requests: Mapping[int, Request]) -> list[tuple[int, int]]:
     """The objects of all requests as (key, number)."""
     return [(key, number) for key, request in requests.items() for number in range(len(request.objects))]
+
+
+def _sampled(requests: Mapping[int, Request]) -> list[tuple[int, int]]:
+    """(frame, object) for each sampled frame of each object of all requests."""
+    numbered = _numbered(requests)
+    return [(frame, place) for place, (key, _) in enumerate(numbered) for frame in requests[key].frames]
 
 
 def _alike(memories: Mapping[int, Mapping[int, Memory]]) -> dict[int, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.family import Pauses, TrackState
 from vrshq.operators.models.sam2.features import VideoFeatures
+from vrshq.operators.models.sam2.refresh import Candidates
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.values import Decoded, Memory
 
@@ -63,19 +64,39 @@ class _Track:
         self.position = position
         self.prompted = dict(sorted(prompted.items()))
         self.start = min(prompted)
+        self.refreshed: list[int] = []  # prompted frames that were not prompted in the beginning
         # with their frames, nearest first
         self.recent: deque[tuple[int, _Row]] = deque(maxlen=num_memories)
         self.pointers: deque[tuple[int, _Row]] = deque(maxlen=num_pointers)
 
     def kept(self) -> dict[str, list[tuple[int, _Row]]]:
-        """What later frames of this direction attend to, besides the prompted frames."""
-        return {"recent": list(self.recent), "pointers": list(self.pointers)}
+        """What later frames of this direction attend to, besides the frames that were prompted in the beginning."""
+        fresh = [(frame, self.prompted[frame]) for frame in self.refreshed]
+        return {
+            "recent": list(self.recent),
+            "pointers": list(self.pointers),
+            "refreshed": [(frame, _Row(memory.features, 0)) for frame, memory in fresh],
+            "refreshed pointers": [(frame, _Row(memory.pointer, 0)) for frame, memory in fresh],
+        }
 
     def restore(self, kept: Mapping[str, list[tuple[int, _Row]]]) -> None:
         """Takes what another track gave by `kept`."""
         for rows, own in ((self.recent, kept["recent"]), (self.pointers, kept["pointers"])):
             rows.clear()
             rows.extend(own)
+        for (frame, features), (_, pointer) in zip(kept["refreshed"], kept["refreshed pointers"], strict=True):
+            self._prompt(frame, Memory(_Row.join([features]), _Row.join([pointer])))
+
+    def refresh(self, frame: int, memory: Memory) -> None:
+        """Goes on from a frame as if it had been prompted, and from the prompted ones before; forgets what was tracked."""
+        self._prompt(frame, memory)
+        self.recent.clear()
+        self.pointers.clear()
+
+    def _prompt(self, frame: int, memory: Memory) -> None:
+        if frame not in self.refreshed:
+            self.refreshed.append(frame)
+        self.prompted = dict(sorted({**self.prompted, frame: memory}.items()))
 
     def needs(self, frame: int, reverse: bool) -> bool:
         """Whether the frame is tracked in this direction: those before the first prompted frame are, going back."""
@@ -208,6 +229,7 @@ def propagate_all(
     *,
     backward: bool = True,
     pauses: Pauses | None = None,
+    candidates: Candidates | None = None,
 ) -> Iterator[list[TrackedFrame]]:
     """Tracks all objects of a video: one sweep forward over the frames, then one back.
 
@@ -224,6 +246,7 @@ def propagate_all(
         batch_size: objects in one step, at most.
         backward: whether there is a sweep back.
         pauses: makes the sweeps interruptible. What is computed for a window depends then on the state at its border alone.
+        candidates: masks that may take over from tracked ones.
 
     Yields:
         The outputs of each batch; `TrackedFrame.position` is the object.
@@ -252,7 +275,8 @@ def propagate_all(
                 for track in tracks:
                     track.forget(frame)
                 for group in _groups(tracks, frame, reverse, batch_size):
-                    yield _track_group(segmenter, features, group, frame, prompts)
+                    outputs = _track_group(segmenter, features, group, frame, prompts)
+                    yield outputs if candidates is None else _refreshed(segmenter, features, group, outputs, candidates)
                 prompts.next_frame()
                 if reverse or not backward or frame >= last:
                     features.forget(frame)
@@ -262,6 +286,25 @@ def propagate_all(
                 # as after an interruption, so that there is one way to go on
                 _restore(tracks, state, segmenter.device)
                 features.begin_anew()
+
+
+def _refreshed(
+    segmenter: Segmenter,
+    features: VideoFeatures,
+    group: _Group,
+    outputs: list[TrackedFrame],
+    candidates: Candidates,
+) -> list[TrackedFrame]:
+    """The outputs of a group, with the candidates that take over."""
+    result = []
+    for (track, _), item in zip(group, outputs, strict=True):
+        candidate = candidates.better(item.frame, item.position, item.object_logit, item.low_res)
+        if candidate is not None:
+            low_res, memory = candidates.enter(segmenter, features, item.frame, candidate)
+            track.refresh(item.frame, memory)
+            item = replace(item, low_res=low_res, object_logit=candidate[0], memory=memory)
+        result.append(item)
+    return result
 
 
 def _cut(order: list[int], length: int) -> Iterator[list[int]]:

@@ -126,6 +126,7 @@ class PreSample:
             if images is None:
                 images = part.new_empty(len(chosen), part.shape[1])
             images[first : first + len(part)] = part
+            windows.reached()
         assert images is not None
         return images
 

@@ -128,6 +128,7 @@ class Propagate:
                         scores[position] = _scores(prompted[position], objects[position])
                         presence[position] = presence_of(scores[position])
                 masks.absent = {position for position in requests if self._is_absent(presence[position])}
+            store.reached()
             behind.put(_store, masks, dict(made), state, {**unit, "object_scores": scores, "presence": presence})
             made.clear()
 

@@ -38,6 +38,9 @@ class WindowStore(Protocol):
     def load(self, name: str) -> bytes | None:
         """A piece of state that an earlier attempt kept; None where there is none."""
 
+    def reached(self) -> None:
+        """A border is reached. Called on the unit's own thread; the others may be called on another one beside it."""
+
     def keep_unit(self, columns: Mapping[str, Any]) -> None:
         """Keeps the unit's columns. Another attempt begins with them."""
 
@@ -107,6 +110,7 @@ class WindowMasks:
     def _windows(self) -> Iterator[Answers]:
         for number in range(self.store.count):
             answers = self.store.read(number)
+            self.store.reached()
             if answers is None:
                 self.add(number, answers := self.blank(number))
             yield answers

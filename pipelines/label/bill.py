@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.uris import is_remote
 from vrshq.pipelines.label.costs import ASSUMED_FRAMES
+from vrshq.pipelines.label.resources import LONG
 
 if TYPE_CHECKING:
     from vrshq.pipelines.label.plan import Plan
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PARTS = 3
 # Of a video in a bucket: its size is asked for, and it is fetched.
 VIDEO_READS = 2
+# Of a window of a long unit: CLIP's embeddings, masks and state are written; embeddings and masks are looked for, the masks are
+# read again when the unit ends, and when they are merged.
+WINDOW_WRITES, WINDOW_READS = 3, 3
 # Bytes of a mask with its row, assumed where the run has made none yet.
 _MASK_BYTES = 300
 # S3 Standard in us-east-1 (https://aws.amazon.com/s3/pricing): dollars for a write or a listing, a read, a GB and month.
@@ -58,7 +62,17 @@ def bill_of(plan: Plan) -> Bill | None:
     counts = [command["counts"] for command in plan.commands if command["counts"].get("masks")]
     made = sum(count["masks"] for count in counts)
     of_mask = sum(count["bytes"] for count in counts) / made if made else _MASK_BYTES
-    return Bill(PARTS * units, merged + VIDEO_READS * videos, of_mask * _masks(plan))
+    windows = _windows(plan)
+    reads = merged + VIDEO_READS * videos + (WINDOW_READS + plan.settings.resources.compact) * windows
+    return Bill(PARTS * units + WINDOW_WRITES * windows, reads, of_mask * _masks(plan))
+
+
+def _windows(plan: Plan) -> int:
+    """The windows of all units, as those of the videos whose length is known."""
+    known = plan.lengths.by_uri.values() if plan.lengths else ()
+    length = plan.settings.resources.window_frames
+    found = [-(-frames // length) if frames > LONG * length else 0 for frames in known]
+    return round(sum(found) / len(found) * plan.todo.num_rows) if found else 0
 
 
 def _masks(plan: Plan) -> float:

@@ -13,6 +13,10 @@ _OPENING_SECONDS, _OPENING_SECONDS_PER_MIB = 600.0, 2.0
 _MARGIN, _REST_SECONDS = 10.0, 300.0
 
 
+# A unit is long if it has more frames than so many windows.
+LONG = 4
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and without unknown names."""
 

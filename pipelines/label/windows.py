@@ -16,8 +16,6 @@ from vrshq.operators.masks.windows import Answers
 from vrshq.pipelines.label.rows import window_rows
 from vrshq.pipelines.label.wire import WIRE, from_wire, to_wire
 
-# A unit is long if it has more frames than so many windows. A shorter one is begun anew after an interruption.
-LONG = 4
 # The columns of a unit that are made before its masks are tracked.
 _MADE = (
     "errors",
@@ -44,12 +42,22 @@ class StoredWindows:
         run: the run directory.
         unit: the unit, its video open.
         length: frames of a window, unless an earlier attempt has cut the unit already.
-        passed: called with words whenever something was read or written.
+        reached: called on the unit's thread whenever a border is reached.
+        wrote: called with words whenever something was written.
     """
 
-    def __init__(self, run: RunDirectory, unit: Unit, length: int, passed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        unit: Unit,
+        length: int,
+        *,
+        reached: Callable[[], None],
+        wrote: Callable[[str], None],
+    ) -> None:
         self.files = Windows(run.folder, unit["unit_id"])
-        self._unit, self._passed = unit, passed
+        self._unit, self._wrote = unit, wrote
+        self.reached = reached
         self._begun = (known := self.files.cut()) is not None
         self.length: int
         self.count: int
@@ -59,20 +67,19 @@ class StoredWindows:
     def read(self, number: int) -> Answers | None:
         """As `WindowStore.read`."""
         table = self.files.read(number)
-        self._passed(f"read window {number}")
         return None if table is None else self._answers(table, number)
 
     def write(self, number: int, answers: Answers) -> None:
         """As `WindowStore.write`."""
         self._begin()
         self.written += self.files.write(number, window_rows(self._unit, self._frames(number), answers))
-        self._passed(f"window {number} of {self.count}")
+        self._wrote(f"window {number} of {self.count}")
 
     def save(self, name: str, content: bytes) -> None:
         """As `WindowStore.save`."""
         self._begin()
         self.files.save(name, content)
-        self._passed(name)
+        self._wrote(name)
 
     def load(self, name: str) -> bytes | None:
         """As `WindowStore.load`."""

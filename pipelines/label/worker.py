@@ -33,11 +33,11 @@ from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
-from vrshq.pipelines.label.resources import Resources
+from vrshq.pipelines.label.resources import LONG, Resources
 from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.videos import local_video
-from vrshq.pipelines.label.windows import LONG, StoredWindows
+from vrshq.pipelines.label.windows import StoredWindows
 from vrshq.pipelines.label.wire import RECEIPT, from_wire, receipt, rows_of, to_wire
 from vrshq.pipelines.models.locate import local_model
 
@@ -239,11 +239,13 @@ class UnitWorker:
         if (unit["num_frames"] or 0) <= LONG * length:
             return None
 
-        def passed(what: str) -> None:
+        def reached() -> None:
             guard.allow(self._time(LONG * length, [unit["texts"]]))
+
+        def wrote(what: str) -> None:
             _log("progress", unit_id=unit["unit_id"], done=what)
 
-        return StoredWindows(self.run, unit, length, passed)
+        return StoredWindows(self.run, unit, length, reached=reached, wrote=wrote)
 
     def _gone_on(self, batch: Batch) -> tuple[Batch, set[str]]:
         """The batch with what an earlier attempt has made of its units, and the operators that are not needed any more."""

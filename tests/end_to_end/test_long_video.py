@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from tests.support import clips
 from tests.support.label_runs import content, instruction, write_table
+from vrshq.cluster.ray import guard
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.models.sam2.segmenter import Segmenter
+from vrshq.pipelines.label import bill
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import MASKS
@@ -140,6 +143,17 @@ def test_an_interruption_costs_a_window_and_the_tables_are_bit_equal(
     assert encoded["frames"] <= FRAMES + (kills + 2) * (WINDOW + 12)
 
 
+def test_each_border_gives_the_unit_time_on_its_own_thread(
+    table: str, written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(guard, "allow", lambda _: threads.append(threading.current_thread()))
+    label(table, str(tmp_path / "run"), settings(), use_ray=False)
+    assert set(threads) == {threading.current_thread()}
+    borders = sum(name in ("prompts", "sweep") for name in written) + 2 * COUNT
+    assert len(threads) == borders + 2, "and the opening and the open video"
+
+
 @pytest.mark.usefixtures("undisturbed")
 def test_a_window_is_written_once_in_each_direction_and_the_state_after_it(written: list[str]) -> None:
     kinds = ["clip" if name.startswith("clip-") else name.removesuffix(".parquet") for name in written]
@@ -153,6 +167,7 @@ def test_a_window_is_written_once_in_each_direction_and_the_state_after_it(writt
     turn = swept.index(windows[-1]) + 1
     assert swept[:turn] == windows[windows.index(swept[0]) :]
     assert swept[turn:] == windows[: windows.index(swept[turn]) + 1][::-1]
+    assert abs(len(written) - bill.WINDOW_WRITES * COUNT) <= 6
 
 
 def test_a_unit_that_fails_in_the_middle_leaves_no_window_and_can_be_tried_again(

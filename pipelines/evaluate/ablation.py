@@ -17,7 +17,7 @@ from vrshq.pipelines.evaluate.studies import STUDIES
 BASE = "base"  # name of the run with the base's settings
 BEST = "best of these runs, per expression"
 NOTHING, NO_ANSWER = "no difference shown", "no answer"
-_COUNTS = {"clip_frames": "CLIP calls", "encoder_frames": "image-encoder calls"}
+_COUNTS = {"clip_frames": "CLIP calls", "tower_frames": "MLLM frames", "encoder_frames": "image-encoder calls"}
 
 
 def write_ablation(output: str, result: dict[str, Any]) -> list[str]:
@@ -111,8 +111,8 @@ def _side_by_side(result: dict[str, Any]) -> Section:
         ),
         *_about_published(runs, study is not None),
         (
-            "Frames count once for all instructions of a video, whatever was taken over of the base; seconds are those of the "
-            "stages, of taken over ones the base's."
+            "Frames through CLIP, the MLLM's vision tower and the tracker's image encoder count once for all instructions of a "
+            "video, whatever was taken over of the base; seconds are those of the stages, of taken over ones the base's."
         ),
         f"Model: {result['model']}. Settings of the base: {', '.join(own)}.",
     ]
@@ -126,16 +126,13 @@ def _costs(runs: list[dict[str, Any]]) -> Section:
     rows = [
         [
             run["label"],
-            f"{run['cost']['tower_frames']:,}",
             f"{run['cost']['candidates']:,}",
             *(f"{run['cost']['seconds_by_stage'][stage]:.1f}" for stage in stages),
         ]
         for run in runs
     ]
-    head = ["run", "MLLM frames", "candidate masks", *(f"{stage}, s" for stage in stages)]
-    lines = [
-        "Frames through the MLLM's vision tower, masks decoded on sampled frames, and seconds by stage, as if run alone."
-    ]
+    head = ["run", "candidate masks", *(f"{stage}, s" for stage in stages)]
+    lines = ["Masks decoded on sampled frames, and seconds by stage, as if run alone."]
     return Section("Costs", lines, head, rows, frozenset({0}))
 
 

@@ -13,7 +13,7 @@ from vrshq.pipelines.label.schema import STAGES, TRACKS
 
 _COLUMNS = (
     *("video_id", "video_uri", "instruction_id", "start", "end", "every", "num_frames"),
-    *("sampled_frames", "keyframe_index", "num_objects", "seconds"),
+    *("status", "sampled_frames", "keyframe_index", "num_objects", "seconds"),
 )
 # The stages whose work is the base's, by what was taken of it.
 _TAKEN: dict[Shared, tuple[str, ...]] = {"tokens": ("presample", "tokens"), "clip": ("presample",)}
@@ -58,13 +58,16 @@ def cost_of(run: str, base: str) -> dict[str, Any]:
 
 
 def _frames(rows: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of one video, from its answered instructions."""
-    done = [row for row in rows if row["sampled_frames"] is not None]
-    if not done:
-        return {}
+    """The counts of one video. An instruction that failed after it had its frames counts for CLIP alone."""
     sampling, tracking = settings["sampling"], settings["tracking"]
-    first = done[0]
+    first = next((row for row in rows if row["sampled_frames"] is not None), None)
+    if first is None:
+        return {}
     labelled = range(first["start"] or 0, first["end"] or first["num_frames"], first["every"] or 1)
+    clip = 0 if sampling["sampler"] in WITHOUT_CLIP else -(-len(labelled) // sampling["clip_every"])
+    done = [row for row in rows if row["status"] != "error"]
+    if not done:
+        return {"clip_frames": clip}
     sampled = {frame for row in done for frame in row["sampled_frames"]}
     decoded = sum(len(row["sampled_frames"]) * (row["num_objects"] or 0) for row in done)
     tracked = set(labelled)
@@ -74,7 +77,7 @@ def _frames(rows: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str
         ]
         tracked = sampled | {frame for frame in labelled if frame >= min(starts)}
     return {
-        "clip_frames": 0 if sampling["sampler"] in WITHOUT_CLIP else -(-len(labelled) // sampling["clip_every"]),
+        "clip_frames": clip,
         "tower_frames": len(sampled),
         "encoder_frames": len(tracked | sampled),
         "candidates": decoded * (2 if settings["fusion"]["weighting"] == "adaptive" else 1),

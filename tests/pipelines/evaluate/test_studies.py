@@ -227,6 +227,7 @@ def test_a_variant_that_the_model_cannot_take_has_no_answer_and_the_others_their
     with_scores, without = done.result["runs"]
     assert with_scores["scores"]["JF"] == result_of(out)["runs"][0]["scores"]["JF"]
     assert without["scores"]["JF"] is None
+    assert {without["cost"][name] for name in ("clip_frames", "tower_frames", "encoder_frames", "candidates")} == {0}
     table = sections(done.result)[0]
     assert table.rows[1][:7] == ["clip", "", "", "", "", "", "no answer"]
     assert [line for line in table.lines if line.startswith("clip: ") and "sampled without CLIP" in line]

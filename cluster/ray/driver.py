@@ -300,8 +300,8 @@ class Driver:
             crew.ended(actor)
             self._free[actor.pool].discard(actor)
             ray.kill(actor.handle)
-        begun = ids[: 0 if at is None else at + 1]
-        done = self._finished(begun) if begun and actor.pool + 1 == len(self._pools) else frozenset()
+        # a call may have committed all of its units together
+        done = self._finished(ids) if at is not None and actor.pool + 1 == len(self._pools) else frozenset()
         rows = {row for unit, row in zip(ids, call.batch.rows, strict=True) if unit in done}
         if at is not None and why == FOR_MEMORY and self._schedule.suspect_on(actor.node, actor):
             at = None  # the suspect beside it has taken the memory

@@ -14,7 +14,8 @@ class ActorPool:
         name: its name in messages.
         worker: a class of an importable module: `__init__(**arguments)` loads, `__call__(pa.Table) -> pa.Table` maps
             the row of one unit to its rows. It travels to the actors by reference, so every machine must have its module.
-            It should turn failures into rows: an exception costs the unit a try.
+            It should turn failures into rows: an exception costs the unit a try. Where it has a method
+            `end_call(unit_ids, results)`, that is called at the end of a call for several units, and returns their results.
         arguments: its arguments; small and picklable.
         actors: the least number of actors. At most as many are started as there are units.
         max_actors: the largest number of actors, if the cluster has room or an autoscaler makes some. Default: `actors`.

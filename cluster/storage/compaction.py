@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.merging import Group
+from vrshq.cluster.storage.shared import LEDGERS, ledger_of
 from vrshq.cluster.storage.table_files import TableFiles, table_files
 
 MERGED_TABLES = ("masks", "tracks", "tokens")
@@ -74,26 +75,42 @@ class Compaction:
         ledgers = self._folder.list(merging.LEDGERS)
         groups: list[Group] = []
         useless: list[str] = []
+        left: set[str] = set()  # shared parts
         for name in MERGED_TABLES:
             sizes, files = self._tracks if name == "tracks" else self._listed(name)
-            planned, orphans = merging.unfinished(self._folder, name, files.part_names, files.merged, ledgers)
+            there = [*files.part_names, *files.shared]
+            planned, orphans = merging.unfinished(self._folder, name, there, files.merged, ledgers)
             useless += [*files.dead, *orphans]
             done = {part for group in planned for _, part in group.parts}
-            ordered = [
-                (unit, part)
-                for unit in unit_ids
-                if unit in self._mergeable
-                for part in files.parts.get(unit, ())
-                if part not in done
-            ]
+            ordered = [part for part in self._ordered(files, unit_ids) if part[1] not in done]
             cut = merging.grouped(ordered, sizes, to_the_end=to_the_end)
             first = 1 + max(map(merging.number_of, [*sizes, *(group.file for group in planned)]), default=-1)
             groups += planned
             groups += [merging.new_group(name, number, parts) for number, parts in enumerate(cut, start=first)]
+            left.update(files.shared)
+            useless += files.unknown if to_the_end else ()
         check()
         self._folder.remove_all(useless)
         carry_out(self._folder, groups, check, spread)
+        if to_the_end:  # nobody commits any more
+            left -= {part for group in groups for _, part in group.parts}
+            needed = {ledger_of(name) for name in left}
+            self._folder.remove_all(name for name in ledgers if name.startswith(LEDGERS) and name not in needed)
         return {name: _counts([group for group in groups if group.table == name]) for name in MERGED_TABLES}
+
+    def _ordered(self, files: TableFiles, unit_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """The parts of units that can be merged, in the order of the units; a shared part at the first of its units."""
+        holders = {unit: name for name, units in files.shared.items() for unit in units}
+        for unit in unit_ids:
+            if unit not in self._mergeable:
+                continue
+            yield from ((unit, part) for part in files.parts.get(unit, ()))
+            if unit in holders:
+                name = holders[unit]
+                together = [other for other in files.shared[name] if other in self._mergeable]
+                yield from ((other, name) for other in together)
+                for other in together:
+                    del holders[other]
 
     def _listed(self, table_name: str) -> tuple[dict[str, int], TableFiles]:
         sizes = self._folder.sizes(table_name)

@@ -19,6 +19,7 @@ Units with errors keep their parts, so that a retry does not rewrite a merged fi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import tempfile
 from collections import deque
@@ -30,6 +31,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vrshq.cluster.storage import shared
+from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 
 LEDGERS = "ledger"
@@ -55,16 +58,22 @@ class Merged:
 
 
 def merged_files(folder: Folder, table_name: str, names: Iterable[str]) -> list[Merged]:
-    """The merged files of a table among `names` (a listing of the table's folder), in order. Reads their ledgers at once."""
+    """The merged files of a table among `names` (a listing of the table's folder), in order, then the shared ones.
 
-    def load(name: str) -> Merged:
+    Reads their ledgers at once. Shared files without a ledger are left out.
+    """
+
+    def load(name: str) -> Merged | None:
+        if shared.is_shared(name):
+            known = shared.read_ledger(folder, name)
+            return known and Merged(name, *known)
         content = folder.read_bytes(_ledger_name(table_name, _stem(name)))
         units = pq.read_table(pa.BufferReader(content), use_threads=False).combine_chunks()
         return Merged(name, units["unit_id"].combine_chunks(), units["rows"].combine_chunks())
 
-    found = sorted(name for name in names if _MERGED.fullmatch(_stem(name)))
+    found = sorted(name for name in names if _MERGED.fullmatch(_stem(name)) or shared.is_shared(name))
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(load, found))
+        return [one for one in pool.map(load, found) if one is not None]
 
 
 def merged_meanwhile(folder: Folder, table_name: str, names: Container[str]) -> list[str]:
@@ -85,7 +94,8 @@ class Group:
     Attributes:
         table: the table.
         stem: the name of the merged file and of its ledger, without folder and suffix.
-        parts: (unit id, name of the part), in the order of the file; the parts of a unit are neighbours.
+        parts: (unit id, name of the part), in the order of the file; the parts of a unit, and the units of a shared part, are
+            neighbours.
     """
 
     table: str
@@ -150,7 +160,10 @@ def merge(folder: Folder, group: Group, check: Callable[[], None] = lambda: None
     """
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(_READERS) as pool:
         local = Path(place) / "merged.parquet"
-        counts = _write_merged(local, _read_ahead(folder, pool, [name for _, name in group.parts], check))
+        by_file = [
+            (name, [unit for unit, _ in own]) for name, own in itertools.groupby(group.parts, key=lambda part: part[1])
+        ]
+        counts = _write_merged(local, _read_ahead(folder, pool, by_file, check))
         check()
         rows: dict[str, int] = {}
         for (unit, _), count in zip(group.parts, counts, strict=True):
@@ -162,7 +175,7 @@ def merge(folder: Folder, group: Group, check: Callable[[], None] = lambda: None
 
 def remove_sources(folder: Folder, group: Group) -> None:
     """Removes the parts and the plan of a group, in bulk. Its merged file must exist, and the caller must hold the lease."""
-    folder.remove_all([*(name for _, name in group.parts), group.plan])
+    folder.remove_all([*dict.fromkeys(name for _, name in group.parts), group.plan])
 
 
 def unfinished(
@@ -201,15 +214,18 @@ def grouped(
 ) -> list[list[tuple[str, str]]]:
     """Cuts (unit id, part name) pairs into runs of about `TARGET_BYTES`, or of `MOST_PARTS` small ones.
 
+    Neither a unit nor a shared part is cut.
+
     The rest at the end becomes a group only with `to_the_end`: while a run goes on, more parts may come.
     """
     groups: list[list[tuple[str, str]]] = []
     current: list[tuple[str, str]] = []
     filled = 0
     for place, part in enumerate(parts):
+        filled += sizes[part[1]] if not current or current[-1][1] != part[1] else 0
         current.append(part)
-        filled += sizes[part[1]]
-        more = place + 1 < len(parts) and parts[place + 1][0] == part[0]  # of the same unit
+        following = parts[place + 1] if place + 1 < len(parts) else ("", "")
+        more = following[0] == part[0] or following[1] == part[1]
         if not more and (filled >= TARGET_BYTES or len(current) >= MOST_PARTS):
             groups.append(current)
             current, filled = [], 0
@@ -234,32 +250,46 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def _read_ahead(
-    folder: Folder, pool: ThreadPoolExecutor, names: Sequence[str], check: Callable[[], None]
-) -> Iterator[pa.Table]:
-    """Yields the parts in order, and reads a few of them ahead."""
+    folder: Folder, pool: ThreadPoolExecutor, files: Sequence[tuple[str, list[str]]], check: Callable[[], None]
+) -> Iterator[tuple[pa.Table, list[int]]]:
+    """Yields the rows of the units of each part in order, and how many each unit has; reads a few parts ahead."""
 
-    def read(name: str) -> pa.Table:
+    def read(file: tuple[str, list[str]]) -> tuple[pa.Table, list[int]]:
+        name, units = file
+        if not shared.is_shared(name):
+            table = load(name)
+            return table, [table.num_rows]
+        known = shared.read_ledger(folder, name)
+        if known is None:
+            raise StorageNotFoundError(f"{folder.uri_of(name)} has no ledger: it was merged before")
+        counts = dict(zip(known[0].to_pylist(), known[1].to_pylist(), strict=True))
+        ends = dict(zip(counts, itertools.accumulate(counts.values()), strict=True))
+        table = load(name)
+        own = [table.slice(ends[unit] - counts[unit], counts[unit]) for unit in units]
+        return pa.concat_tables(own), [counts[unit] for unit in units]
+
+    def load(name: str) -> pa.Table:
         # Not pq.read_table: for a small part its data set costs twice as much as the reading.
         return pq.ParquetFile(pa.BufferReader(folder.read_bytes(name))).read(use_threads=False)
 
-    waiting: deque[Future[pa.Table]] = deque()
-    for name in names:
+    waiting: deque[Future[tuple[pa.Table, list[int]]]] = deque()
+    for file in files:
         check()
-        waiting.append(pool.submit(read, name))
+        waiting.append(pool.submit(read, file))
         if len(waiting) >= 2 * _READERS:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _write_merged(path: Path, parts: Iterator[pa.Table]) -> list[int]:
-    """Writes the parts in order into one Parquet file. Returns the number of rows of each."""
+def _write_merged(path: Path, parts: Iterator[tuple[pa.Table, list[int]]]) -> list[int]:
+    """Writes the parts in order into one Parquet file. Returns the number of rows of each unit of each part."""
     rows: list[int] = []
     writer: pq.ParquetWriter | None = None
     gathered: list[pa.Table] = []
     nbytes = 0
-    for part in parts:
-        rows.append(part.num_rows)
+    for part, counts in parts:
+        rows += counts
         writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
         gathered.append(part.cast(writer.schema))
         nbytes += part.nbytes

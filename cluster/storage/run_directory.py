@@ -4,7 +4,8 @@
     manifest/     the units of work, one row each
     masks/ tracks/ tokens/ errors/     parts: a part, `part-{unit_id}.parquet`, holds one unit's rows; or merged files
     masks/part-{unit_id}-{number}.parquet, state/     of long units (`vrshq.cluster.storage.windows`)
-    ledger/       the units of each merged file (`vrshq.cluster.storage.merging`)
+    masks/shared-...  tracks/... tokens/...            of several short units (`vrshq.cluster.storage.shared`)
+    ledger/       the units of each merged and each shared file (`vrshq.cluster.storage.merging`)
     stats.json    statistics of the caller
     lock/         the command that works on it now, or the mark of the last one's end (`vrshq.cluster.storage.lease`)
 
@@ -29,6 +30,7 @@ from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.retry import PATIENCE_S
+from vrshq.cluster.storage.shared import commit_shared, committed
 from vrshq.cluster.storage.table_files import listed
 from vrshq.cluster.storage.table_reader import TableReader
 from vrshq.cluster.storage.windows import Windows, checked_unit, discard_windows, parquet_bytes
@@ -171,9 +173,16 @@ class RunDirectory:
         """Ids of the finished units, with any outcome. Lists `tracks/` and opens no part."""
         return self._units("tracks")
 
-    def finished_among(self, unit_ids: Iterable[str]) -> set[str]:
-        """Those of some units that are finished and not merged yet. One request for each, whatever the run's size."""
-        return {unit for unit in unit_ids if self.folder.exists(part_name("tracks", unit))}
+    def commit_together(self, call: Sequence[str], units: Mapping[str, Mapping[str, pa.Table]]) -> tuple[str, int]:
+        """Commits several units without errors in one part a table; see `vrshq.cluster.storage.shared.commit_shared`."""
+        self.folder.remove_all(part_name("errors", unit) for unit in units)  # of earlier attempts
+        return commit_shared(self.folder, call, units)
+
+    def finished_among(self, unit_ids: Sequence[str]) -> set[str]:
+        """Those of a call's units that are finished and not merged yet. A request for each, whatever the run's size."""
+        together = committed(self.folder, unit_ids)
+        alone = (unit for unit in unit_ids if unit not in together)
+        return together.union(unit for unit in alone if self.folder.exists(part_name("tracks", unit)))
 
     def errored_units(self) -> set[str]:
         """Ids of the units that have error rows. Lists `errors/` and opens no file."""

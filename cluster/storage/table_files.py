@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.merging import Merged, merged_files, merged_meanwhile
+from vrshq.cluster.storage.shared import is_shared
 
 Span = tuple[int, int]  # the first row, and the row after the last one
 
@@ -30,11 +31,25 @@ class TableFiles:
         parts: the live parts: unit id -> names, in the order of the units; of a unit with windows in the order of those.
         merged: the merged files, in order.
         dead: names of parts that do not count: their units are in merged files, or windows of units with a part for the whole.
+        shared: the shared parts among the merged files -> the units that count there.
+        unknown: shared parts without a ledger.
     """
 
     parts: dict[str, list[str]]
     merged: list[Merged]
     dead: list[str]
+    shared: dict[str, list[str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def spans(self) -> dict[str, list[Span] | None]:
+        """Where the rows that count are in the merged files; None: everywhere, which is so unless a unit is there twice."""
+        if not self.merged:
+            return {}
+        units = pa.concat_arrays([one.units for one in self.merged])
+        if pc.count_distinct(units).as_py() == len(units):
+            return dict.fromkeys(one.name for one in self.merged)
+        return dict(self.find(units.to_pylist())[0])
 
     @property
     def names(self) -> list[str]:
@@ -107,7 +122,11 @@ def listed(folder: Folder, table_name: str) -> tuple[dict[str, int], TableFiles]
         there once.
     """
     sizes = folder.sizes(table_name)
-    return sizes, table_files(folder, table_name, [*sizes, *merged_meanwhile(folder, table_name, sizes)])
+    names = {*sizes, *merged_meanwhile(folder, table_name, sizes)}
+    files = table_files(folder, table_name, names)
+    if files.unknown:  # they are being written, or were merged before their ledgers were read
+        files = table_files(folder, table_name, names.union(merged_meanwhile(folder, table_name, names)))
+    return sizes, files
 
 
 def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableFiles:
@@ -118,20 +137,35 @@ def table_files(folder: Folder, table_name: str, names: Iterable[str]) -> TableF
         table_name: the table.
         names: a listing of the table's folder. The ledgers of the merged files among them are read.
     """
-    names = list(names)
+    names = sorted(names)
     merged = merged_files(folder, table_name, names)
+    shared = _shared(merged)
+    gone = {name for name, units in shared.items() if not units}
+    unknown = sorted({name for name in names if is_shared(name)} - shared.keys())
+    merged = [one for one in merged if one.name not in gone]
     found = [(match, name) for name in names if (match := _PART.fullmatch(name.rpartition("/")[2]))]
     whole = {match[1] for match, _ in found if match[2] is None}
     done = _those_in([match[1] for match, _ in found], merged)
     live: dict[str, list[tuple[int, str]]] = {}
-    dead = []
+    dead = sorted(gone)
     for match, name in found:
         unit, window = match[1], match[2]
         if unit in done or (window is not None and unit in whole):
             dead.append(name)
         else:
             live.setdefault(unit, []).append((int(window or 0), name))
-    return TableFiles({unit: [name for _, name in sorted(live[unit])] for unit in sorted(live)}, merged, dead)
+    parts = {unit: [name for _, name in sorted(live[unit])] for unit in sorted(live)}
+    return TableFiles(parts, merged, dead, {name: units for name, units in shared.items() if units}, unknown)
+
+
+def _shared(merged: list[Merged]) -> dict[str, list[str]]:
+    """For each shared file its units that are in no file before it."""
+    shared = {one.name: one.units.to_pylist() for one in merged if is_shared(one.name)}
+    known = _those_in([*itertools.chain(*shared.values())], [one for one in merged if one.name not in shared])
+    for name, units in shared.items():
+        shared[name] = [unit for unit in units if unit not in known]
+        known.update(units)
+    return shared
 
 
 def _those_in(unit_ids: list[str], merged: list[Merged]) -> set[str]:

@@ -68,10 +68,17 @@ class TableReader:
             columns: default: all of the schema.
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        wanted = None if unit_ids is None else [*unit_ids]
         files = self._look()
-        if unit_ids is None:
-            return self._rows(files, dict.fromkeys(one.name for one in files.merged), [*files.parts], schema)
-        wanted = [*unit_ids]
+        for _ in range(_LOOKS):
+            with contextlib.suppress(StorageNotFoundError):  # a shared part was merged meanwhile
+                return self._read(files, wanted, schema)
+            files = self._look(than=files)
+        return self._read(files, wanted, schema)
+
+    def _read(self, files: TableFiles, wanted: list[str] | None, schema: pa.Schema) -> pa.Table:
+        if wanted is None:
+            return self._rows(files, files.spans, [*files.parts], schema)
         spans, units, complete = files.find(wanted)
         if not complete and time.monotonic() - self._listed_at > max(STALE_S, STALE_TIMES * self._took):
             files = self._look(than=files)
@@ -82,11 +89,13 @@ class TableReader:
         """All rows of the table as they are now, a row group or a part at a time. Holds a few of them in memory."""
         schema = pa.schema([self.schema.field(name) for name in columns])
         files = self._look(than=self._files)
-        for one in files.merged:
-            start = 0
-            for stop in self._row_groups.footer(one.name).stops:
-                yield in_schema(self._row_groups.rows(one.name, [(start, stop)], schema.names), schema)
-                start = stop
+        for name, spans in files.spans.items():
+            if name in files.shared:
+                yield self._shared(files, name, spans, schema)
+                continue
+            stops = self._row_groups.footer(name).stops
+            for span in itertools.pairwise([0, *stops]) if spans is None else spans:
+                yield self._merged(name, [span], schema)
         for unit in files.parts:
             yield from self._unit(files, unit, schema)
 
@@ -125,6 +134,14 @@ class TableReader:
 
     def _merged(self, name: str, spans: list[Span] | None, schema: pa.Schema) -> pa.Table:
         return in_schema(self._row_groups.rows(name, spans, schema.names), schema)
+
+    def _shared(self, files: TableFiles, name: str, spans: list[Span] | None, schema: pa.Schema) -> pa.Table:
+        """The rows of a shared part that count, wherever they are now: it may be merged meanwhile."""
+        try:
+            return self._merged(name, spans, schema)
+        except StorageNotFoundError:
+            self._look(than=files)
+            return self.read(files.shared[name], schema.names)
 
     def _unit(self, files: TableFiles, unit: str, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows of a unit that has parts in `files`, part by part, wherever they are now.

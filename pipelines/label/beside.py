@@ -21,6 +21,7 @@ from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.compaction import MERGED_TABLES, Compaction, carry_out
 from vrshq.cluster.storage.merging import Group
 from vrshq.cluster.storage.run_directory import part_name
+from vrshq.cluster.storage.shared import shared_name
 from vrshq.cluster.storage.windows import window_name
 from vrshq.errors import UserError
 from vrshq.pipelines.label.plan import Plan
@@ -76,8 +77,16 @@ class _Beside:
         """Notes the parts of a finished unit. Units with errors keep theirs."""
         if receipt["errors"]:
             return
-        self._receipts.append({name: receipt[name] for name in ("unit_id", "masks", "windows")})
+        shared = receipt["shared"]
+        if self._receipts and self._receipts[-1]["shared"] not in (None, shared):
+            self._put()  # now all units of that part are there: their receipts follow each other
+        self._receipts.append({name: receipt[name] for name in ("unit_id", "masks", "windows", "shared")})
         self._bytes += receipt["bytes"]
+        if shared is None:
+            self._put()
+
+    def _put(self) -> None:
+        """Has the parts merged that are there, if they are enough."""
         if self._bytes >= merging.TARGET_BYTES or len(self._receipts) >= merging.MOST_PARTS:
             self._full.put(self._receipts)
             self._receipts, self._bytes = [], 0
@@ -137,6 +146,8 @@ class _Beside:
         groups = []
         for table in MERGED_TABLES:
             parts = [(unit, name) for unit in units for name in _parts(table, by_id[unit])]
+            firsts = {name: place for place, (_, name) in reversed([*enumerate(parts)])}
+            parts.sort(key=lambda part: firsts[part[1]])  # the units of a shared part together
             if parts:
                 groups.append(merging.new_group(table, number, parts))
         return groups
@@ -151,6 +162,8 @@ class _Beside:
 def _parts(table: str, receipt: Receipt) -> list[str]:
     """The names of a unit's parts of a table."""
     unit = receipt["unit_id"]
+    if receipt["shared"]:
+        return [shared_name(table, receipt["shared"])] if table != "masks" or receipt["masks"] else []
     if table != "masks":
         return [part_name(table, unit)]
     if receipt["windows"]:

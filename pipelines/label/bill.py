@@ -14,7 +14,8 @@ from vrshq.pipelines.label.resources import LONG
 if TYPE_CHECKING:
     from vrshq.pipelines.label.plan import Plan
 
-# Of a unit: its parts of masks, tracks and tokens are written, and read again when they are merged.
+# Of a unit: its parts of masks, tracks and tokens are written, and read again when they are merged. Units of less than a second
+# share parts on Ray, and cost less.
 PARTS = 3
 # Of a video in a bucket: its size is asked for, and it is fetched.
 VIDEO_READS = 2

@@ -116,6 +116,7 @@ class UnitWorker:
         self.writes = "propagate" in operators
         self.run = RunDirectory(run, patience_s=PATIENCE_S)
         self.videos = KeptVideos()
+        self._held = threading.local()  # `units`: tables that `end_call` commits
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
         self.scratch = os.environ.get("VRSHQ_SCRATCH", tempfile.gettempdir())
 
@@ -261,8 +262,21 @@ class UnitWorker:
             if error and _STICKY.search(error["message"]):
                 raise ProcessUnusable(f"{error['stage']}: {error['error_type']}: {error['message']}")
 
+    def end_call(self, unit_ids: list[str], receipts: list[pa.Table]) -> list[pa.Table]:
+        """Commits together what a call for several units has made. Returns their receipts."""
+        held: dict[str, dict[str, pa.Table]] = self._held.__dict__.pop("units", {})
+        if not held:
+            return receipts
+        shared, written = self.run.commit_together(unit_ids, held)
+        changed = {"shared": shared, "bytes": written // len(held)}
+        rows = [row | changed if row["unit_id"] in held else row for one in receipts for row in one.to_pylist()]
+        return [pa.Table.from_pylist(rows, schema=RECEIPT)]
+
     def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
         tables = unit_tables(unit, self.carried, unit["attempt"])
+        if guard.of_several() and not (unit.get("summed") or tables["errors"].num_rows):
+            self._held.__dict__.setdefault("units", {})[unit["unit_id"]] = tables
+            return receipt(unit, tables, 0, busy=unit["busy"] + time.perf_counter() - begin)
         windows: StoredWindows | None = unit.get("windows") if unit.get("summed") else None
         written = self.run.commit_unit(unit["unit_id"], tables, windows.files if windows else None)
         written += windows.written if windows else 0

@@ -13,11 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.support.commits_worker import Commits
 from tests.support.engine_workers import CannotLoad, DiesLoading, Doubles, LoadsOnce, NullOrText, Step
 from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import NotEnoughResources, WorkerError
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_resources
+from vrshq.cluster.storage.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
@@ -59,6 +61,23 @@ def sent(
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("vrshq.cluster")]
+
+
+def test_units_that_are_committed_together_are_finished_once_whatever_ends_their_processes(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    table = units(40)
+    one = ActorPool(name="a", worker=Commits, arguments={"name": "a", "run": run.uri, "gone": 30, "deadly": [20]})
+    answers = list(stream_receipts(table, [one], attempts=2, timing=Timing(look_s=0.2), finished=run.finished_among))
+    lost = [one.row["number"] for one in answers if isinstance(one, Lost)]
+    assert lost == [20]
+    schema = pa.schema([("unit_id", pa.string()), ("number", pa.int64())])
+    numbers = run.read("tracks", schema)["number"].to_pylist()
+    assert sorted(numbers) == sorted({*range(40)} - {20})
+    files = [name for name in run.folder.list("tracks") if "shared" in name]
+    assert 0 < len(run.folder.list("tracks")) < 39 - len(files)
+    receipts = [one["number"] for one in answers if isinstance(one, dict)]
+    assert set(receipts) | {20} < {*range(40)}  # those that were committed when their process ended have none
+    assert len(receipts) == len(set(receipts))
 
 
 def test_every_unit_goes_through_every_pool_once_and_alone() -> None:

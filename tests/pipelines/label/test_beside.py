@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.support import clips
 from tests.support.label_runs import content, instruction
+from vrshq.cluster.ray import guard
 from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.pipelines.label import loop
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
@@ -99,6 +103,30 @@ def test_parts_of_finished_units_are_merged_while_the_run_works(
     assert [path.name[:12] for path in sorted(Path(run, "tracks").iterdir())][:2] == ["merged-00000", "merged-00001"]
     assert len(list(Path(run, "tracks").iterdir())) == 2 + 1 + 1  # one unit is left over, one has an error
     assert not list(Path(run, "ledger").rglob("*.plan"))
+
+
+def test_units_of_one_call_share_parts_apart_from_those_with_errors(
+    tmp_path: Path, expected: tuple[list[dict[str, Any]], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "MOST_PARTS", 3)
+    monkeypatch.setattr(guard, "of_several", lambda: True)
+
+    def calls(workers: Sequence[Any], units: pa.Table) -> Iterator[dict[str, Any]]:
+        """Two calls of four units each, as an actor gets them."""
+        (worker,) = workers
+        for first in (0, 4):
+            own = units.slice(first, 4)
+            receipts = worker.end_call(own["unit_id"].to_pylist(), [worker(own.slice(row, 1)) for row in range(4)])
+            assert len(list(Path(run, "tracks").glob("shared-*"))) in (1, 2)
+            yield from pa.concat_tables(receipts).to_pylist()
+
+    monkeypatch.setattr(loop, "one_by_one", calls)
+    run = str(tmp_path / "run")
+    looks = Looks(run, {5: 1})  # which is known when the receipts of the next call come
+    assert label(expected[0], run, SETTINGS, use_ray=False, watcher=looks).counts["bytes"] > 0
+    assert looks.seen == 1
+    assert content(run) == expected[1]
+    assert not any("shared" in path.name for path in Path(run).rglob("*.*"))
 
 
 _KILLED = """

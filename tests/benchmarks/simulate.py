@@ -28,7 +28,7 @@ from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.schedule import Actor, Batch, Failed, Schedule
 from vrshq.cluster.storage.deleting import DELETED_AT_ONCE
 from vrshq.cluster.storage.lease import BEAT_SECONDS
-from vrshq.cluster.storage.merging import TARGET_BYTES
+from vrshq.cluster.storage.merging import MOST_PARTS, TARGET_BYTES
 
 TABLES = 3  # parts that a unit writes: masks, tracks, tokens
 
@@ -225,7 +225,7 @@ def main() -> None:
     counts = simulation.counts
     bound = max(float(simulation.seconds.sum()) / options.gpus, float(simulation.seconds[0])) + options.load
     parts = TABLES * counts["units"]
-    files = -(-int(parts * options.part_kib * 1024) // TARGET_BYTES)
+    files = max(-(-int(parts * options.part_kib * 1024) // TARGET_BYTES), -(-parts // MOST_PARTS))
     beats = int(makespan / BEAT_SECONDS)
     print(
         f"| {options.units:,} units on {options.gpus:,} GPUs, {options.seconds:g} s each (sigma {options.spread:g}) | |"
@@ -240,7 +240,7 @@ def main() -> None:
         ("store: requests waited", f"{simulation.store_wait / max(1, counts['calls']):.3f} s a call"),
         ("PUT of parts", f"{counts['PUT']:,}"),
         ("PUT of the lease (computed)", f"{beats:,}"),
-        ("compaction (computed)", f"{parts:,} GET, {2 * files:,} PUT, {-(-parts // DELETED_AT_ONCE):,} bulk deletions"),
+        ("compaction (computed)", f"{parts:,} GET, {3 * files:,} PUT, {-(-parts // DELETED_AT_ONCE):,} bulk deletions"),
         ("calls, actor loads", f"{counts['calls']:,}, {counts['loads']:,}"),
         ("machines lost, units begun again", f"{counts['machines lost']:,}, {counts['units begun again']:,}"),
         ("machines shunned", f"{len(simulation.shunning.shunned)}"),

@@ -13,6 +13,7 @@ import numpy as np
 
 from vrshq.operators.models.family import Candidate
 
+HIGHEST_SCORE = 2  # the place of the highest object score in a description
 _MOMENTS = 8  # points in time, evenly over the candidates, at which the mask's place is told
 
 

@@ -1,8 +1,8 @@
 """The files of a bundle's presence head, and the threshold that belongs to it. Nothing here loads torch.
 
-A bundle may have a folder `presence` with `head.safetensors` (the head's tensors) and `head.json` (its sizes and threshold).
-It has a head if the sha256 of the tensors is listed in its `bundle.json`, so that a head is part of the bundle's fingerprint.
-Without a head, as with the published weights, presence is the sigmoid of the highest object score.
+A bundle may have a folder `presence` with `head.safetensors` (the head's tensors) and `head.json` (its threshold and
+provenance). It has a head if the sha256 of the tensors is listed in its `bundle.json`, so that a head is part of the bundle's
+fingerprint. Without a head, as with the published weights, presence is the sigmoid of the highest object score.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ class HeadInfo:
 
     Attributes:
         folder: of the bundle.
-        hidden: width of the head's hidden layer.
         threshold: 0 to 1; instructions whose presence is at most this should get no mask, as chosen on held-out videos.
     """
 
     folder: Path
-    hidden: int
     threshold: float
 
     @property
@@ -52,12 +50,10 @@ def head_of(bundle: Bundle) -> HeadInfo | None:
     values = read_json(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {values.get('format')!r}, expected {FORMAT!r}")
-    hidden, threshold = values.get("hidden"), values.get("threshold")
-    if not isinstance(hidden, int) or isinstance(hidden, bool) or hidden < 1:
-        raise CheckpointError(f"{path}: hidden {hidden!r}, expected a whole number of at least 1")
+    threshold = values.get("threshold")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise CheckpointError(f"{path}: threshold {threshold!r}, expected a number from 0 to 1")
-    return HeadInfo(bundle.folder, hidden, float(threshold))
+    return HeadInfo(bundle.folder, float(threshold))
 
 
 def presence_threshold(bundle: Bundle) -> float:

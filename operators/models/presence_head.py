@@ -1,4 +1,4 @@
-"""The presence head: a small network that tells from the candidates' evidence whether a video shows what an instruction means.
+"""The presence head: a logistic layer that tells from the candidates' evidence whether a video shows what an instruction means.
 
 It is trained apart from the model (`vrshq train --config presence`) and changes none of its weights: teaching the decoder empty
 masks costs other families about half of their J&F.
@@ -26,23 +26,21 @@ _FAR = 5.0  # standard deviations; evidence beyond them counts as this far
 
 
 class PresenceHead(nn.Module):
-    """Standardised evidence -> one hidden layer -> logit -> a line (Platt) that calibrates it.
+    """Standardised evidence -> logit -> a line (Platt) that calibrates it.
 
     Args:
         evidence: length of `Evidence.described`.
-        hidden: width of the hidden layer.
     """
 
     mean: Tensor
     scale: Tensor
     platt: Tensor
 
-    def __init__(self, evidence: int, hidden: int) -> None:
+    def __init__(self, evidence: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(evidence))
         self.register_buffer("scale", torch.ones(evidence))
-        self.inner = nn.Linear(evidence, hidden)
-        self.outer = nn.Linear(hidden, 1)
+        self.line = nn.Linear(evidence, 1)
         self.register_buffer("platt", torch.tensor([1.0, 0.0]))  # slope, offset
 
     def standardised(self, evidence: Tensor) -> Tensor:
@@ -51,7 +49,7 @@ class PresenceHead(nn.Module):
 
     def logits(self, standardised: Tensor) -> Tensor:
         """Uncalibrated logits (B,) of standardised evidence (B, n)."""
-        found: Tensor = self.outer(nn.functional.gelu(self.inner(standardised)))
+        found: Tensor = self.line(standardised)
         return found[:, 0]
 
     def forward(self, evidence: Tensor) -> Tensor:
@@ -76,7 +74,7 @@ def load_head(bundle: Bundle) -> PresenceHead | None:
         return None
     bundle.verify([info.weights])
     given = map_file(info.weights)
-    head = PresenceHead(length(bundle.model.sam2.d_model, bundle.model.out_dim), info.hidden)
+    head = PresenceHead(length(bundle.model.sam2.d_model, bundle.model.out_dim))
     check_tensors(info.weights, given, {name: tuple(value.shape) for name, value in head.state_dict().items()})
     head.load_state_dict({name: value.float() for name, value in given.items()})
     return head.eval()
@@ -102,8 +100,7 @@ def write_with_head(
     state = {name: value.detach().float() for name, value in head.state_dict().items()}
     contents = {name: (value.dtype, tuple(value.shape)) for name, value in state.items()}
     checksum = write_safetensors(folder / WEIGHTS, contents, state.__getitem__)
-    hidden = head.inner.out_features
-    about = {"format": FORMAT, "hidden": hidden, "threshold": threshold, "provenance": dict(provenance)}
+    about = {"format": FORMAT, "threshold": threshold, "provenance": dict(provenance)}
     _write_json(folder / DESCRIPTION, about)
     path = folder / BUNDLE_DESCRIPTION
     alone = {"format": BUNDLE_FORMAT, "model": bundle.model.to_dict()}

@@ -162,6 +162,7 @@ def _train_presence(settings: PresenceSettings, output: str) -> None:
     )
     say(
         f"presence above {found['threshold']:.4f} keeps a mask: {found['without_target_with_mask']:.1%} of those without a "
-        f"target do, {found['with_target_without_mask']:.1%} of those with one do not"
+        f"target do, {found['with_target_without_mask']:.1%} of those with one do not; by the object score alone, which may "
+        f"lose as many, {found['without_target_with_mask_by_object_score']:.1%} of those without a target do"
     )
     say(f"{bundle}: use it with --model {bundle}")

@@ -38,7 +38,7 @@ from vrshq.pipelines.train.evidence import Judged, Part, gather
 from vrshq.pipelines.train.presence_settings import PresenceSettings
 
 # Settings that may differ between the commands of one folder: the evidence does not depend on them.
-_FREE = ("head", "most_lost", "device", "threads", "seed")
+_FREE = ("head", "most_lost", "device", "threads")
 
 
 def train_presence(
@@ -82,7 +82,7 @@ def train_presence(
                 f"{name}: {len(part)} videos have {int(present.sum())} instructions with a target and "
                 f"{int((~present).sum())} without; expected some of both"
             )
-    head = train_head(_described(taught), _present(taught), settings.head, settings.seed)
+    head = train_head(_described(taught), _present(taught), settings.head)
     calibrate(head, _described(others), _present(others))
     measured = _measured(head, others, settings.most_lost)
     about = {"settings": _plain(settings), "instructions": len(_present(taught)), "held_out": measured}
@@ -104,20 +104,22 @@ def _measured(head: PresenceHead, held_out: Sequence[Judged], most_lost: float) 
     with torch.inference_mode():
         told = head(torch.from_numpy(_described(held_out))).double().sigmoid().numpy()
     evidence = [one for judged in held_out for one in judged.evidence]
-    scores = np.array([one.scores.max() for one in evidence], np.float64)
+    score = 1 / (1 + np.exp(-np.array([one.scores.max() for one in evidence], np.float64)))
     masked = np.array([one.scores[one.keyframe] > 0 for one in evidence])
     threshold = threshold_at(told, present, masked, most_lost)
     kept = masked & (told > threshold)
+    alone = masked & (score > threshold_at(score, present, masked, most_lost))
     return {
         "with_target": int(present.sum()),
         "without": int((~present).sum()),
         "auroc": auroc(present, told),
-        "auroc_of_object_score": auroc(present, scores),
+        "auroc_of_object_score": auroc(present, score),
         "brier_score": brier_score(present, told),
         "calibration_error": calibration_error(reliability(present, told)),
         "threshold": threshold,
         "without_target_with_mask": float(kept[~present].mean()),
         "with_target_without_mask": float((~kept)[present].mean()),
+        "without_target_with_mask_by_object_score": float(alone[~present].mean()),
     }
 
 

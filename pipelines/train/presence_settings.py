@@ -69,12 +69,11 @@ class PresenceSettings:
     """The training of a presence head. The model's own weights are not changed.
 
     Attributes:
-        head: the head and its training.
+        head: the training of the head.
         data: the videos that the head is trained on.
         held_out: other videos, with as many instructions without a target as are expected in use. They calibrate the head and
             choose its threshold.
         model: the bundle that gets the head: a name of `vrshq models`, a local folder, a bucket uri or a hub id.
-        seed: seed of everything random.
         most_lost: the threshold is the highest at which at most this share of the held-out instructions with a target has no
             mask.
         labelling: labelling settings (`vrshq settings`) while evidence is gathered, except for the model.
@@ -86,7 +85,6 @@ class PresenceSettings:
     data: PresenceData
     held_out: PresenceData
     model: str = "tiny"
-    seed: int = 0
     most_lost: float = 0.05
     labelling: dict[str, Any] = field(default_factory=dict)
     device: Literal["cpu", "cuda"] = "cpu"

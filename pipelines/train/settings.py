@@ -199,7 +199,7 @@ def load_any_settings(config: str, assignments: list[str]) -> TrainSettings | Pr
     values = read_yaml(_find(config))
     values.pop("shared", None)  # holds YAML anchors only
     if "head" in values:
-        assign(values, assignments, "head.steps=100")
+        assign(values, assignments, "head.penalty=100")
         return validated(PresenceSettings, values, "vrshq settings presence")
     assign(values, assignments, "stages.0.steps=100")
     return validated(TrainSettings, values, "vrshq settings train")

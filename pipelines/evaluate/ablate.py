@@ -49,7 +49,7 @@ __all__ = ["Ablation", "Variant", "ablate", "read_variants", "same_tokens", "tak
 
 _SCORES = (
     *("J", "F", "JF", "keyframe_J", "keyframes_with_object", "far", "far_interval"),
-    *("false_positive_rate", "auroc"),
+    *("false_positive_rate", "n_acc", "t_acc", "final", "auroc"),
 )
 _COMPARED = ("differences", "intervals", "gained", "lost", "equal")
 
@@ -302,8 +302,10 @@ def _run_result(variant: Variant, done: Evaluation, base: str, run: str, table: 
             "keyframes_with_object": _percent(tracking["keyframes_with_object"]) if tracking else None,
             "far": far.get("relative"),
             "far_interval": far.get("relative_interval"),
-            "false_positive_rate": _percent(no_target["false_positive_rate"]),
-            "auroc": _percent(no_target["auroc"]),
+            **{
+                name: _percent(no_target.get(name))
+                for name in ("false_positive_rate", "n_acc", "t_acc", "final", "auroc")
+            },
         },
         "by": by,
         "JF_by_kind": {kind: means["JF"] for kind, means in scores["breakdowns"].get(by, {}).items()},

@@ -45,6 +45,9 @@ def sections(result: dict[str, Any]) -> list[Section]:
         "keyframes_with_object": "object on keyframe, %",
         "far": "8+ frames away, relative, %",
         "false_positive_rate": "false positives, %",
+        "n_acc": "N-acc, %",
+        "t_acc": "T-acc, %",
+        "final": "Final, %",
         "auroc": "AUROC of presence, %",
     }
     return [

@@ -267,7 +267,9 @@ class Settings(Section):
 
     def for_bundle(self, bundle: Bundle) -> Settings:
         """As `for_family`, for a bundle's family and presence."""
-        return self.for_family(bundle.family, presence_threshold(bundle))
+        # a head judges the candidates that a keyframe is chosen from; without such a choice presence is the object score's
+        chosen = (self.tracking.start or bundle.family.start) == "keyframe"
+        return self.for_family(bundle.family, presence_threshold(bundle) if chosen else bundle.presence)
 
     def for_family(self, family: FamilyInfo, presence: float = 0.0) -> Settings:
         """The settings with a model's presence and its family's published values where they have none of their own.

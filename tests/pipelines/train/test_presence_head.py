@@ -88,6 +88,12 @@ def test_the_threshold_of_the_head_holds_unless_the_settings_have_one(tmp_path: 
     assert [row["status"] == "empty" for row in gated["tracks"]] == [one <= threshold for one in told]
 
 
+def test_where_no_keyframe_is_chosen_the_threshold_of_the_head_does_not_hold(tmp_path: Path) -> None:
+    bundle = open_bundle(str(with_head(tmp_path / "model")))
+    for start, expected in (("keyframe", 0.25), ("frames", 0.0)):
+        assert load_settings(None, [f"tracking.start={start}"]).for_bundle(bundle).masks.presence == expected
+
+
 def broken(folder: Path, change: str) -> Path:
     with_head(folder)
     tensors = load_file(folder / WEIGHTS)

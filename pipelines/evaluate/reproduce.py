@@ -63,7 +63,7 @@ def section(found: dict[str, Any]) -> Section:
     questions, frames, model = found["questions"], found["frames"], found["model"]
     counts = f"{questions['videos']:,} videos, {questions['expressions']:,} expressions"
     rows = [
-        ["command", found["command"] or "called from Python"],
+        ["command", found["command"] or "none: called from Python, as vrshq ablate does"],
         ["questions", f"{questions['file']}, split {questions['split']}: {counts}"],
         ["sha256 of the questions", questions["sha256"]],
         ["ground truth", found["truth"] or "none"],
@@ -88,7 +88,7 @@ def section(found: dict[str, Any]) -> Section:
             ],
             ["hash of all settings", model["identity_sha256"]],
         ]
-    return Section("To compute these numbers again", ["`scores.json` has all settings."], ["", ""], rows)
+    return Section("To compute these numbers again", ["All settings are in scores.json."], ["what", "value"], rows)
 
 
 def _model(predictions: str) -> dict[str, Any] | None:

@@ -44,7 +44,9 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.memories} memories" + (f", stride {self.stride}" if self.stride > 1 else "")
+        return f"{self.memories} memor{'ies' if self.memories > 1 else 'y'}" + (
+            f", stride {self.stride}" if self.stride > 1 else ""
+        )
 
 
 # How far each is followed, as one of the options.

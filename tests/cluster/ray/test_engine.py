@@ -153,7 +153,7 @@ def test_a_unit_that_hangs_is_given_up_at_its_deadline_and_the_reason_says_where
     assert re.fullmatch(
         r"took longer than [34] s \(it was in __call__ of tests.support.engine_workers, line \d+\)", lost[0].reason
     ), lost[0].reason
-    stalls = [line for line in said(caplog) if "has been in pool a for" in line]
+    stalls = [line for line in said(caplog) if "unit 0002 has been in pool a for" in line]
     assert len(stalls) == 2
     assert all(re.match(r"unit 0002 .* \(process \d+ on node [0-9a-f]{8}\); it will be given up in", s) for s in stalls)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,14 +74,7 @@ def sections(result: dict[str, Any]) -> list[Section]:
 def _side_by_side(result: dict[str, Any]) -> Section:
     """Scores, differences, the published rows, and the costs."""
     runs, study = result["runs"], STUDIES[result["study"]] if result["study"] else None
-    bars = [
-        Bar(
-            run["label"] if study else run["name"].rpartition("=")[2],
-            "" if study else run["name"].rpartition("=")[0],
-            jf,
-        )
-        for run, jf in ((run, run["scores"]["JF"]) for run in runs)
-    ]
+    bars = [Bar(*_below_bar(run, study=study is not None), run["scores"]["JF"]) for run in runs]
     base = runs[0]["published"]
     rows = [
         [
@@ -122,6 +116,15 @@ def _side_by_side(result: dict[str, Any]) -> Section:
     head = ["run", "J", "F", "J&F", "difference", f"{result['level']:.0%} over videos", "reading"]
     head += ["published J&F, referring | reasoning", "its difference", *_COUNTS.values(), "seconds"]
     return Section("Side by side", lines, head, rows, frozenset({0}), bar_figure("J&F, %", bars))
+
+
+def _below_bar(run: dict[str, Any], *, study: bool) -> tuple[str, str]:
+    """The two lines below a run's bar: its label on two lines, or value and setting."""
+    if not study:
+        setting, _, value = run["name"].rpartition("=")
+        return value, setting
+    first, *others = textwrap.wrap(run["label"], 16, max_lines=2, placeholder="…")
+    return first, " ".join(others)
 
 
 def _costs(runs: list[dict[str, Any]]) -> Section:

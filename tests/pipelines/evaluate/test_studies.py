@@ -85,7 +85,7 @@ def test_the_trial_that_is_the_base_already_is_its_label_and_not_run_twice() -> 
 
 def test_an_unknown_study_is_refused_in_one_line_with_the_known_ones() -> None:
     line = ["ablate", "revos", "--root", "nowhere", "--output", "out", "--study", "best"]
-    known = re.escape(f"--study best: no such study; expected one of {', '.join(STUDIES)}")
+    known = re.escape(f"--study best: no such study; expected one of {', '.join(STUDIES)}, presence")
     with pytest.raises(SettingsError, match=f"^{known}$"):
         CliRunner().invoke(app, line, catch_exceptions=False)
 

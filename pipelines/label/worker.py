@@ -250,8 +250,8 @@ class UnitWorker:
 
     def _gone_on(self, batch: Batch) -> tuple[Batch, set[str]]:
         """The batch with what an earlier attempt has made of its units, and the operators that are not needed any more."""
-        made = [windows and windows.unit() for windows in batch["windows"]] if self.writes else []
-        if not all(made):
+        made = [windows and windows.unit() for windows in batch["windows"] if self.writes]
+        if not (made and all(made)):
             return batch, set()
         units = [unit | columns for unit, columns in zip(rows_of(batch), made, strict=True)]
         return new_batch(units), set(self.names) - {"decode", "propagate"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,8 +88,12 @@ def test_frames_between_the_labelled_ones_count_because_they_are_decoded(monkeyp
     for every in (1, 100):
         settings = Settings.model_validate({"decode": {"every": every}})
         actor: Any = SimpleNamespace(settings=settings, resources=settings.resources, cost=Terms(frame=0.01))
+        actor._time = partial(worker.UnitWorker._time, actor)
         worker.UnitWorker._allow_time(actor, {"num_frames": [1800], "texts": [["the cup"]]})
-    assert allowed == [pytest.approx(300 + 180), pytest.approx(300 + 18_000)]
+        worker.UnitWorker._allow_time(actor, {"num_frames": [180_000], "texts": [["the cup"]]})
+    windows = 4 * 512  # a long unit is given time anew at the end of each window
+    expected = [300 + 180, 300 + windows / 10, 300 + 18_000, 300 + 10 * windows]
+    assert allowed == [pytest.approx(seconds) for seconds in expected]
 
 
 def test_deadlines_are_no_part_of_a_runs_identity() -> None:

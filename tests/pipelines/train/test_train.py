@@ -32,7 +32,7 @@ from vrshq.operators.training.clip import Clip
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.mixture import Mixture, SynthData, balanced
 from vrshq.pipelines.train.run import train
-from vrshq.pipelines.train.settings import TrainSettings, load_train_settings, packaged_configs
+from vrshq.pipelines.train.settings import TrainSettings, load_any_settings, load_train_settings, packaged_configs
 
 SYNTH = {
     "frames": [3, 4],
@@ -179,8 +179,8 @@ def test_a_wrong_setting_is_refused_by_name_in_one_line(tmp_path: Path, assignme
 @pytest.mark.parametrize("name", packaged_configs())
 def test_a_packaged_configuration_is_found_by_its_name(name: str, tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):
-        assert load_train_settings(name, []) == load_train_settings(f"{name}.yaml", [])
-    assert load_train_settings(name, []) == load_train_settings(str(CONFIGS / f"{name}.yaml"), [])
+        assert load_any_settings(name, []) == load_any_settings(f"{name}.yaml", [])
+    assert load_any_settings(name, []) == load_any_settings(str(CONFIGS / f"{name}.yaml"), [])
 
 
 def test_a_local_file_goes_before_a_packaged_configuration_of_its_name(tmp_path: Path) -> None:
@@ -192,7 +192,9 @@ def test_a_local_file_goes_before_a_packaged_configuration_of_its_name(tmp_path:
 def test_a_wrong_configuration_name_is_refused_with_the_packaged_ones() -> None:
     with pytest.raises(SettingsError) as caught:
         load_train_settings("tyni", [])
-    assert str(caught.value) == "--config tyni: no such file; packaged configurations: example, tiny, vrs-hq-7b"
+    assert (
+        str(caught.value) == "--config tyni: no such file; packaged configurations: example, presence, tiny, vrs-hq-7b"
+    )
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Guarded:
         units = _runs(table[self._key].to_pylist())
         failed: dict[int, str] = {}
         results: list[pa.Table] = []
-        _of_thread.several = len(units) > 1
+        _of_thread.several = len(units) > 1 and hasattr(self._worker, "end_call")
         _of_thread.watchdog = watchdog = _Watchdog(notes.mark_key(self._run, self._actor, lane), self._grace_s)
         for place, (unit, begin, end) in enumerate(units):
             watchdog.begin(notes.Mark(call, place, unit, time.time(), None), self._pool.deadline_s)
@@ -78,11 +78,11 @@ class Guarded:
                 watchdog.give_up(f"{UNUSABLE}{error}")
             except Exception as error:  # noqa: BLE001 - it costs this unit alone
                 failed[place] = f"pool {self._pool.name}: {one_line(error)}"
-        if len(units) > 1 and hasattr(self._worker, "end_call"):
+        if of_several():
             watchdog.allow(self._pool.deadline_s)  # the mark is that of the last unit
             try:
                 results = self._worker.end_call([unit for unit, _, _ in units], results)
-            except Exception as error:  # noqa: BLE001 - what was to be done for all of them is not
+            except Exception as error:  # noqa: BLE001 - it costs all units of the call
                 why = f"pool {self._pool.name}: {one_line(error)}"
                 failed, results = {place: failed.get(place, why) for place in range(len(units))}, []
         _of_thread.several = False
@@ -181,7 +181,7 @@ class _Watchdog:
 
 # How much earlier than asked the last timer may end the process, in seconds.
 _SLACK_S = 1.0
-_of_thread = threading.local()  # `watchdog`: that of the thread's call; `several`: whether it is for several units
+_of_thread = threading.local()  # `watchdog`: that of the thread's call; `several`: whether `end_call` will follow
 _lock = threading.Lock()
 _ends: dict[int, float] = {}  # when the process ends because of the call of each thread, on the monotonic clock
 
@@ -197,7 +197,7 @@ def _set_last_timer() -> None:
 
 
 def of_several() -> bool:
-    """Whether this thread's call is for several units, so that the worker's `end_call` follows."""
+    """Whether this thread's call is for several units and its worker has an `end_call`, which will follow."""
     return bool(getattr(_of_thread, "several", False))
 
 

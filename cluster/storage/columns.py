@@ -1,10 +1,12 @@
-"""Tables in today's columns: what older versions did not write, and what does not fit."""
+"""Tables in today's columns: what older versions did not write, what does not fit, and a table as a file."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 # Metadata of a field: the value that all rows of an older version, which did not write the column, have.
 VALUE_BEFORE = b"value_before"
@@ -28,6 +30,13 @@ def conformed(table_name: str, unit_id: str, table: pa.Table, schema: pa.Schema)
         return table.select(schema.names).cast(schema)
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{table_name} of unit {unit_id} does not fit its schema: {error}") from error
+
+
+def parquet_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """The table as a Parquet file. The same rows give the same bytes, however they were chunked before."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=row_group_size)
+    return sink.getvalue()
 
 
 def _column_before(field: pa.Field, rows: int, table: pa.Table) -> Any:

@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage import shared
+from vrshq.cluster.storage.columns import parquet_bytes
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 
@@ -133,7 +134,7 @@ def number_of(name: str) -> int:
 def write_plan(folder: Folder, group: Group) -> None:
     """Writes the plan of a group."""
     units, names = zip(*group.parts, strict=True)
-    folder.write_bytes(group.plan, _parquet(pa.table({"unit_id": units, "part": names}, schema=_PLAN)))
+    folder.write_bytes(group.plan, parquet_bytes(pa.table({"unit_id": units, "part": names}, schema=_PLAN)))
 
 
 def read_plan(folder: Folder, name: str) -> Group:
@@ -169,7 +170,7 @@ def merge(folder: Folder, group: Group, check: Callable[[], None] = lambda: None
         for (unit, _), count in zip(group.parts, counts, strict=True):
             rows[unit] = rows.get(unit, 0) + count
         ledger = pa.table({"unit_id": list(rows), "rows": list(rows.values())}, schema=_LEDGER)
-        folder.write_bytes(group.ledger, _parquet(ledger))
+        folder.write_bytes(group.ledger, parquet_bytes(ledger))
         folder.write_file(group.file, local)
 
 
@@ -240,13 +241,6 @@ def _stem(name: str) -> str:
 
 def _ledger_name(table_name: str, stem: str) -> str:
     return f"{LEDGERS}/{table_name}/{stem}{_UNITS}"
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def _read_ahead(

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vrshq.cluster.storage.columns import conformed
+from vrshq.cluster.storage.columns import conformed, parquet_bytes
 from vrshq.cluster.storage.compaction import Check, Compaction, Spread, one_by_one, proceed
 from vrshq.cluster.storage.differences import differences
 from vrshq.cluster.storage.errors import StorageNotFoundError
@@ -33,7 +33,7 @@ from vrshq.cluster.storage.retry import PATIENCE_S
 from vrshq.cluster.storage.shared import commit_shared, committed
 from vrshq.cluster.storage.table_files import listed
 from vrshq.cluster.storage.table_reader import TableReader
-from vrshq.cluster.storage.windows import Windows, checked_unit, discard_windows, parquet_bytes
+from vrshq.cluster.storage.windows import Windows, checked_unit, discard_windows
 from vrshq.errors import UserError
 
 TABLES = ("masks", "tracks", "tokens", "errors")

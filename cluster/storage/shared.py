@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vrshq.cluster.storage.columns import parquet_bytes
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
-from vrshq.cluster.storage.windows import parquet_bytes
 
 LEDGERS = "ledger/shared"
 _TABLES = ("masks", "tokens", "tracks")

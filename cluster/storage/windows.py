@@ -9,7 +9,6 @@ A unit whose masks are in windows has no `masks/part-{unit_id}.parquet`: where t
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vrshq.cluster.storage.columns import parquet_bytes
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 
@@ -108,10 +108,3 @@ def checked_unit(unit_id: str) -> str:
     if not _UNIT_ID.fullmatch(unit_id):
         raise ValueError(f"not a unit id: {unit_id!r}; expected lower-case hexadecimal digits")
     return unit_id
-
-
-def parquet_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
-    """The table as a Parquet file. The same rows give the same bytes, however they were chunked before."""
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=row_group_size)
-    return sink.getvalue()

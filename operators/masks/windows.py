@@ -87,7 +87,9 @@ class WindowMasks:
 
     def add(self, number: int, made: Answers) -> None:
         """Joins outputs to a window: a frame without one keeps what the window had, or is empty."""
-        before = self.store.read(number) or self.blank(number)
+        self._write(number, made, self.store.read(number) or self.blank(number))
+
+    def _write(self, number: int, made: Answers, before: Answers) -> None:
         for position, own in made.items():
             for new, old in zip(own, before[position], strict=True):
                 for place, mask in enumerate(new.masks):
@@ -112,5 +114,5 @@ class WindowMasks:
             answers = self.store.read(number)
             self.store.reached()
             if answers is None:
-                self.add(number, answers := self.blank(number))
+                self._write(number, answers := self.blank(number), self.blank(number))
             yield answers

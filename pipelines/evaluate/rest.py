@@ -67,7 +67,7 @@ class RestWorker:
     It lists the other run's tables once, reads each unit's rows from there, runs `STAGES`, and writes as `UnitWorker` does.
 
     In: rows of `MANIFEST`; the other run has finished them.
-    Out: rows of `vrshq.pipelines.label.worker.RECEIPT`.
+    Out: rows of `vrshq.pipelines.label.wire.RECEIPT`.
 
     Args:
         base: uri of the other run.

@@ -43,7 +43,12 @@ _LOSSES = {
 
 
 def on_ray(
-    plan: Plan, address: str | None, summary: RunSummary, watcher: Watcher, session: contextlib.ExitStack
+    plan: Plan,
+    address: str | None,
+    summary: RunSummary,
+    watcher: Watcher,
+    session: contextlib.ExitStack,
+    check: Callable[[], None],
 ) -> Generator[dict[str, Any]]:
     """Runs the unfinished units in actor pools; yields the receipt of each, lost units included.
 
@@ -53,6 +58,7 @@ def on_ray(
         summary: where the placement is noted.
         watcher: receives the final plan, and what the run waits for.
         session: keeps the connection to Ray.
+        check: called now and then; raises to end the run, whatever its units are doing.
     """
     watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
     session.enter_context(ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))))
@@ -73,7 +79,7 @@ def on_ray(
         watcher.waits(starting_line(now))
 
     for one in stream_receipts(
-        todo, pools, attempts=attempts, finished=finished, together=_SAME_VIDEO, on_start=on_start
+        todo, pools, attempts=attempts, finished=finished, together=_SAME_VIDEO, on_start=on_start, check=check
     ):
         done = _record_lost(plan, one) if isinstance(one, Lost) else one
         metrics.unit(

@@ -67,7 +67,10 @@ def label(
         finished = set(plan.finished)
         if plan.todo.num_rows:
             begin = time.monotonic()
-            work = on_ray(plan, address, summary, watcher, session) if use_ray else in_process(plan, summary, watcher)
+            if use_ray:
+                work = on_ray(plan, address, summary, watcher, session, lease.check)
+            else:
+                work = in_process(plan, summary, watcher)
             with contextlib.closing(work) as receipts, merging_beside(plan, lease.check) as may_merge:
                 for receipt in receipts:
                     summary.add(receipt)

@@ -66,7 +66,7 @@ class RunSummary:
         return max(0.0, 1 - self.busy / (self.elapsed * self.workers)) if self.elapsed and self.workers else 0.0
 
     def add(self, receipt: dict[str, Any]) -> None:
-        """Counts one finished unit, given its row of `vrshq.pipelines.label.worker.RECEIPT`."""
+        """Counts one finished unit, given its row of `vrshq.pipelines.label.wire.RECEIPT`."""
         self.counts["units"] += 1
         self.counts["retries"] += receipt["attempt"] - 1
         self.failed_units += receipt["errors"] > 0

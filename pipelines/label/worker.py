@@ -274,12 +274,13 @@ class UnitWorker:
 
     def _write(self, unit: dict[str, Any], begin: float) -> dict[str, Any]:
         tables = unit_tables(unit, self.carried, unit["attempt"])
-        if guard.of_several() and not (unit.get("summed") or tables["errors"].num_rows):
-            self._held.__dict__.setdefault("units", {})[unit["unit_id"]] = tables
-            return receipt(unit, tables, 0, busy=unit["busy"] + time.perf_counter() - begin)
         windows: StoredWindows | None = unit.get("windows") if unit.get("summed") else None
-        written = self.run.commit_unit(unit["unit_id"], tables, windows.files if windows else None)
-        written += windows.written if windows else 0
+        if guard.of_several() and not (windows or tables["errors"].num_rows):
+            self._held.__dict__.setdefault("units", {})[unit["unit_id"]] = tables
+            written = 0  # so far
+        else:
+            written = self.run.commit_unit(unit["unit_id"], tables, windows.files if windows else None)
+            written += windows.written if windows else 0
         done = receipt(unit, tables, written, busy=unit["busy"] + time.perf_counter() - begin)
         _log("end", video_id=unit["video_id"], **done)
         return done

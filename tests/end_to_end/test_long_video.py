@@ -110,6 +110,14 @@ class Interruptions:
         self.left, self.after = writes, after
 
 
+def interrupted(table: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that has stored some windows."""
+    Interruptions(monkeypatch).next(COUNT + 8, after=True)
+    with pytest.raises(Killed):
+        label(table, str(run), settings(), use_ray=False)
+    return run
+
+
 def is_window(name: str) -> bool:
     return name.startswith("masks/part-") and name.count("-") == 2
 
@@ -196,10 +204,7 @@ def test_a_unit_that_fails_in_the_middle_leaves_no_window_and_can_be_tried_again
 def test_a_run_with_another_length_of_windows_goes_on_with_the_one_that_it_has(
     table: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interruptions, run = Interruptions(monkeypatch), tmp_path / "run"
-    interruptions.next(COUNT + 8, after=True)
-    with pytest.raises(Killed):
-        label(table, str(run), settings(), use_ray=False)
+    run = interrupted(table, tmp_path / "run", monkeypatch)
     label(table, str(run), settings(window=2), use_ray=False)
     assert masks(run).equals(masks(undisturbed))
 
@@ -207,10 +212,7 @@ def test_a_run_with_another_length_of_windows_goes_on_with_the_one_that_it_has(
 def test_windows_are_dropped_where_the_unit_is_no_long_one_any_more(
     table: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interruptions, run = Interruptions(monkeypatch), tmp_path / "run"
-    interruptions.next(COUNT + 8, after=True)
-    with pytest.raises(Killed):
-        label(table, str(run), settings(), use_ray=False)
+    run = interrupted(table, tmp_path / "run", monkeypatch)
     assert parts(run)
     label(table, str(run), settings(window=FRAMES, compact=True), use_ray=False)
     assert masks(run).sort_by(ORDER).equals(masks(undisturbed).sort_by(ORDER))

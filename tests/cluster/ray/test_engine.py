@@ -327,3 +327,15 @@ def test_mistaken_pools_are_refused() -> None:
         next(stream_receipts(units(1), [pool("a"), pool("a")], attempts=1))
     with pytest.raises(ValueError, match="no pools"):
         next(stream_receipts(units(1), [], attempts=1))
+
+
+def test_a_check_that_raises_ends_the_run_while_a_unit_is_worked_on() -> None:
+    begun = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - begun > 1:
+            raise WorkerError("another command has taken over")
+
+    hanging = pool("hangs", hangs=[0])
+    with pytest.raises(WorkerError, match="has taken over"):
+        list(stream_receipts(units(1), [hanging], attempts=1, timing=Timing(look_s=0.2), check=check))

@@ -92,6 +92,7 @@ def test_the_feed_has_every_unit_once_the_longest_first_and_the_manifest_keeps_i
     monkeypatch.setattr(loop, "may_grow", lambda: False)
     monkeypatch.setattr(loop, "ray_session", lambda *_, **__: contextlib.nullcontext())
     session = contextlib.ExitStack()
-    assert list(loop.on_ray(plan, None, RunSummary(units=3, already_finished=0), Watcher(), session)) == []
+    summary = RunSummary(units=3, already_finished=0)
+    assert list(loop.on_ray(plan, None, summary, Watcher(), session, lambda: None)) == []
     assert fed == ["b_long.mp4", "c_middle.mp4", "a_short.mp4"]
     assert plan.manifest["video_id"].to_pylist() == ["a_short.mp4", "b_long.mp4", "c_middle.mp4"]

@@ -85,7 +85,7 @@ class Guarded:
             except Exception as error:  # noqa: BLE001 - it costs all units of the call
                 why = f"pool {self._pool.name}: {one_line(error)}"
                 failed, results = {place: failed.get(place, why) for place in range(len(units))}, []
-        _of_thread.several = False
+        _of_thread.several, _of_thread.watchdog = False, None
         watchdog.stop()
         # a worker's tables may have a column of nulls alone, which has another type
         together = pa.concat_tables(results, promote_options="permissive") if results else None

@@ -57,3 +57,14 @@ def test_every_unit_of_a_call_is_written_whatever_the_worker_can_do(
     inner = getattr(actor._worker, "inner", actor._worker)
     assert (failed, inner.written, inner.waiting) == ({}, ids, [])
     assert pa.ipc.open_stream(answer).read_all()["unit_id"].to_pylist() == ids
+
+
+def test_no_deadline_is_left_on_the_thread_of_a_call_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[str] = []
+    monkeypatch.setattr(notes, "put", lambda _, mark: marks.append(mark.unit))
+    actor: Any = Guarded("run", ActorPool(name="last", worker=Alone, arguments={}), "unit_id", 10.0, True)
+    actor._actor = "actor"
+    assert actor.load() is None
+    actor.work(0, 0, to_stream(pa.table({"unit_id": ["a"]})))
+    guard.allow(1.0)
+    assert marks == ["a"]

@@ -49,9 +49,9 @@ class Pool(Section):
 class Resources(Section):
     """Place and speed of the work.
 
-    As long as `threads` and the batch sizes stay, these settings change no bit of the tables. A unit that exceeds its
-    deadline is given up and tried again, like a unit whose process died. `threads` does not depend on the machine, because
-    sums over more threads differ in their last bits, and the number of actors must not change a table.
+    As long as `threads`, `window_frames` and the batch sizes stay, these settings change no bit of the tables. A unit that
+    exceeds its deadline is given up and tried again, like a unit whose process died. `threads` does not depend on the machine,
+    because sums over more threads differ in their last bits, and the number of actors must not change a table.
     """
 
     device: Literal["auto", "cpu", "cuda"] = Field(

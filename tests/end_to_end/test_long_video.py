@@ -79,6 +79,9 @@ def test_windows_hold_the_rows_of_the_whole_unit_and_no_state_is_left(
     assert masks(undisturbed).sort_by(ORDER).equals(masks(tmp_path / "whole").sort_by(ORDER))
     rest = ["tracks", "tokens", "errors"]
     found, expected = content(str(undisturbed)), content(str(tmp_path / "whole"))
+    for one, other in zip(found["tracks"], expected["tracks"], strict=True):
+        # CLIP sees batches of a window, and the size of a batch may change the last bits
+        assert one.pop("clip_probs") == pytest.approx(other.pop("clip_probs"), abs=1e-6)
     assert {name: found[name] for name in rest} == {name: expected[name] for name in rest}
     assert not list(undisturbed.glob("state/*/*"))
 

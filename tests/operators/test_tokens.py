@@ -67,7 +67,9 @@ def test_the_setting_decides_which_texts_are_asked_as_questions() -> None:
     sampled = [[0]] * 3
     any_script = Tokens(config["tokens"])(unit_batch(video, texts, sampled_frames=sampled))["tak"][0]
     reference = tokens()(unit_batch(video, texts, sampled_frames=sampled))["tak"][0]
-    assert [one == other for one, other in zip(any_script, reference, strict=True)] == [False, True, True]
+    # another text of the same batch may change the last bits
+    same = [one == pytest.approx(other, abs=1e-5) for one, other in zip(any_script, reference, strict=True)]
+    assert same == [False, True, True]
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])

@@ -184,18 +184,8 @@ class Folder:
         return self._listed(prefix, lambda found: dict(sorted(each_file(found, stamp_of))))
 
     def is_empty(self) -> bool:
-        """Whether the folder has no files or does not exist. Lists only the first names."""
-
-        def look() -> bool:
-            if self._local is not None:
-                try:
-                    with os.scandir(self._local) as entries:
-                        return all(local.is_partial(entry.name) for entry in entries)
-                except FileNotFoundError:
-                    return True
-            return next(self._walk(""), None) is None
-
-        return retry(self.uri, "list", self.patience_s, look)
+        """Whether there is no file in the folder, or in one inside it. Lists only the first names."""
+        return self._listed("", lambda found: next(found, None) is None)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""

@@ -124,6 +124,12 @@ def union(codes: Sequence[bytes], height: int, width: int) -> EncodedMask:
     return EncodedMask(merged["counts"], int(coco.area(merged)), (x, y, box_width, box_height))
 
 
+def intersection(codes: Sequence[bytes], height: int, width: int) -> int:
+    """Pixels that all masks have, given as compressed counts."""
+    rles = [{"size": [height, width], "counts": code} for code in codes]
+    return int(coco.area(coco.merge(rles, intersect=True)))
+
+
 def decode(rle: bytes, height: int, width: int) -> np.ndarray:
     """Decodes the compressed counts of a row of `masks/` to a mask (H, W) uint8 of 0 and 1."""
     mask: np.ndarray = coco.decode({"size": [height, width], "counts": rle})

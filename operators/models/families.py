@@ -32,6 +32,7 @@ class FamilyInfo:
         directions: directions of its tracks, as published.
         decoders: mask decoders that can carry masks.
         hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
+        one_object: whether every answer has one object, which may be several things.
         at_once: whether threads of one process may work on several units at once.
         parts: the part of the model that a published tensor belongs to, by the beginning of its name. Empty: its parts are
             not told apart, and an actor fetches all files.
@@ -48,6 +49,7 @@ class FamilyInfo:
     directions: Directions = "forward"
     decoders: tuple[Decoder, ...] = ("own",)
     hole_area: int = 0
+    one_object: bool = False
     at_once: bool = True
     parts: tuple[tuple[str, str], ...] = ()
 
@@ -83,6 +85,7 @@ VRS_HQ = FamilyInfo(
     start="keyframe",
     directions="both",
     hole_area=8,
+    one_object=True,
     parts=(("clip.", "clip"), ("model.visual_model.", "segmenter"), ("model.", "language"), ("lm_head.", "language")),
 )
 SA2VA = FamilyInfo(

@@ -240,6 +240,8 @@ def take_over(
     plan = check_plan(instructions, output, settings, videos=videos)
     before = RunDirectory(base)
     shared = shared_by(before.read_json("run.json")["identity"], plan.identity)
+    if settings.split.frames is not None:
+        return 0  # the tokens of a video in pieces are those of its pieces
     # from CLIP's probabilities, one actor would hold all other networks: not where the settings place them apart
     if shared is None or (shared == "clip" and (not also_clip or settings.resources.pools is not None)):
         return 0

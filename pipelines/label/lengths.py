@@ -81,6 +81,14 @@ def look_at_headers(units: pa.Table, every: int) -> Lengths:
     )
 
 
+def lengths_of(uris: Sequence[str]) -> dict[str, int]:
+    """The number of frames that the header of each video states, by uri. Costs a read of each header."""
+    found: dict[str, int] = {}
+    for begin in range(0, len(uris), MOST_VIDEOS):
+        found |= _frames_by_child(uris[begin : begin + MOST_VIDEOS])
+    return found
+
+
 def _frames_by_child(uris: Sequence[str]) -> dict[str, int]:
     """The stated number of frames by uri, from a process that may die or be killed at any moment."""
     # The child finds the same packages as this process, and none of the user's own in the current folder.

@@ -42,6 +42,12 @@ _LOSSES = {
 }
 
 
+def connect(plan: Plan, address: str | None, watcher: Watcher, session: contextlib.ExitStack) -> None:
+    """Connects to Ray for the time of `session`, unless this process is connected. Arguments as for `on_ray`."""
+    watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
+    session.enter_context(ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))))
+
+
 def on_ray(
     plan: Plan,
     address: str | None,
@@ -60,8 +66,7 @@ def on_ray(
         session: keeps the connection to Ray.
         check: called now and then; raises to end the run, whatever its units are doing.
     """
-    watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
-    session.enter_context(ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))))
+    connect(plan, address, watcher, session)
     plan = on_machines(plan, cluster_machines(), grows=may_grow())
     if plan.model is not None:
         announce_fetching(plan.model, parts_of(STAGES, plan.settings))

@@ -1,21 +1,24 @@
 """`vrshq label`: instructions in, mask tables out.
 
 read and check the instruction table -> manifest of units -> open the run directory -> subtract finished units ->
-actor pools over the rest, whose parts are merged meanwhile -> account for every unit -> stats and merged parts.
+label the pieces of very long videos, a run of its own -> actor pools over the rest, whose parts are merged meanwhile ->
+account for every unit -> stats and merged parts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from typing import Any
 
 from vrshq.cluster.storage.lease import Lease
 from vrshq.pipelines.label.beside import merging_beside
 from vrshq.pipelines.label.ending import end
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.instructions import Instructions
-from vrshq.pipelines.label.loop import in_process, on_ray
+from vrshq.pipelines.label.loop import connect, in_process, on_ray
 from vrshq.pipelines.label.origin import open_run
+from vrshq.pipelines.label.pieces import pieces_of
 from vrshq.pipelines.label.plan import begun, check_plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.summary import RunSummary
@@ -65,8 +68,19 @@ def label(
         plan = begun(plan, retry_errors=errors.retry)
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         finished = set(plan.finished)
-        if plan.todo.num_rows:
-            begin = time.monotonic()
+        begin = time.monotonic()
+        if pieces := pieces_of(plan):
+            if use_ray:
+                connect(plan, address, watcher, session)  # the pieces and the run share the connection
+            how: dict[str, Any] = {
+                "address": address,
+                "use_ray": use_ray,
+                "errors": errors,
+                "watcher": pieces.watcher(watcher),
+            }
+            made = label(pieces.table, pieces.output, pieces.settings, grow=True, **how)
+            summary.include(made)
+        if plan.todo.num_rows and not summary.stopped:
             if use_ray:
                 work = on_ray(plan, address, summary, watcher, session, lease.check)
             else:

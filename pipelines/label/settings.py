@@ -228,6 +228,33 @@ class Decoding(Section):
     )
 
 
+class Split(Section):
+    """The division of very long videos into pieces that are labelled side by side, by different actors.
+
+    Each piece is labelled as a video of its own: its frames are sampled, the model reads them, and a track begins in it. The
+    answers are joined to one for the whole video. An instruction that needs to see all of it ("the last car that passes") is
+    answered within each piece.
+    """
+
+    frames: int | None = Field(
+        default=None,
+        ge=2,
+        examples=["18000"],
+        description=(
+            "Labelled frames of a piece, about: a unit whose video's header states one and a half times as many or more is cut "
+            "into equal pieces. Default: no video is cut."
+        ),
+    )
+    overlap: int = Field(
+        default=16,
+        ge=1,
+        description=(
+            "Labelled frames that a piece shares with the next one. Objects of neighbouring pieces are one object if their "
+            "masks there have an IoU above 0.5; the first half of these frames is answered by the first piece."
+        ),
+    )
+
+
 class Settings(Section):
     """A labelling run."""
 
@@ -258,6 +285,7 @@ class Settings(Section):
     tracking: Tracking = Field(default=Tracking(), description="The way from sampled frames to masks on all frames.")
     masks: Masks = Field(default=Masks(), description="The treatment of predicted masks.")
     decode: Decoding = Field(default=Decoding(), description="The frames that are labelled, and unusual videos.")
+    split: Split = Field(default=Split(), description="The division of very long videos.")
     limits: Limits = Field(default=Limits(), description="Limits on a video's header values.")
     resources: Resources = Field(default=Resources(), description="Place and speed of the work.")
 

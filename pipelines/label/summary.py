@@ -76,3 +76,10 @@ class RunSummary:
         self.error_types.update(receipt["error_types"])
         self.error_example = self.error_example or receipt["error_example"]
         self.seconds.update({stage: value for stage, value in receipt["seconds"].items() if value})
+
+    def include(self, pieces: RunSummary) -> None:
+        """Counts the work on the pieces of this run's units. Their frames and answers are counted where they are joined."""
+        for name in ("retries", "decode_passes", "encoder_calls"):
+            self.counts[name] += pieces.counts[name]
+        self.busy += pieces.busy
+        self.stopped = pieces.stopped

@@ -32,6 +32,7 @@ from vrshq.operators.batch import (
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.estimate.terms import Terms
+from vrshq.pipelines.label.joining import Joiner, made_pieces
 from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
 from vrshq.pipelines.label.resources import LONG, Resources
 from vrshq.pipelines.label.rows import unit_tables
@@ -115,6 +116,10 @@ class UnitWorker:
         self.resources, self.limits = parsed.resources, parsed.limits
         self.writes = "propagate" in operators
         self.run = RunDirectory(run, patience_s=PATIENCE_S)
+        self.joiner: Joiner | None = None
+        if parsed.split.frames is not None:
+            one_object = open_bundle(self.model).family.one_object
+            self.joiner = Joiner(*made_pieces(self.run), one_object=one_object)
         self.videos = KeptVideos()
         self._held = threading.local()  # `units`: tables that `end_call` commits
         self.carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(carried)))
@@ -126,8 +131,11 @@ class UnitWorker:
         units = from_wire(table)
         for unit in units:
             _log("begin", unit_id=unit["unit_id"], video_id=unit["video_id"], attempt=unit["attempt"])
-        with self._turn:
-            batch = self._run_in_memory(units)
+        if self.joiner and units[0]["unit_id"] in self.joiner:
+            batch = new_batch([self._joined(unit) for unit in units])
+        else:
+            with self._turn:
+                batch = self._run_in_memory(units)
         for unit in rows_of(batch):
             self._check_process(unit)
         if not self.writes:
@@ -138,6 +146,12 @@ class UnitWorker:
         """The pool's operators. Networks are loaded once per process, so another set of operators costs nothing."""
         configs = self.settings.model_copy(update={"resources": resources}).operator_configs(self.model, self.device)
         return [load_operator(name)(configs[name]) for name in self.names]
+
+    def _joined(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """A unit of which the pieces are labelled. Only the pool that writes has to do anything for it."""
+        if not self.writes or self.joiner is None:
+            return unit
+        return self.joiner.join(unit, self._stored)
 
     def _run_in_memory(self, units: list[dict[str, Any]]) -> Batch:
         """Runs the operators over the units; where the GPU's memory is too small, again with batches of half the size.
@@ -236,9 +250,11 @@ class UnitWorker:
 
     def _windows(self, unit: dict[str, Any]) -> StoredWindows | None:
         """Where a long unit stores its masks, and goes on from; None for a short one."""
+        long = (unit["num_frames"] or 0) > LONG * self.resources.window_frames
+        return self._stored(unit) if long else None
+
+    def _stored(self, unit: dict[str, Any]) -> StoredWindows:
         length = self.resources.window_frames
-        if (unit["num_frames"] or 0) <= LONG * length:
-            return None
 
         def reached() -> None:
             guard.allow(self._time(LONG * length, [unit["texts"]]))

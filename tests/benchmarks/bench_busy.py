@@ -22,7 +22,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -119,11 +119,19 @@ class LanguageThere(nn.Module):
         self.there.work("tower", len(pixels))
         return torch.zeros(len(pixels), 1, 1)
 
-    def read_out(self, prompts: list[Prompt], image_tokens: Tensor, max_suffixes: int) -> list[ReadOut]:  # noqa: ARG002
-        self.there.work("prefix")
-        self.there.work("suffix", len(prompts))
+    def read_out_sets(
+        self,
+        sets: Sequence[tuple[Sequence[Prompt], Tensor]],
+        max_suffixes: int,  # noqa: ARG002
+    ) -> list[list[ReadOut]]:
         width = self.config.out_dim
-        return [ReadOut(torch.rand(len(prompt.seg_positions), width), torch.rand(width)) for prompt in prompts]
+        for prompts, _ in sets:
+            self.there.work("prefix")
+            self.there.work("suffix", len(prompts))
+        return [
+            [ReadOut(torch.rand(len(prompt.seg_positions), width), torch.rand(width)) for prompt in prompts]
+            for prompts, _ in sets
+        ]
 
 
 class SegmenterThere(Segmenter):

@@ -1,0 +1,138 @@
+"""Very long videos in pieces: each piece is a unit of a run of its own, and the answers are joined to one for the video.
+
+    state/pieces.json   the number of frames that the header of each unit's video states; decided once
+    state/pieces/       the run directory of the pieces; the piece number 3 of a unit has the video_id UNIT-0003
+
+The pieces are labelled before the run's own units. A unit with pieces is then one like any other, whose work is to join them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vrshq.cluster.storage.errors import StorageNotFoundError
+from vrshq.pipelines.label.joining import PIECES
+from vrshq.pipelines.label.lengths import lengths_of
+from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.settings import Settings, Split
+from vrshq.pipelines.label.watcher import Watcher
+
+_LENGTHS = "state/pieces.json"
+_ROWS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("video_id", "video_uri", "instruction_id", "text")),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of a run's long units, as a labelling run.
+
+    Attributes:
+        table: its instructions.
+        output: uri of its run directory.
+        settings: those of the run, without the division.
+        units: number of units that are cut.
+    """
+
+    table: pa.Table
+    output: str
+    settings: Settings
+    units: int
+
+    def watcher(self, outer: Watcher) -> Watcher:
+        """A watcher that says how many pieces are labelled, as what the run waits for."""
+        return _Counting(outer, f"{self.units} long {'video' if self.units == 1 else 'videos'}")
+
+
+class _Counting(Watcher):
+    def __init__(self, outer: Watcher, of_what: str) -> None:
+        self._outer, self._of_what = outer, of_what
+        self._done = self._all = 0
+
+    def waits(self, reason: str) -> None:
+        self._outer.waits(reason)
+
+    def planned(self, plan: Plan) -> None:
+        self._all, self._done = plan.manifest.num_rows, len(plan.finished)
+
+    def works(self, masks: int, seconds: float) -> None:
+        self._outer.works(masks, seconds)
+
+    def unit_finished(self, receipt: dict[str, Any]) -> None:  # noqa: ARG002
+        self._done += 1
+        self._outer.waits(f"{self._done} of {self._all} pieces of {self._of_what}")
+
+
+def pieces_of(plan: Plan) -> Pieces | None:
+    """The pieces of a run's long units; None where no unfinished unit has any. Reads each new video's header once.
+
+    Call it with the run's lease: the lengths are written to the run directory, so that a later command cuts in the same way.
+    """
+    settings = plan.settings
+    if settings.split.frames is None:
+        return None
+    try:
+        known: dict[str, int | None] = plan.run.read_json(_LENGTHS)
+    except StorageNotFoundError:
+        known = {}
+    todo = set(plan.todo["unit_id"].to_pylist())
+    units = [unit for unit in plan.manifest.to_pylist() if unit["unit_id"] in todo or unit["unit_id"] in known]
+    if new := [unit for unit in units if unit["unit_id"] not in known]:
+        stated = lengths_of(list(dict.fromkeys(unit["video_uri"] for unit in new)))
+        known |= {unit["unit_id"]: stated.get(unit["video_uri"]) for unit in new}
+        plan.run.write_json(_LENGTHS, known)
+    rows: list[dict[str, Any]] = []
+    cut: set[str] = set()
+    for unit in units:
+        spans = spans_of(unit, known[unit["unit_id"]], settings.decode.every, settings.split)
+        rows += _rows_of(unit, spans)
+        cut.update([unit["unit_id"]] if spans else [])
+    if not cut & todo:
+        return None
+    resources = settings.resources.model_copy(update={"compact": False})
+    whole = settings.model_copy(update={"split": Split(), "resources": resources})
+    table = pa.Table.from_pylist(rows, schema=_ROWS)
+    return Pieces(table, plan.run.folder.uri_of(PIECES), whole, len(cut))
+
+
+def spans_of(unit: dict[str, Any], whole: int | None, every: int, split: Split) -> list[tuple[int, int | None]]:
+    """Start and end of each piece of a unit, in frames of its video; empty where it is not cut.
+
+    Args:
+        unit: a row of the manifest.
+        whole: number of frames of its video; None: unknown.
+        every: distance of labelled frames.
+        split: how it is cut. Pieces have lengths that differ by a frame at most, without what they share with the next one.
+    """
+    begin, end = unit["start"] or 0, unit["end"]
+    numbers = range(begin, (whole or 0) if end is None else min(end, whole or 0), every)
+    count = round(len(numbers) / split.frames) if split.frames else 0
+    if count < 2:
+        return []
+    starts = [numbers[len(numbers) * place // count] for place in range(count)]
+    ends = [after + split.overlap * every for after in starts[1:]]
+    return [*zip(starts, [last if end is None else min(last, end) for last in ends], strict=False), (starts[-1], end)]
+
+
+def _rows_of(unit: dict[str, Any], spans: Iterable[tuple[int, int | None]]) -> list[dict[str, Any]]:
+    asked = list(zip(unit["instruction_ids"], unit["texts"], strict=True))
+    return [
+        {
+            "video_id": f"{unit['unit_id']}-{number:04}",
+            "video_uri": unit["video_uri"],
+            "instruction_id": instruction,
+            "text": text,
+            "start": start,
+            "end": end,
+        }
+        for number, (start, end) in enumerate(spans)
+        for instruction, text in asked
+    ]

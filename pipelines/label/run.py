@@ -72,13 +72,10 @@ def label(
         if pieces := pieces_of(plan):
             if use_ray:
                 connect(plan, address, watcher, session)  # the pieces and the run share the connection
-            how: dict[str, Any] = {
-                "address": address,
-                "use_ray": use_ray,
-                "errors": errors,
-                "watcher": pieces.watcher(watcher),
-            }
-            made = label(pieces.table, pieces.output, pieces.settings, grow=True, **how)
+            how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors}
+            made = label(
+                pieces.table, pieces.output, pieces.settings, grow=True, watcher=pieces.watcher(watcher), **how
+            )
             summary.include(made)
         if plan.todo.num_rows and not summary.stopped:
             if use_ray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vrshq.pipelines.evaluate.scores import SCORES
-from vrshq.pipelines.label.schema import ERRORS, MANIFEST, MASKS, REVIEWS, TOKENS, TRACKS
+from vrshq.pipelines.label.tables.schema import ERRORS, MANIFEST, MASKS, REVIEWS, TOKENS, TRACKS
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_importing_vrshq_loads_neither_torch_nor_ray_and_its_public_names_exist(
 
 
 def test_every_operator_states_its_columns() -> None:
-    from vrshq.pipelines.label.worker import OPERATORS, load_operator
+    from vrshq.pipelines.label.work.worker import OPERATORS, load_operator
 
     for name in OPERATORS:
         operator = load_operator(name)

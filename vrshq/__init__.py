@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vrshq.pipelines.evaluate.run import evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
     from vrshq.pipelines.label.frames import RunDataset
-    from vrshq.pipelines.label.opened import Run, open_run
     from vrshq.pipelines.label.run import label
     from vrshq.pipelines.label.settings import Settings, load_settings
+    from vrshq.pipelines.label.tables.opened import Run, open_run
     from vrshq.pipelines.label.watcher import Watcher
     from vrshq.pipelines.synth.run import synth
     from vrshq.pipelines.train.run import train
@@ -46,7 +46,7 @@ __all__ = [
 
 _HOMES = {
     "ErrorPolicy": "vrshq.pipelines.label.error_policy",
-    "Run": "vrshq.pipelines.label.opened",
+    "Run": "vrshq.pipelines.label.tables.opened",
     "RunDataset": "vrshq.pipelines.label.frames",
     "RunDirectory": "vrshq.cluster.storage.run_directory",
     "Settings": "vrshq.pipelines.label.settings",
@@ -56,7 +56,7 @@ _HOMES = {
     "label": "vrshq.pipelines.label.run",
     "load_settings": "vrshq.pipelines.label.settings",
     "new_batch": "vrshq.operators.batch",
-    "open_run": "vrshq.pipelines.label.opened",
+    "open_run": "vrshq.pipelines.label.tables.opened",
     "run_operators": "vrshq.operators.batch",
     "synth": "vrshq.pipelines.synth.run",
     "train": "vrshq.pipelines.train.run",

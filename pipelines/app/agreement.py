@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from vrshq.pipelines.label.reviews import Judgement, Key
+from vrshq.pipelines.label.tables.reviews import Judgement, Key
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
-from vrshq.pipelines.label.reviews import Key, Outcome
-from vrshq.pipelines.label.schema import MASKS, TRACKS
+from vrshq.pipelines.label.tables.reviews import Key, Outcome
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
 
 # What a page shows of an instruction; lists and the texts of errors stay on disk.
 COLUMNS = (

@@ -15,9 +15,9 @@ from vrshq.pipelines.app.pictures import Pictures
 from vrshq.pipelines.app.roots import RunVideos
 from vrshq.pipelines.app.screens import Screens
 from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.opened import NoSuchRow
-from vrshq.pipelines.label.reviews import Judgement, Key, Reviews, Verdict
 from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.tables.opened import NoSuchRow
+from vrshq.pipelines.label.tables.reviews import Judgement, Key, Reviews, Verdict
 
 
 class OpenRun:

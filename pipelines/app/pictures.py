@@ -15,7 +15,7 @@ from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 
 SMALLEST, LARGEST = 64, 1920  # the longer side of a picture, pixels
 _OPEN_VIDEOS = 6

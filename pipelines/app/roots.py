@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vrshq.cluster.storage.uris import is_remote, join_uri, local_path
 from vrshq.errors import UserError
-from vrshq.pipelines.label.moved import MovedVideosError, VideoPlaces
+from vrshq.pipelines.label.tables.moved import MovedVideosError, VideoPlaces
 
 
 class NotAllowed(UserError):  # noqa: N818 - reads as the sentence that it is

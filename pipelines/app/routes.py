@@ -18,8 +18,8 @@ from vrshq.pipelines.app.catalogue import Query
 from vrshq.pipelines.app.roots import NotAllowed
 from vrshq.pipelines.app.state import State
 from vrshq.pipelines.app.uploads import UploadRefused
-from vrshq.pipelines.label.opened import NoSuchRow
-from vrshq.pipelines.label.reviews import LONGEST_COMMENT, LONGEST_JUDGE, Verdict
+from vrshq.pipelines.label.tables.opened import NoSuchRow
+from vrshq.pipelines.label.tables.reviews import LONGEST_COMMENT, LONGEST_JUDGE, Verdict
 
 logger = logging.getLogger("vrshq.app")
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.schema import MASKS, TRACKS
-from vrshq.pipelines.label.spans import labelled_frames
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
+from vrshq.pipelines.label.tables.spans import labelled_frames
 
 _COLUMNS = ("video_id", "instruction_id", "object_id", "frame_index", "height", "width", "rle", "area", "object_score")
 _DETAILS = ("video_id", "instruction_id", "sampled_frames", "object_scores", "notes", "error_type", "error_message")

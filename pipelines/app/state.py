@@ -11,8 +11,8 @@ from vrshq.pipelines.app.asking import Asking
 from vrshq.pipelines.app.open_run import OpenRun
 from vrshq.pipelines.app.roots import Roots
 from vrshq.pipelines.app.uploads import Uploads
-from vrshq.pipelines.label.opened import NoSuchRow
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.opened import NoSuchRow
 
 MAIN = "main"  # the name of the run that the command names
 _OPEN_QUESTIONS = 4  # runs of questions that stay open

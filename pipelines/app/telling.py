@@ -7,7 +7,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.planning.plan import Plan
 from vrshq.pipelines.label.watcher import Watcher
 
 

@@ -14,9 +14,9 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.pipelines.export.names import part_of, path_of
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.opened import open_run
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.opened import open_run
 from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.report.names import sheet_name
 from vrshq.pipelines.report.run import write_report

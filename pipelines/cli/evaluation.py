@@ -67,8 +67,8 @@ def evaluate(
     from vrshq.pipelines.evaluate.datasets import check_benchmark
     from vrshq.pipelines.evaluate.run import evaluate as run_evaluate
     from vrshq.pipelines.label.error_policy import ErrorPolicy
-    from vrshq.pipelines.label.reviews import ByOutcome
     from vrshq.pipelines.label.settings import load_settings
+    from vrshq.pipelines.label.tables.reviews import ByOutcome
 
     folders = _folders(folder or [])
     if check:

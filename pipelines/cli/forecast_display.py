@@ -10,7 +10,7 @@ from rich.text import Text
 from vrshq.pipelines.cli.run_display import cost_in_words, duration
 from vrshq.pipelines.cli.terminal import console
 from vrshq.pipelines.estimate.memory import gib, in_parts
-from vrshq.pipelines.label.forecast import Corpus, Forecast, cheapest
+from vrshq.pipelines.label.planning.forecast import Corpus, Forecast, cheapest
 
 
 def print_forecasts(made: Sequence[Forecast], model: str, corpus: Corpus) -> None:

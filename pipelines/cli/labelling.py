@@ -88,9 +88,9 @@ def plan(
     """Show the units, actor pools, cost and missing resources of a `label` command; run nothing."""
     from vrshq.cluster.ray.errors import NotEnoughResources
     from vrshq.pipelines.cli.run_display import print_plan
-    from vrshq.pipelines.label.plan import in_this_process, make_plan, plan_for
+    from vrshq.pipelines.label.planning.plan import in_this_process, make_plan, plan_for
+    from vrshq.pipelines.label.planning.types import cluster_of
     from vrshq.pipelines.label.settings import load_settings
-    from vrshq.pipelines.label.types import cluster_of
 
     settings = load_settings(config, set_ or [], model=model)
     if on:
@@ -116,7 +116,7 @@ def _plan_elsewhere(on: list[str], instructions: str, output: str, settings: Set
     """Prints what the run needs on each named machine. Raises NotEnoughResources if it fits on none."""
     from vrshq.cluster.ray.errors import NotEnoughResources
     from vrshq.pipelines.cli.forecast_display import print_forecasts
-    from vrshq.pipelines.label.forecast import cheapest, corpus_of, forecasts, named_machine
+    from vrshq.pipelines.label.planning.forecast import cheapest, corpus_of, forecasts, named_machine
 
     for name in on:
         named_machine(name)

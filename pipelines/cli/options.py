@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vrshq.pipelines.label.reviews import Outcome
+from vrshq.pipelines.label.tables.reviews import Outcome
 
 Instructions = Annotated[
     str,

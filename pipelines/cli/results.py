@@ -8,7 +8,7 @@ import typer
 
 from vrshq.pipelines.cli.options import MovedVideos, Only, Run, Set, Without
 from vrshq.pipelines.cli.terminal import INCOMPLETE, say
-from vrshq.pipelines.label.doubt import Sort
+from vrshq.pipelines.label.tables.doubt import Sort
 
 
 def report(
@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Write a run's masks in the formats of other tools and of the benchmarks' servers."""
     from vrshq.pipelines.export.run import export as run_export
-    from vrshq.pipelines.label.reviews import ByOutcome
+    from vrshq.pipelines.label.tables.reviews import ByOutcome
 
     summary = run_export(run, format_, output, videos=videos, judged=ByOutcome(only, without))
     for line in summary.lines():

@@ -15,15 +15,15 @@ from vrshq.cluster.ray.resources import total
 from vrshq.pipelines.cli.progress import RunProgress
 from vrshq.pipelines.cli.terminal import console, say
 from vrshq.pipelines.estimate.memory import in_parts
-from vrshq.pipelines.label.bill import bill_of
-from vrshq.pipelines.label.costs import Estimate
-from vrshq.pipelines.label.device import pool_memory
-from vrshq.pipelines.label.placement import actor_memory, device_of, wall_seconds
-from vrshq.pipelines.label.plan import Plan
-from vrshq.pipelines.label.schema import STAGES
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.planning.bill import bill_of
+from vrshq.pipelines.label.planning.costs import Estimate
+from vrshq.pipelines.label.planning.device import pool_memory
+from vrshq.pipelines.label.planning.placement import actor_memory, device_of, wall_seconds
+from vrshq.pipelines.label.planning.plan import Plan
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.tables.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
-from vrshq.pipelines.label.worker import parts_of
+from vrshq.pipelines.label.work.worker import parts_of
 from vrshq.pipelines.models.known import human_bytes
 from vrshq.pipelines.models.locate import DescribedModel
 

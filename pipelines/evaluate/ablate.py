@@ -41,9 +41,9 @@ from vrshq.pipelines.evaluate.published import is_published, matching
 from vrshq.pipelines.evaluate.rest import in_process, on_ray, same_tokens, shared_by
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.studies import STUDIES, Variant, study_of
-from vrshq.pipelines.label.plan import begun, check_plan
-from vrshq.pipelines.label.schema import TOKENS
+from vrshq.pipelines.label.planning.plan import begun, check_plan
 from vrshq.pipelines.label.settings import Settings, load_settings
+from vrshq.pipelines.label.tables.schema import TOKENS
 
 __all__ = ["Ablation", "Variant", "ablate", "read_variants", "same_tokens", "take_over", "units_with_tokens"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.evaluate.rest import Shared, shared_by
-from vrshq.pipelines.label.schema import STAGES, TRACKS
+from vrshq.pipelines.label.tables.schema import STAGES, TRACKS
 
 _COLUMNS = (
     *("video_id", "video_uri", "instruction_id", "start", "end", "every", "num_frames"),

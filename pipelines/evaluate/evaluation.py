@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrshq.pipelines.evaluate.unanswered import Unanswered
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 
 @dataclass(frozen=True)

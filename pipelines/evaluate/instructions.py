@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from vrshq.pipelines.evaluate.datasets.base import Benchmark
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 
 def label_benchmark(benchmark: Benchmark, root: str, output: str, settings: Settings | None, **how: Any) -> RunSummary:

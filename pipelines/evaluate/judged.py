@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.reviews import ByOutcome, ReviewError
+from vrshq.pipelines.label.tables.reviews import ByOutcome, ReviewError
 
 
 def judged_rows(table: pa.Table, predictions: str, judged: ByOutcome) -> pa.Table:

@@ -22,8 +22,8 @@ from vrshq.operators.masks.rle import Rle, encode, union
 from vrshq.operators.video.frame_names import in_order, is_image_name
 from vrshq.pipelines.evaluate.datasets.base import DatasetError, Video
 from vrshq.pipelines.evaluate.datasets.codes import MaskError, as_rles
-from vrshq.pipelines.label.schema import MASKS, TRACKS
-from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
+from vrshq.pipelines.label.tables.spans import FRAME_COLUMNS, labelled_frames
 
 # What is scored of an answer with several objects.
 Objects = Literal["first", "union"]

@@ -34,8 +34,8 @@ from vrshq.pipelines.evaluate.protocols import summarize
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.scores import OK
 from vrshq.pipelines.evaluate.section import Section
-from vrshq.pipelines.label.schema import TOKENS, TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TOKENS, TRACKS
 from vrshq.pipelines.models.locate import local_model
 
 RUN = "unthresholded"

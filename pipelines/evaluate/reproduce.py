@@ -15,7 +15,7 @@ from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark
 from vrshq.pipelines.evaluate.predictions import Objects
 from vrshq.pipelines.evaluate.protocols import Protocol
 from vrshq.pipelines.evaluate.section import Section
-from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.tables.schema import TRACKS
 
 PACKAGES = ("vrshq", "numpy", "pycocotools", "pillow")  # whose versions can change a score of given masks
 

@@ -16,12 +16,12 @@ from vrshq.operators.keyframe import SelectKeyframe
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.evaluate.truth import TrueMasks
 from vrshq.pipelines.label.loop import one_by_one
-from vrshq.pipelines.label.placement import choose_pools
-from vrshq.pipelines.label.plan import Plan, worker_arguments
+from vrshq.pipelines.label.planning.placement import choose_pools
+from vrshq.pipelines.label.planning.plan import Plan, worker_arguments
 from vrshq.pipelines.label.resources import OperatorName, Resources
-from vrshq.pipelines.label.schema import ERRORS, TOKENS, TRACKS
-from vrshq.pipelines.label.wire import WIRE
-from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker
+from vrshq.pipelines.label.tables.schema import ERRORS, TOKENS, TRACKS
+from vrshq.pipelines.label.work.wire import WIRE
+from vrshq.pipelines.label.work.worker import PATIENCE_S, UnitWorker
 
 # What a run can take of another one: all up to its tokens, or what CLIP thinks of its frames.
 Shared = Literal["tokens", "clip"]
@@ -67,7 +67,7 @@ class RestWorker:
     It lists the other run's tables once, reads each unit's rows from there, runs `STAGES`, and writes as `UnitWorker` does.
 
     In: rows of `MANIFEST`; the other run has finished them.
-    Out: rows of `vrshq.pipelines.label.wire.RECEIPT`.
+    Out: rows of `vrshq.pipelines.label.work.wire.RECEIPT`.
 
     Args:
         base: uri of the other run.

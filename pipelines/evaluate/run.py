@@ -24,8 +24,8 @@ from vrshq.pipelines.evaluate.reproduce import how_to_reproduce
 from vrshq.pipelines.evaluate.scoring import score
 from vrshq.pipelines.evaluate.unanswered import unanswered
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.reviews import EVERYTHING, ByOutcome
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.reviews import EVERYTHING, ByOutcome
 from vrshq.pipelines.label.watcher import Watcher
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vrshq.pipelines.evaluate.scores import OK
-from vrshq.pipelines.label.outcome import Failures, commonest
+from vrshq.pipelines.label.tables.outcome import Failures, commonest
 
 _NO_TRUTH = "no-truth"
 _REASONS = {

@@ -17,9 +17,9 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode, union
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.pipelines.export.names import is_video_file, number_names, part_of, safe_video, source_files
-from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.schema import MASKS, TRACKS
-from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
+from vrshq.pipelines.label.tables.moved import VideoPlaces
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
+from vrshq.pipelines.label.tables.spans import FRAME_COLUMNS, labelled_frames
 
 # Units whose masks are read at once.
 UNITS_AT_ONCE = 16

@@ -17,7 +17,7 @@ from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVi
 from vrshq.pipelines.export.names import part_of, path_of
 from vrshq.pipelines.export.sound import Sound
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVi
 from vrshq.pipelines.export.films import Film, Pictures, place_of, write_film
 from vrshq.pipelines.export.pictures import MOST_OBJECTS, painted
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 
 # Lossless H.264 (qp 0) is the lossless codec in mp4 that most players, editors and builds of FFmpeg read. Its luma holds the
 # values, over the full range and of the mask's own size, odd sides included. Both chroma planes are grey, so that RGB readers

@@ -12,9 +12,9 @@ from vrshq.pipelines.export.errors import ExportError
 from vrshq.pipelines.export.formats import ALIASES, FORMATS
 from vrshq.pipelines.export.sinks import to_json
 from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.reviews import EVERYTHING, ByOutcome
 from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.tables.moved import VideoPlaces
+from vrshq.pipelines.label.tables.reviews import EVERYTHING, ByOutcome
 
 
 def export(

@@ -15,7 +15,7 @@ from vrshq.operators.video.video import open_video
 from vrshq.pipelines.export.answers import Answer, Answers, ExportSummary, RunVideo
 from vrshq.pipelines.export.names import part_of
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 
 _QUALITY = 95  # of the JPEG files
 # The loader takes the last of these in a picture's path for the folder that stands beside `labels`.

@@ -1,1 +1,1 @@
-"""Labelling: the instruction table, settings, placement, workers, rows and the run itself."""
+"""Labelling: instructions in, mask tables out. `run.py` is the entry."""

@@ -24,7 +24,7 @@ from vrshq.cluster.storage.run_directory import part_name
 from vrshq.cluster.storage.shared import shared_name
 from vrshq.cluster.storage.windows import window_name
 from vrshq.errors import UserError
-from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.planning.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from vrshq.cluster.storage.compaction import Compaction
 from vrshq.cluster.storage.lease import Lease
 from vrshq.cluster.storage.merging import TARGET_BYTES
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.types import cluster_of
+from vrshq.pipelines.label.planning.types import cluster_of
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from vrshq.cluster.ray.merges import where_it_pays
 from vrshq.cluster.storage.lease import Lease
-from vrshq.pipelines.label.outcome import read_outcome
-from vrshq.pipelines.label.plan import Plan, finished_units
-from vrshq.pipelines.label.stats import add_command
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.planning.plan import Plan, finished_units
+from vrshq.pipelines.label.tables.outcome import read_outcome
+from vrshq.pipelines.label.tables.stats import add_command
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 
 def end(plan: Plan, summary: RunSummary, finished: set[str], lease: Lease) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 # The early stop needs this many instructions, failures of this many units, because one damaged video fails all of its
 # instructions, and this certainty: one-sided 99.95 %, as a normal quantile.

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.video.video import Video, open_video
 from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.opened import Masks, Run
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.spans import FRAME_COLUMNS, labelled_frames
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.tables.moved import VideoPlaces
+from vrshq.pipelines.label.tables.opened import Masks, Run
+from vrshq.pipelines.label.tables.schema import TRACKS
+from vrshq.pipelines.label.tables.spans import FRAME_COLUMNS, labelled_frames
+from vrshq.pipelines.label.work.videos import local_video
 
 
 class LabelledFrame(TypedDict):

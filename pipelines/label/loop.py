@@ -20,15 +20,22 @@ from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.schedule import first_rows
 from vrshq.cluster.ray.session import ray_session
 from vrshq.operators.batch import Failure, Made
-from vrshq.pipelines.label.order import RELATIVE, costliest_first
-from vrshq.pipelines.label.placement import network_device
-from vrshq.pipelines.label.plan import Plan, actor_pools, in_this_process, on_machines, refuse, worker_arguments
-from vrshq.pipelines.label.rows import unit_tables
-from vrshq.pipelines.label.schema import MANIFEST, STAGES
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.planning.order import RELATIVE, costliest_first
+from vrshq.pipelines.label.planning.placement import network_device
+from vrshq.pipelines.label.planning.plan import (
+    Plan,
+    actor_pools,
+    in_this_process,
+    on_machines,
+    refuse,
+    worker_arguments,
+)
+from vrshq.pipelines.label.tables.rows import unit_tables
+from vrshq.pipelines.label.tables.schema import MANIFEST, STAGES
+from vrshq.pipelines.label.tables.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
-from vrshq.pipelines.label.wire import receipt
-from vrshq.pipelines.label.worker import UnitWorker, parts_of
+from vrshq.pipelines.label.work.wire import receipt
+from vrshq.pipelines.label.work.worker import UnitWorker, parts_of
 from vrshq.pipelines.models.locate import announce_fetching
 
 # Units with equal values here share an open video.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.planning.plan import Plan
 
 PACKAGES = ("av", "numpy", "pillow", "sam2", "torch", "transformers")
 

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
-from vrshq.pipelines.label.joining import PIECES
-from vrshq.pipelines.label.lengths import lengths_of
-from vrshq.pipelines.label.plan import Plan
+from vrshq.pipelines.label.planning.lengths import lengths_of
+from vrshq.pipelines.label.planning.plan import Plan
 from vrshq.pipelines.label.settings import Settings, Split
 from vrshq.pipelines.label.watcher import Watcher
+from vrshq.pipelines.label.work.joining import PIECES
 
 _LENGTHS = "state/pieces.json"
 _ROWS = pa.schema(

@@ -12,17 +12,17 @@ import time
 from typing import Any
 
 from vrshq.cluster.storage.lease import Lease
+from vrshq.pipelines.label.asked.instructions import Instructions
 from vrshq.pipelines.label.beside import merging_beside
 from vrshq.pipelines.label.ending import end
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.instructions import Instructions
 from vrshq.pipelines.label.loop import connect, in_process, on_ray
 from vrshq.pipelines.label.origin import open_run
 from vrshq.pipelines.label.pieces import pieces_of
-from vrshq.pipelines.label.plan import begun, check_plan
+from vrshq.pipelines.label.planning.plan import begun, check_plan
+from vrshq.pipelines.label.planning.types import cluster_of
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.summary import RunSummary
-from vrshq.pipelines.label.types import cluster_of
+from vrshq.pipelines.label.tables.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
 
 

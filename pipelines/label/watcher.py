@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vrshq.pipelines.label.plan import Plan
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.planning.plan import Plan
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 
 class Watcher:
@@ -27,7 +27,7 @@ class Watcher:
         """So many masks were made since the work began, in the for-loop of this process. Another thread calls this."""
 
     def unit_finished(self, receipt: dict[str, Any]) -> None:
-        """A unit's tables are written. `receipt` is a row of `vrshq.pipelines.label.wire.RECEIPT`."""
+        """A unit's tables are written. `receipt` is a row of `vrshq.pipelines.label.work.wire.RECEIPT`."""
 
     def finished(self, summary: RunSummary) -> None:
         """All work of this command has ended, or was stopped early."""

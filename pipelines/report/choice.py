@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vrshq.pipelines.label.doubt import Sort, least_trusted
+from vrshq.pipelines.label.tables.doubt import Sort, least_trusted
 from vrshq.pipelines.report.sheets import Track
 
 

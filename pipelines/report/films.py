@@ -12,8 +12,8 @@ from vrshq.pipelines.export.answers import Answer, ExportSummary, RunVideo, read
 from vrshq.pipelines.export.films import Source, each_answer
 from vrshq.pipelines.export.overlay import write_overlay
 from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.moved import VideoPlaces
 from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.tables.moved import VideoPlaces
 from vrshq.pipelines.report.names import film_name
 from vrshq.pipelines.report.sheets import Track
 

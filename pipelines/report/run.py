@@ -13,10 +13,10 @@ import pyarrow as pa
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.decoding import decode_config
-from vrshq.pipelines.label.doubt import Sort
-from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.settings import Limits
+from vrshq.pipelines.label.tables.doubt import Sort
+from vrshq.pipelines.label.tables.moved import VideoPlaces
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
 from vrshq.pipelines.report.choice import by_video, chosen, units_of
 from vrshq.pipelines.report.films import write_films
 from vrshq.pipelines.report.names import remove_other_files, sheet_name
@@ -51,7 +51,7 @@ def write_report(
         limit: maximum number of sheets: spread evenly over the run's instructions, or the first ones of `sort`.
         limits: of the videos, and whom their uris may call.
         videos: folder where the videos lie now (`VideoPlaces`); default: where the run found them.
-        sort: the order of the sheets: by id, or "least-trusted" as `vrshq.pipelines.label.doubt` ranks answers.
+        sort: the order of the sheets: by id, or "least-trusted" as `vrshq.pipelines.label.tables.doubt` ranks answers.
         films: also write an overlay video, `report/NAME.mp4`, beside each sheet; costs a decode of the video for each.
 
     Returns:

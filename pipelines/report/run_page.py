@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.doubt import SIGNAL, Sort
-from vrshq.pipelines.label.spans import span_in_words
+from vrshq.pipelines.label.tables.doubt import SIGNAL, Sort
+from vrshq.pipelines.label.tables.spans import span_in_words
 from vrshq.pipelines.report.page import render, visible
 from vrshq.pipelines.report.sheets import STATUS_COLORS, Track
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, Color, color_of, overlaid
 from vrshq.pipelines.drawing.text import font_for, wrapped
-from vrshq.pipelines.label.doubt import SIGNAL
-from vrshq.pipelines.label.spans import span_in_words
+from vrshq.pipelines.label.tables.doubt import SIGNAL
+from vrshq.pipelines.label.tables.spans import span_in_words
 
 Track = dict[str, Any]  # a row of `tracks/`, with these columns
 TRACK_COLUMNS = (

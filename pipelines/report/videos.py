@@ -17,8 +17,8 @@ from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import Video, open_video
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.spans import labelled_frames
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.tables.spans import labelled_frames
+from vrshq.pipelines.label.work.videos import local_video
 from vrshq.pipelines.report.sheets import Answer, Track, draw_sheet, picture_size, sheet_frames
 
 

@@ -30,7 +30,7 @@ from vrshq.operators.tokens import Tokens
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.datasets import open_benchmark
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 from vrshq.pipelines.train.presence_settings import BenchmarkVideos, PresenceData, PresenceSettings, SynthVideos
 
 Part = Literal["data", "held_out"]

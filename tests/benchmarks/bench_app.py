@@ -28,7 +28,7 @@ from tests.support import clips
 from tests.support.made_runs import unit_id
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import encode
-from vrshq.pipelines.label.schema import MANIFEST, MASKS, SCHEMA_VERSION, TRACKS
+from vrshq.pipelines.label.tables.schema import MANIFEST, MASKS, SCHEMA_VERSION, TRACKS
 
 FRAMES, SIZE, EACH, FILES = 12, (240, 320), 16, 8
 COMMAND = [sys.executable, "-c", "from vrshq.pipelines.cli.main import main; main()", "app"]

@@ -48,9 +48,9 @@ from vrshq.operators.models.sam2.values import Decoded, Features, Memory
 from vrshq.operators.models.vrs_hq import load
 from vrshq.operators.models.vrs_hq.network import ReadOut
 from vrshq.operators.models.vrs_hq.prompt import Prompt
-from vrshq.pipelines.label.plan import begun, in_this_process, make_plan, worker_arguments
+from vrshq.pipelines.label.planning.plan import begun, in_this_process, make_plan, worker_arguments
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import UnitWorker
+from vrshq.pipelines.label.work.worker import UnitWorker
 
 MODEL = "tiny"  # gives tokenizers and the widths of embeddings; its weights are not loaded
 SIZES = {"480p": (480, 854), "1080p": (1080, 1920), "4K": (2160, 3840)}

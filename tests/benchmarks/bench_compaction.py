@@ -38,7 +38,7 @@ from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.compaction import Spread, one_by_one
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.operators.masks.rle import encode
-from vrshq.pipelines.label.schema import MASKS
+from vrshq.pipelines.label.tables.schema import MASKS
 
 URI = f"s3://{S3_BUCKET}/run"
 OTHERS = pa.schema([("video_id", pa.string()), ("values", pa.list_(pa.float32()))])

@@ -1,4 +1,4 @@
-"""Measures the cost of each stage of a unit, as an actor runs it, and prints the rows of `pipelines/label/costs.csv`.
+"""Measures the cost of each stage of a unit, as an actor runs it, and prints the rows of `pipelines/label/planning/costs.csv`.
 
     python -m tests.benchmarks.bench_costs [--model untrained-tiny] [--device cpu|cuda] [--dtype float32]
 
@@ -25,10 +25,10 @@ import torch
 from tests.support import clips
 from vrshq.cluster.ray.gpus import gpu_of_product
 from vrshq.operators.batch import Batch, Operator, close_videos, new_batch
-from vrshq.pipelines.label.costs import TERMS
-from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.planning.costs import TERMS
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import load_operator
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.work.worker import load_operator
 from vrshq.pipelines.models.locate import local_model, open_model
 
 HEIGHT, WIDTH = 480, 854

@@ -19,9 +19,10 @@ from typing import Any
 from tests.support import clips
 from tests.support.label_runs import content, instruction, write_table
 from vrshq.cluster.storage.fetch import fetch_to_local
-from vrshq.pipelines.label import loop, videos
+from vrshq.pipelines.label import loop
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.work import videos
 
 
 def run(table: str, output: str, model: str, shares: bool, said: Any) -> None:

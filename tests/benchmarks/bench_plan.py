@@ -21,8 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vrshq.pipelines.label.instructions import read_instructions
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.instructions import read_instructions
+from vrshq.pipelines.label.asked.units import build_manifest
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.values import Memory
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
 
 HIERA_TINY_512 = Sam2Config(
     image_size=512,

@@ -26,7 +26,7 @@ from tests.support.s3_server import S3_BUCKET, S3Server
 from vrshq.cluster.storage import merging
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.operators.masks.rle import encode
-from vrshq.pipelines.label.schema import MASKS
+from vrshq.pipelines.label.tables.schema import MASKS
 
 COLUMNS = ("instruction_id", "object_id", "frame_index", "height", "width", "rle", "object_score")
 FRAMES, SIZE, SHEETS = 24, (480, 854), 50

@@ -29,8 +29,8 @@ from tests.support.s3_server import S3_BUCKET, S3Server
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.reviews import ByOutcome, Reviews
-from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.tables.reviews import ByOutcome, Reviews
+from vrshq.pipelines.label.tables.schema import MANIFEST
 from vrshq.pipelines.report.run import write_report
 
 FRAMES, SIZE = 4, (48, 64)

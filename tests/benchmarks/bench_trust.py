@@ -24,9 +24,9 @@ from vrshq.operators.masks.rle import EncodedMask
 from vrshq.operators.masks.trust import NAMES, trust
 from vrshq.pipelines.evaluate.presence import auroc
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.label.doubt import LOW
-from vrshq.pipelines.label.schema import MASKS, TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.doubt import LOW
+from vrshq.pipelines.label.tables.schema import MASKS, TRACKS
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 

@@ -31,8 +31,8 @@ from vrshq.operators.synth.coverage import layer
 from vrshq.operators.synth.drawing import draw_lens, draw_look, draw_patches, paint
 from vrshq.operators.synth.scene import draw_scene
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TRACKS
 
 LENGTH = 64
 SHOWN = (2, 4, 8, 16)

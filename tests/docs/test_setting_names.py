@@ -11,7 +11,7 @@ from pathlib import Path
 from docs import reference
 from tests.support.import_graph import files
 from tests.support.paths import ROOT
-from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.tables.schema import STAGES
 
 # `section.name`, where a name is letters, a number of a list, or the place of a value in an f-string.
 DOTTED = re.compile(r"(?<![\w./{}-])[a-z_]+(?:\.(?:[a-z_0-9]+|\{\}))+(?![\w(/])")

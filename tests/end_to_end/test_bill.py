@@ -14,8 +14,8 @@ from tests.support import clips
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.label_runs import instruction, vrshq, write_table
 from tests.support.s3_server import S3_BUCKET, S3Server
-from vrshq.pipelines.label.bill import PARTS, VIDEO_READS, Bill, bill_of
-from vrshq.pipelines.label.plan import make_plan
+from vrshq.pipelines.label.planning.bill import PARTS, VIDEO_READS, Bill, bill_of
+from vrshq.pipelines.label.planning.plan import make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 

@@ -15,7 +15,7 @@ from tests.support.label_runs import instruction, vrshq, write_table
 from tests.support.paths import ROOT
 from vrshq.pipelines.cli.run_display import RunDisplay, print_plan, print_summary
 from vrshq.pipelines.cli.terminal import console, say
-from vrshq.pipelines.label.plan import make_plan
+from vrshq.pipelines.label.planning.plan import make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 

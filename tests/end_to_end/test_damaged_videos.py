@@ -17,7 +17,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import InputError
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.video import open_video
-from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.tables.schema import TRACKS
 
 KEEP = ["decode.damaged=keep"]
 

@@ -13,8 +13,8 @@ import pytest
 from tests.end_to_end.conftest import SETTINGS
 from tests.support.label_runs import content, instruction, vrshq, write_table
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.growth import OtherInstructions
-from vrshq.pipelines.label.plan import Plan, make_plan
+from vrshq.pipelines.label.asked.growth import OtherInstructions
+from vrshq.pipelines.label.planning.plan import Plan, make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.watcher import Watcher
 

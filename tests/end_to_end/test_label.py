@@ -22,8 +22,8 @@ from vrshq.cluster.storage.lease import LOCKS, InUseError, Lease, LeaseLostError
 from vrshq.cluster.storage.run_directory import ConfigurationDiffers, RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TRACKS
 from vrshq.pipelines.label.watcher import Watcher
 
 

@@ -17,11 +17,11 @@ from vrshq.cluster.ray import guard
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.models.sam2.segmenter import Segmenter
-from vrshq.pipelines.label import bill
 from vrshq.pipelines.label.error_policy import ErrorPolicy
+from vrshq.pipelines.label.planning import bill
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import MASKS
 
 FRAMES, WINDOW = 23, 5
 COUNT = -(-FRAMES // WINDOW)

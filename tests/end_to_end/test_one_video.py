@@ -15,9 +15,10 @@ from tests.support.label_runs import content, instruction, write_table
 from tests.support.sa2va_tiny import MODEL, QUESTIONS, write_frames
 from vrshq.cluster.storage.fetch import fetch_to_local
 from vrshq.operators.models import clip
-from vrshq.pipelines.label import loop, videos
+from vrshq.pipelines.label import loop
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.work import videos
 
 FRAMES = 8
 

@@ -14,11 +14,11 @@ from tests.support import clips
 from tests.support.label_runs import content, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.lengths import lengths_of
 from vrshq.pipelines.label.pieces import spans_of
+from vrshq.pipelines.label.planning.lengths import lengths_of
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings, Split
-from vrshq.pipelines.label.worker import UnitWorker
+from vrshq.pipelines.label.work.worker import UnitWorker
 
 FRAMES, PIECE, OVERLAP = 40, 12, 4
 SPANS = [(0, 17), (13, 30), (26, None)]  # 13, 13 and 14 frames, and what they share

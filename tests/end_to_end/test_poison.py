@@ -14,8 +14,8 @@ from tests.support.fault_kit import Command, accounted
 from tests.support.label_runs import instruction, write_table
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, TRACKS
 
 pytestmark = pytest.mark.ray
 
@@ -46,7 +46,7 @@ class Late:
                 poison(path)
                 return opened(path, *rest, **named)
             decode.open_video = deadly
-            import vrshq.pipelines.label.worker as worker
+            import vrshq.pipelines.label.work.worker as worker
             write = worker.UnitWorker._write
             def deadly_write(self, unit, begin):
                 receipt = write(self, unit, begin)

@@ -18,10 +18,10 @@ from tests.support.sa2va_tiny import ANSWERS, MODEL, QUESTIONS, write_frames
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.opened import open_run
-from vrshq.pipelines.label.plan import make_plan
+from vrshq.pipelines.label.planning.plan import make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.opened import open_run
 from vrshq.pipelines.report.names import sheet_name
 from vrshq.pipelines.report.run import write_report
 

@@ -17,7 +17,7 @@ from tests.support.label_runs import content, decoded, instruction, vrshq, write
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.growth import OtherInstructions
+from vrshq.pipelines.label.asked.growth import OtherInstructions
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings, load_settings
 from vrshq.pipelines.report.run import write_report

@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.end_to_end.conftest import SETTINGS
 from tests.support.label_runs import content, instruction, write_table
 from tests.support.sa2va_tiny import MODEL, QUESTIONS, write_frames
-from vrshq.pipelines.label.plan import begun, in_this_process, make_plan, worker_arguments
+from vrshq.pipelines.label.planning.plan import begun, in_this_process, make_plan, worker_arguments
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import UnitWorker
+from vrshq.pipelines.label.work.worker import UnitWorker
 
 
 def at_once(table: str, output: str, settings: Settings, threads: int = 3) -> None:

@@ -17,11 +17,12 @@ from PIL import Image
 from tests.support import clips
 from tests.support.label_runs import content, instruction, vrshq, write_table
 from vrshq.pipelines.export.names import is_video_file
-from vrshq.pipelines.label import rows, videos, worker
 from vrshq.pipelines.label.error_policy import ErrorPolicy
-from vrshq.pipelines.label.lengths import frames_of
+from vrshq.pipelines.label.planning.lengths import frames_of
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Limits, Settings
+from vrshq.pipelines.label.tables import rows
+from vrshq.pipelines.label.work import videos, worker
 
 FRAMES = 2
 

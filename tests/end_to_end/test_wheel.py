@@ -106,7 +106,7 @@ def test_wheel_finds_its_own_files_beside_folders_named_like_the_rooms(scripts: 
     code = (
         "import pathlib, sys, vrshq\n"
         "from vrshq.pipelines.train.settings import load_train_settings\n"
-        "from vrshq.pipelines.label.costs import TABLE\n"
+        "from vrshq.pipelines.label.planning.costs import TABLE\n"
         "from vrshq.pipelines.evaluate import run\n"
         "assert pathlib.Path(vrshq.__file__).is_relative_to(sys.prefix), vrshq.__file__\n"
         "print(TABLE.exists(), len(load_train_settings('tiny', []).stages) > 0)\n"

@@ -16,8 +16,8 @@ from tests.gpu.machine_checks import smi
 from tests.support.label_runs import content
 from vrshq.operators.batch import Operator
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import STAGES
-from vrshq.pipelines.label.worker import load_operator
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.work.worker import load_operator
 
 
 def operators_of(context: Context) -> list[Operator]:
@@ -114,7 +114,7 @@ def sharing(context: Context) -> Result:
 
 
 def costs(context: Context) -> Result:
-    """Rows for `pipelines/label/costs.csv`, as `bench_costs` prints them."""
+    """Rows for `pipelines/label/planning/costs.csv`, as `bench_costs` prints them."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_costs", "--device", context.device]
     command += ["--model", context.model, "--dtype", context.dtype]
     if context.dry:

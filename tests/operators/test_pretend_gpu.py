@@ -22,7 +22,7 @@ from vrshq.operators.masks import rle
 from vrshq.operators.models import shared
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import load_operator
+from vrshq.pipelines.label.work.worker import load_operator
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, on which the tests marked gpu run")
 

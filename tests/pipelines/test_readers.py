@@ -15,8 +15,8 @@ from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.pipelines.evaluate.datasets.base import Video
 from vrshq.pipelines.evaluate.predictions import RunPredictions, open_predictions
 from vrshq.pipelines.export.answers import ExportSummary, read_answers
-from vrshq.pipelines.label.moved import VideoPlaces
-from vrshq.pipelines.label.opened import open_run
+from vrshq.pipelines.label.tables.moved import VideoPlaces
+from vrshq.pipelines.label.tables.opened import open_run
 from vrshq.pipelines.report.run import write_report
 
 VIDEOS = [f"v{number:02d}" for number in range(24)]

@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 
 from tests.support import clips
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, TRACKS
 
 SCHEMAS = {"masks": MASKS, "tracks": TRACKS, "errors": ERRORS}
 # columns that depend on the course of a run, not on its input

@@ -18,7 +18,7 @@ import pytest
 from pycocotools import mask as coco
 
 from vrshq.pipelines.cli import main as cli
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, TOKENS, TRACKS
 
 TABLES = {"masks": MASKS, "tracks": TRACKS, "tokens": TOKENS, "errors": ERRORS}
 # Columns that a run measures. All others are computed from the input.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import EncodedMask, encode
-from vrshq.pipelines.label.schema import MANIFEST, MASKS, SCHEMA_VERSION, TRACKS
+from vrshq.pipelines.label.tables.schema import MANIFEST, MASKS, SCHEMA_VERSION, TRACKS
 
 
 @dataclass(frozen=True)

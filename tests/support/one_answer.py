@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks import rle
-from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.tables.schema import MASKS, SCHEMA_VERSION, TRACKS
 
 
 def write_run(

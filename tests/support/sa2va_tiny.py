@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 from vrshq.operators.batch import Operator
 from vrshq.operators.models.shared import shared_network
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import load_operator
+from vrshq.pipelines.label.work.worker import load_operator
 
 FOLDER = ROOT / "tests" / "data" / "sa2va-tiny"
 MODEL = str(FOLDER)

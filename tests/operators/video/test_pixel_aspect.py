@@ -22,7 +22,7 @@ from vrshq.operators.presample import PreSample, PreSampleConfig
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.pixel_aspect import displayed_size
 from vrshq.operators.video.video import open_video
-from vrshq.pipelines.label.rows import unit_tables
+from vrshq.pipelines.label.tables.rows import unit_tables
 
 TOWER = TowerConfig(image_size=56, patch_size=14, view="whole")
 

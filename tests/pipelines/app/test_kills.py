@@ -18,8 +18,8 @@ from tests.pipelines.app.conftest import instructions
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.app.run import serve
 from vrshq.pipelines.app.state import Options
-from vrshq.pipelines.label.reviews import Reviews
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.reviews import Reviews
 
 # A server that has the libraries already and forks: an app of its own starts in tens of milliseconds.
 processes = multiprocessing.get_context("forkserver")

@@ -22,7 +22,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import decode
 from vrshq.pipelines.app.agreement import agreements
 from vrshq.pipelines.app.catalogue import SIGNALS
-from vrshq.pipelines.label.reviews import Reviews
+from vrshq.pipelines.label.tables.reviews import Reviews
 
 API = "/api/runs/main"
 ALL = [(video, str(place)) for video, made in instructions().items() for place in range(len(made))]

@@ -31,8 +31,8 @@ from vrshq.pipelines.evaluate.instructions import write_instructions
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TOKENS, TRACKS
 from vrshq.pipelines.label.settings import load_settings
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, TOKENS, TRACKS
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 

@@ -11,7 +11,7 @@ from tests.support.dataset_fixtures import write_png_tree
 from tests.support.label_runs import vrshq
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.synth import SynthConfig
-from vrshq.pipelines.label.reviews import Reviews
+from vrshq.pipelines.label.tables.reviews import Reviews
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 

@@ -23,8 +23,8 @@ from vrshq.pipelines.evaluate.published import published_rows
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.score_sections import sections
 from vrshq.pipelines.evaluate.scores import keyframe_distances
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TRACKS
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
 

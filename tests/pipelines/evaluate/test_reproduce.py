@@ -18,8 +18,8 @@ from vrshq.operators.models.bundle import open_bundle
 from vrshq.pipelines.evaluate.datasets import benchmark_names
 from vrshq.pipelines.evaluate.protocols import PROTOCOLS
 from vrshq.pipelines.evaluate.run import evaluate
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TRACKS
 
 
 def test_the_command_states_itself_its_questions_frames_model_and_tracker(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ from vrshq.pipelines.export.formats import FORMATS
 from vrshq.pipelines.export.names import part_of, path_of, source_files
 from vrshq.pipelines.export.pictures import voc_palette
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.moved import MovedVideosError
-from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.tables.moved import MovedVideosError
+from vrshq.pipelines.label.tables.schema import MASKS, SCHEMA_VERSION, TRACKS
 
 Masks = dict[tuple[str, str], np.ndarray]
 EVIL = ["../../out", "/etc/passwd", "..", ".", "", "a\\b", "a\0b", "x" * 400, "<script>&\"'", "00000.png", "%2E", "球"]

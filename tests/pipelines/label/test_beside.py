@@ -23,8 +23,8 @@ from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label import loop
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import TRACKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import TRACKS
 from vrshq.pipelines.label.watcher import Watcher
 
 SETTINGS = Settings(model="untrained-tiny", max_instructions_per_unit=1)

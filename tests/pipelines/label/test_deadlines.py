@@ -15,11 +15,11 @@ from vrshq.cluster.ray.resources import Resources as Machine
 from vrshq.operators.models.families import VRS_HQ
 from vrshq.pipelines.estimate.sizes import sizes_of_known
 from vrshq.pipelines.estimate.terms import Terms
-from vrshq.pipelines.label import worker
-from vrshq.pipelines.label.device import computed_cost
+from vrshq.pipelines.label.planning.device import computed_cost
 from vrshq.pipelines.label.resources import Resources
 from vrshq.pipelines.label.settings import Limits, Settings
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work import worker
+from vrshq.pipelines.label.work.videos import local_video
 
 MIB = 1 << 20
 

@@ -14,11 +14,11 @@ from vrshq.cluster.ray.gpus import known_gpus
 from vrshq.pipelines.cli.main import main
 from vrshq.pipelines.cli.terminal import console
 from vrshq.pipelines.estimate.sizes import sized_models
-from vrshq.pipelines.label import costs
-from vrshq.pipelines.label.forecast import Corpus, cheapest, forecasts
-from vrshq.pipelines.label.lengths import Lengths
-from vrshq.pipelines.label.schema import STAGES
+from vrshq.pipelines.label.planning import costs
+from vrshq.pipelines.label.planning.forecast import Corpus, cheapest, forecasts
+from vrshq.pipelines.label.planning.lengths import Lengths
 from vrshq.pipelines.label.settings import Settings, load_settings
+from vrshq.pipelines.label.tables.schema import STAGES
 
 Command = Callable[..., tuple[int, dict[str, list[str]], str]]
 # A thousand reference units: 300 frames, 16 instructions.
@@ -91,7 +91,7 @@ def test_a_wrong_name_is_one_line_with_the_known_ones(name: str, plan: Command) 
 
 
 def test_a_model_without_known_needs_is_one_line(plan: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrshq.pipelines.label.forecast.sizes_of", lambda _: None)
+    monkeypatch.setattr("vrshq.pipelines.label.planning.forecast.sizes_of", lambda _: None)
     code, _, errors = plan("--model", "untrained-tiny", "--on", "T4-16GB")
     assert (code, errors) == (1, "error: --on: the needs of models of the family vrs-hq on a GPU are not known\n")
 

@@ -10,7 +10,7 @@ from vrshq.cluster.ray.engine import stream_receipts
 from vrshq.cluster.ray.pool import ActorPool, Timing
 from vrshq.cluster.ray.resources import cluster_machines, total
 from vrshq.cluster.ray.session import ray_session
-from vrshq.pipelines.label.placement import choose_pools
+from vrshq.pipelines.label.planning.placement import choose_pools
 from vrshq.pipelines.label.settings import Settings
 
 

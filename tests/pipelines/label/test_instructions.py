@@ -1,4 +1,4 @@
-"""Promises of `vrshq.pipelines.label.instructions`: what is read, what is refused in one line, and how units are cut."""
+"""Promises of `vrshq.pipelines.label.asked.instructions`: what is read, what is refused in one line, and how units are cut."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from tests.support.paths import DEMO
 from vrshq.cluster.storage.folder import Folder
-from vrshq.pipelines.label.carried import carried_columns, carried_schema
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.instructions import read_instructions
-from vrshq.pipelines.label.schema import MANIFEST, TRACKS
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.instructions import read_instructions
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.tables.carried import carried_columns, carried_schema
+from vrshq.pipelines.label.tables.errors import InstructionTableError
+from vrshq.pipelines.label.tables.schema import MANIFEST, TRACKS
 
 ROWS: list[dict[str, Any]] = [
     {"video_uri": "b.mp4", "instruction_id": "007", "text": "the red ball"},
@@ -375,7 +375,7 @@ def test_slices_do_not_show_in_the_manifest(tmp_path: Path, monkeypatch: pytest.
     ]
     table = table_of(rows, tmp_path)
     whole = manifest_of(table)
-    monkeypatch.setattr("vrshq.pipelines.label.units.SLICE_ROWS", 7)
+    monkeypatch.setattr("vrshq.pipelines.label.asked.units.SLICE_ROWS", 7)
     assert manifest_of(table).equals(whole)
 
 

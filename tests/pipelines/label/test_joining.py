@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks import rle
 from vrshq.operators.masks.windows import Answers
-from vrshq.pipelines.label.joining import Joiner
-from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TOKENS, TRACKS
+from vrshq.pipelines.label.tables.schema import MASKS, SCHEMA_VERSION, TOKENS, TRACKS
+from vrshq.pipelines.label.work.joining import Joiner
 
 LENGTH, OVERLAP, OBJECTS = 6, 2, 3  # frames that a piece begins after the one before, and shares with the next one
 HEIGHT, WIDTH = 5, 4 * OBJECTS

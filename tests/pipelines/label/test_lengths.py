@@ -12,12 +12,12 @@ from tests.support import clips
 from tests.support.label_runs import instruction, vrshq, write_table
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.cli.terminal import console
-from vrshq.pipelines.label import lengths
-from vrshq.pipelines.label.costs import ASSUMED_FRAMES
-from vrshq.pipelines.label.lengths import frames_of, look_at_headers
-from vrshq.pipelines.label.plan import make_plan, on_machines
-from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.planning import lengths
+from vrshq.pipelines.label.planning.costs import ASSUMED_FRAMES
+from vrshq.pipelines.label.planning.lengths import frames_of, look_at_headers
+from vrshq.pipelines.label.planning.plan import make_plan, on_machines
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.schema import MANIFEST
 
 SETTINGS = Settings.model_validate({"model": "untrained-tiny", "resources": {"device": "cpu"}})
 
@@ -131,7 +131,7 @@ def test_the_plan_says_how_many_headers_it_read(monkeypatch: pytest.MonkeyPatch,
 
 def test_nobody_pays_for_a_plan_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr("vrshq.pipelines.label.plan.look_at_headers", lambda *given: looked.append(given))
+    monkeypatch.setattr("vrshq.pipelines.label.planning.plan.look_at_headers", lambda *given: looked.append(given))
     plan = make_plan(str(corpus(tmp_path, 3)), str(tmp_path / "run"), SETTINGS)
     assert on_machines(plan, plan.machines).lengths is None
     assert looked == []

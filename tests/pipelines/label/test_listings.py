@@ -17,7 +17,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.loop import in_process
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 Label = Callable[..., RunSummary]
 

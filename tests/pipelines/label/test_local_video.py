@@ -11,7 +11,7 @@ from tests.support.clips import image_folder, read_code
 from vrshq.operators.batch import InputError
 from vrshq.operators.video.video import open_video
 from vrshq.pipelines.label.settings import Limits
-from vrshq.pipelines.label.videos import local_video
+from vrshq.pipelines.label.work.videos import local_video
 
 
 def codes(folder: Path, scratch: Path, limits: Limits = Limits()) -> list[int]:  # noqa: B008 - frozen

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vrshq.pipelines.label.moved import MovedVideosError, VideoPlaces
+from vrshq.pipelines.label.tables.moved import MovedVideosError, VideoPlaces
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -14,10 +14,10 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.trust import NAMES as TRUST_NAMES
 from vrshq.pipelines.evaluate.predictions import RunPredictions
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.opened import open_run
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import MASKS
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.tables.opened import open_run
+from vrshq.pipelines.label.tables.schema import MASKS
 from vrshq.pipelines.report.run import write_report
 
 # What version 3 added to version 2.

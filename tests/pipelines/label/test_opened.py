@@ -16,10 +16,10 @@ from tests.support.clips import h264
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
 from vrshq.operators.masks.rle import decode
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.instructions import read_instructions
-from vrshq.pipelines.label.opened import NoSuchRow, Run
-from vrshq.pipelines.label.schema import MASKS
+from vrshq.pipelines.label.asked.instructions import read_instructions
+from vrshq.pipelines.label.tables.errors import InstructionTableError
+from vrshq.pipelines.label.tables.opened import NoSuchRow, Run
+from vrshq.pipelines.label.tables.schema import MASKS
 
 ROWS: list[dict[str, Any]] = [
     {"video_uri": "v.mp4", "instruction_id": "a", "text": "the block", "note": 7},

@@ -11,11 +11,11 @@ import pytest
 
 from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label import loop
-from vrshq.pipelines.label.order import costliest_first
-from vrshq.pipelines.label.plan import make_plan
-from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.planning.order import costliest_first
+from vrshq.pipelines.label.planning.plan import make_plan
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.schema import MANIFEST
+from vrshq.pipelines.label.tables.summary import RunSummary
 from vrshq.pipelines.label.watcher import Watcher
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support import clips
 from tests.support.label_runs import instruction, vrshq, write_table
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.outcome import commonest
+from vrshq.pipelines.label.tables.outcome import commonest
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -12,8 +12,8 @@ from vrshq.cluster.ray.needs import lacking
 from vrshq.cluster.ray.pool import ActorPool
 from vrshq.cluster.ray.resources import Resources, total
 from vrshq.operators.models.bundle import bundled_names, open_bundle
-from vrshq.pipelines.label.costs import ASSUMED_FRAMES, Estimate, Measured, estimate
-from vrshq.pipelines.label.placement import (
+from vrshq.pipelines.label.planning.costs import ASSUMED_FRAMES, Estimate, Measured, estimate
+from vrshq.pipelines.label.planning.placement import (
     MAX_CPUS_PER_GPU,
     PLACED_STAGES,
     actor_memory,
@@ -21,9 +21,9 @@ from vrshq.pipelines.label.placement import (
     wall_seconds,
 )
 from vrshq.pipelines.label.resources import Pool
-from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import UnitWorker
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.work.worker import UnitWorker
 
 GIB = 1 << 30
 SETTINGS = Settings()

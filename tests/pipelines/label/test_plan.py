@@ -13,8 +13,8 @@ from ray.cluster_utils import Cluster
 from vrshq.pipelines.cli.main import main
 from vrshq.pipelines.cli.terminal import console
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.schema import STAGES
 from vrshq.pipelines.label.settings import load_settings
+from vrshq.pipelines.label.tables.schema import STAGES
 
 Said = dict[str, list[str]]
 Command = Callable[..., tuple[int, Said, str]]

@@ -15,8 +15,8 @@ from tests.support.label_runs import vrshq
 from tests.support.made_runs import Made, box, make_run
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.export.run import export
-from vrshq.pipelines.label.reviews import ByOutcome, ReviewError, Reviews, Verdict, outcome_of
-from vrshq.pipelines.label.schema import REVIEWS
+from vrshq.pipelines.label.tables.reviews import ByOutcome, ReviewError, Reviews, Verdict, outcome_of
+from vrshq.pipelines.label.tables.schema import REVIEWS
 
 KEYS = [("a.mp4", "0"), ("a.mp4", "1"), ("b.mp4", "0")]
 
@@ -66,7 +66,7 @@ def test_the_latest_of_each_judge_counts_even_where_the_clock_goes_back(
         def now(cls, _tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override] # a plain one
             return first.at - datetime.timedelta(hours=1)
 
-    monkeypatch.setattr("vrshq.pipelines.label.reviews.datetime.datetime", Earlier)
+    monkeypatch.setattr("vrshq.pipelines.label.tables.reviews.datetime.datetime", Earlier)
     reviews.add(part(1), KEYS[0], "ann", "accept")
     monkeypatch.undo()
     for seen in (reviews, Reviews(run)):

@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.paths import SHARED
 from vrshq.cluster.storage.folder import Folder
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.instructions import read_instructions
-from vrshq.pipelines.label.table_files import table_folder
+from vrshq.pipelines.label.asked.instructions import read_instructions
+from vrshq.pipelines.label.asked.table_files import table_folder
+from vrshq.pipelines.label.tables.errors import InstructionTableError
 
 ROWS: list[dict[str, Any]] = [
     {"video_uri": f"{number}.mp4", "instruction_id": str(number), "text": f"the red ball, №{number}"}

@@ -11,9 +11,9 @@ import pytest
 from vrshq.cluster.ray.errors import NotEnoughResources
 from vrshq.cluster.ray.resources import Resources
 from vrshq.pipelines.label import loop
-from vrshq.pipelines.label import plan as planning
-from vrshq.pipelines.label.placement import PLACED_STAGES
-from vrshq.pipelines.label.plan import make_plan, on_machines
+from vrshq.pipelines.label.planning import plan as planning
+from vrshq.pipelines.label.planning.placement import PLACED_STAGES
+from vrshq.pipelines.label.planning.plan import make_plan, on_machines
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 

@@ -12,11 +12,11 @@ from tests.support.clips import h264
 from tests.support.label_runs import instruction, write_table
 from vrshq.cluster.ray.resources import Resources
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label import types
-from vrshq.pipelines.label.plan import make_plan
+from vrshq.pipelines.label.planning import types
+from vrshq.pipelines.label.planning.plan import make_plan
+from vrshq.pipelines.label.planning.types import cluster_of, with_type
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.types import cluster_of, with_type
 
 MIB = 1 << 20
 TINY = Settings(model="untrained-tiny")

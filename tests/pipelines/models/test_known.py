@@ -26,7 +26,7 @@ from vrshq.operators.models.vrs_hq.checkpoint import layout
 from vrshq.operators.models.vrs_hq.load import load_clip, load_language, load_segmenter
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.worker import UnitWorker, parts_of
+from vrshq.pipelines.label.work.worker import UnitWorker, parts_of
 from vrshq.pipelines.models.convert import convert
 from vrshq.pipelines.models.known import human_bytes, known_models
 from vrshq.pipelines.models.locate import describe_model, local_model

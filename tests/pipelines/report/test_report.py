@@ -26,9 +26,9 @@ from vrshq.operators.video.video import Video
 from vrshq.pipelines.demo.draw_clips import CLIPS, draw, write_clip
 from vrshq.pipelines.drawing import text as texts
 from vrshq.pipelines.drawing.masks import KEYFRAME_COLOR, overlaid
-from vrshq.pipelines.label.doubt import LOW, SIGNAL
-from vrshq.pipelines.label.schema import MASKS, SCHEMA_VERSION, TRACKS
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.tables.doubt import LOW, SIGNAL
+from vrshq.pipelines.label.tables.schema import MASKS, SCHEMA_VERSION, TRACKS
 from vrshq.pipelines.report import run as report
 from vrshq.pipelines.report import sheets as drawing
 from vrshq.pipelines.report import videos

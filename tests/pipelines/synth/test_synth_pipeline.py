@@ -26,8 +26,8 @@ from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.video import open_video
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.evaluate.datasets import Folders, check_benchmark, open_benchmark
-from vrshq.pipelines.label.instructions import read_instructions
-from vrshq.pipelines.label.units import build_manifest
+from vrshq.pipelines.label.asked.instructions import read_instructions
+from vrshq.pipelines.label.asked.units import build_manifest
 from vrshq.pipelines.synth.encode import content_checksums, encode_mp4
 from vrshq.pipelines.synth.run import Synthesised, synth
 from vrshq.pipelines.synth.settings import Where, load_config, run_settings

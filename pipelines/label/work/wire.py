@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.operators.batch import LIVE_COLUMNS, Batch
-from vrshq.pipelines.label.schema import MANIFEST, STAGES
+from vrshq.pipelines.label.tables.schema import MANIFEST, STAGES
 
 _floats = pa.list_(pa.list_(pa.float32()))
 _failure = pa.struct([("stage", pa.string()), ("error_type", pa.string()), ("message", pa.string())])

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrshq.pipelines.label.outcome import Outcome
+from vrshq.pipelines.label.tables.outcome import Outcome
 
 # Numeric columns of a receipt that are summed over units.
 COUNTED = ("frames", "ok", "empty", "errors", "masks", "bytes", "decode_passes", "encoder_calls")
@@ -66,7 +66,7 @@ class RunSummary:
         return max(0.0, 1 - self.busy / (self.elapsed * self.workers)) if self.elapsed and self.workers else 0.0
 
     def add(self, receipt: dict[str, Any]) -> None:
-        """Counts one finished unit, given its row of `vrshq.pipelines.label.wire.RECEIPT`."""
+        """Counts one finished unit, given its row of `vrshq.pipelines.label.work.wire.RECEIPT`."""
         self.counts["units"] += 1
         self.counts["retries"] += receipt["attempt"] - 1
         self.failed_units += receipt["errors"] > 0

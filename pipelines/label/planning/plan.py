@@ -22,21 +22,21 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.cluster.storage.uris import is_web
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.estimate.sizes import ModelSizes, sizes_of
-from vrshq.pipelines.label.carried import carried_schema
-from vrshq.pipelines.label.costs import Estimate, Measured, estimate
-from vrshq.pipelines.label.device import computed_cost, too_small, with_units_at_once
-from vrshq.pipelines.label.growth import check_types, continued_manifest, write_manifest
-from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
-from vrshq.pipelines.label.lengths import Lengths, look_at_headers
-from vrshq.pipelines.label.placement import choose_pools, device_of, network_device
+from vrshq.pipelines.label.asked.growth import check_types, continued_manifest, write_manifest
+from vrshq.pipelines.label.asked.instructions import Instructions, folder_of, read_instructions
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.planning.costs import Estimate, Measured, estimate
+from vrshq.pipelines.label.planning.device import computed_cost, too_small, with_units_at_once
+from vrshq.pipelines.label.planning.lengths import Lengths, look_at_headers
+from vrshq.pipelines.label.planning.placement import choose_pools, device_of, network_device
+from vrshq.pipelines.label.planning.types import with_type
 from vrshq.pipelines.label.resources import Pool
-from vrshq.pipelines.label.schema import SCHEMA_VERSION
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.stats import read_commands
-from vrshq.pipelines.label.types import with_type
-from vrshq.pipelines.label.units import build_manifest
-from vrshq.pipelines.label.wire import encode_schema
-from vrshq.pipelines.label.worker import PATIENCE_S, UnitWorker
+from vrshq.pipelines.label.tables.carried import carried_schema
+from vrshq.pipelines.label.tables.schema import SCHEMA_VERSION
+from vrshq.pipelines.label.tables.stats import read_commands
+from vrshq.pipelines.label.work.wire import encode_schema
+from vrshq.pipelines.label.work.worker import PATIENCE_S, UnitWorker
 from vrshq.pipelines.models.locate import DescribedModel, describe_model
 
 _HASHED_ROWS = 65536
@@ -49,7 +49,7 @@ class Plan:
     Attributes:
         run: the run directory.
         settings: the settings, with what the model and its family decide filled in.
-        manifest: the run's units, `vrshq.pipelines.label.schema.MANIFEST`.
+        manifest: the run's units, `vrshq.pipelines.label.tables.schema.MANIFEST`.
         carried: types of the instruction table's other columns.
         identity: the content of `run.json` that a later command must match.
         finished: ids of the manifest's finished units.

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from vrshq.pipelines.estimate.terms import Terms
-from vrshq.pipelines.label.lengths import Lengths
-from vrshq.pipelines.label.schema import STAGES
-from vrshq.pipelines.label.worker import NEED_PIXELS
+from vrshq.pipelines.label.planning.lengths import Lengths
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.work.worker import NEED_PIXELS
 
 TABLE = Path(__file__).with_name("costs.csv")
 TERMS = ("unit", "frame", "instruction", "frame_instruction")

@@ -15,7 +15,7 @@ from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.batch import Failure
 from vrshq.operators.masks.rle import EncodedMask, intersection
 from vrshq.operators.masks.windows import Answers, WindowMasks, WindowStore
-from vrshq.pipelines.label.schema import ERRORS, MASKS, STAGES, TOKENS, TRACKS
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, STAGES, TOKENS, TRACKS
 
 # The run directory of the pieces, in that of the run. The piece number 3 of a unit has the video_id UNIT-0003 there.
 PIECES = "state/pieces"

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.uris import join_uri
-from vrshq.pipelines.label.carried import COMPACT, SPAN_COLUMNS, carried_json
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.schema import MANIFEST
+from vrshq.pipelines.label.tables.carried import COMPACT, SPAN_COLUMNS, carried_json
+from vrshq.pipelines.label.tables.errors import InstructionTableError
+from vrshq.pipelines.label.tables.schema import MANIFEST
 
 # Rows turned into Python objects at a time: bounds the memory of a table of millions.
 SLICE_ROWS = 50_000
@@ -28,7 +28,7 @@ def build_manifest(table: pa.Table, *, videos_root: str | None, base: str, max_i
         max_instructions_per_unit: N, at least 1.
 
     Returns:
-        `vrshq.pipelines.label.schema.MANIFEST`, ordered by video_id, span (whole videos last) and instruction_id, ids in
+        `vrshq.pipelines.label.tables.schema.MANIFEST`, ordered by video_id, span (whole videos last) and instruction_id, ids in
         plain string order (by UTF-8 bytes, so "10" comes before "2"). `unit_id` is 16 hex digits of the SHA-256 of the
         video_id, the (instruction_id, text) pairs and the span, if there is one; neither uris nor carried columns enter it.
 

@@ -17,15 +17,15 @@ from vrshq.operators.models.families import FAMILIES
 from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.estimate.memory import shortage
 from vrshq.pipelines.estimate.sizes import ModelSizes, sized_models, sizes_of, sizes_of_known
-from vrshq.pipelines.label.costs import ASSUMED_FRAMES, Estimate, Measured, estimate
-from vrshq.pipelines.label.device import computed_cost, pool_memory
-from vrshq.pipelines.label.instructions import Instructions, folder_of, read_instructions
-from vrshq.pipelines.label.lengths import Lengths, look_at_headers
-from vrshq.pipelines.label.placement import PLACED_STAGES
-from vrshq.pipelines.label.plan import finished_units
+from vrshq.pipelines.label.asked.instructions import Instructions, folder_of, read_instructions
+from vrshq.pipelines.label.asked.units import build_manifest
+from vrshq.pipelines.label.planning.costs import ASSUMED_FRAMES, Estimate, Measured, estimate
+from vrshq.pipelines.label.planning.device import computed_cost, pool_memory
+from vrshq.pipelines.label.planning.lengths import Lengths, look_at_headers
+from vrshq.pipelines.label.planning.placement import PLACED_STAGES
+from vrshq.pipelines.label.planning.plan import finished_units
 from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.units import build_manifest
 from vrshq.pipelines.models.locate import describe_model
 
 _MACHINE = re.compile(r"(?:(\d+)x)?(.+)")

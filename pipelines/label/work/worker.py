@@ -32,14 +32,14 @@ from vrshq.operators.batch import (
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.estimate.terms import Terms
-from vrshq.pipelines.label.joining import Joiner, made_pieces
-from vrshq.pipelines.label.kept_videos import KeptVideo, KeptVideos, note_open
 from vrshq.pipelines.label.resources import LONG, Resources
-from vrshq.pipelines.label.rows import unit_tables
 from vrshq.pipelines.label.settings import Settings
-from vrshq.pipelines.label.videos import local_video
-from vrshq.pipelines.label.windows import StoredWindows
-from vrshq.pipelines.label.wire import RECEIPT, from_wire, receipt, rows_of, to_wire
+from vrshq.pipelines.label.tables.rows import unit_tables
+from vrshq.pipelines.label.work.joining import Joiner, made_pieces
+from vrshq.pipelines.label.work.kept_videos import KeptVideo, KeptVideos, note_open
+from vrshq.pipelines.label.work.videos import local_video
+from vrshq.pipelines.label.work.windows import StoredWindows
+from vrshq.pipelines.label.work.wire import RECEIPT, from_wire, receipt, rows_of, to_wire
 from vrshq.pipelines.models.locate import local_model
 
 logger = logging.getLogger("vrshq.units")

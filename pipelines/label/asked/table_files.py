@@ -16,9 +16,9 @@ from fsspec.utils import glob_translate
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import is_remote, local_path
-from vrshq.pipelines.label.carried import json_string
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.table_formats import COMPRESSIONS, FORMATS, decompress, one_line, read_format
+from vrshq.pipelines.label.asked.table_formats import COMPRESSIONS, FORMATS, decompress, one_line, read_format
+from vrshq.pipelines.label.tables.carried import json_string
+from vrshq.pipelines.label.tables.errors import InstructionTableError
 
 EXPECTED = ".parquet, .jsonl (.ndjson), .json, .csv or .tsv, with .gz or .zst if it is compressed"
 _MAGIC = re.compile(r"[*?\[]")

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from vrshq.pipelines.label.carried import KNOWN_COLUMNS, SPAN_COLUMNS, carried_type, json_string
-from vrshq.pipelines.label.errors import InstructionTableError
+from vrshq.pipelines.label.tables.carried import KNOWN_COLUMNS, SPAN_COLUMNS, carried_type, json_string
+from vrshq.pipelines.label.tables.errors import InstructionTableError
 
 # What Python and pandas write into a CSV file for a missing value, where it is not an empty cell.
 _CSV_MISSING = ("NaN", "nan")

@@ -13,7 +13,7 @@ from vrshq.pipelines.estimate.sizes import ModelSizes
 from vrshq.pipelines.estimate.terms import Terms
 from vrshq.pipelines.label.resources import Pool
 from vrshq.pipelines.label.settings import MIB, Settings
-from vrshq.pipelines.label.worker import parts_of
+from vrshq.pipelines.label.work.worker import parts_of
 
 UNITS_AT_ONCE = 2  # of an actor with a GPU of its own
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.schema import TRACKS
+from vrshq.pipelines.label.tables.errors import InstructionTableError
+from vrshq.pipelines.label.tables.schema import TRACKS
 
 SPAN_COLUMNS = ("start", "end")
 KNOWN_COLUMNS = ("video_id", "video_uri", "instruction_id", "text", *SPAN_COLUMNS)
@@ -24,7 +24,7 @@ def carried_schema(table: pa.Table) -> pa.Schema:
     The types bool, int, float, string and lists of those are kept; all others become string.
 
     Raises:
-        InstructionTableError: a column named like one of `vrshq.pipelines.label.schema.TRACKS`.
+        InstructionTableError: a column named like one of `vrshq.pipelines.label.tables.schema.TRACKS`.
     """
     fields = [field for field in table.schema if field.name not in KNOWN_COLUMNS]
     for field in fields:

@@ -34,7 +34,7 @@ _START_SECONDS = 30.0
 MOST_BYTES = 8 << 20
 MOST_BYTES_IN_ALL = 128 << 20
 _READERS = 8
-_COMMAND = "from vrshq.pipelines.label.lengths import main; main()"
+_COMMAND = "from vrshq.pipelines.label.planning.lengths import main; main()"
 
 
 @dataclass(frozen=True)

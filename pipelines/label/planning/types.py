@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vrshq.cluster.ray.resources import Resources, cluster_machines, local_resources
 from vrshq.cluster.ray.session import ray_session
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.placement import network_device
+from vrshq.pipelines.label.planning.placement import network_device
 from vrshq.pipelines.label.settings import Settings
 
 

@@ -11,8 +11,8 @@ from vrshq.operators.batch import Unit
 from vrshq.operators.masks.rle import EncodedMask
 from vrshq.operators.masks.trust import Trust, trust, united
 from vrshq.operators.masks.windows import Answers, Summed
-from vrshq.pipelines.label.carried import carried_columns
-from vrshq.pipelines.label.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
+from vrshq.pipelines.label.tables.carried import carried_columns
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, SCHEMA_VERSION, STAGES, TOKENS, TRACKS
 
 
 def tracks_schema(carried: pa.Schema) -> pa.Schema:

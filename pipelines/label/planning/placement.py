@@ -7,10 +7,10 @@ from math import floor
 
 from vrshq.cluster.ray.resources import Resources, total
 from vrshq.pipelines.config.assignments import SettingsError
-from vrshq.pipelines.label.costs import Estimate
+from vrshq.pipelines.label.planning.costs import Estimate
 from vrshq.pipelines.label.resources import OperatorName, Pool
 from vrshq.pipelines.label.settings import MIB, Settings
-from vrshq.pipelines.label.worker import NEED_PIXELS
+from vrshq.pipelines.label.work.worker import NEED_PIXELS
 
 # The stages that pools name. Decoding is not placed: each actor that needs pixels decodes for itself.
 PLACED_STAGES: tuple[OperatorName, ...] = ("presample", "tokens", "fuse", "keyframe", "propagate")

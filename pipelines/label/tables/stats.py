@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.schema import STAGES
-from vrshq.pipelines.label.summary import RunSummary
+from vrshq.pipelines.label.tables.schema import STAGES
+from vrshq.pipelines.label.tables.summary import RunSummary
 
 STATS = "stats.json"
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
 from vrshq.operators.masks.rle import decode, union
-from vrshq.pipelines.label.schema import ERRORS, MASKS, TRACKS
+from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, TRACKS
 
 Form = Literal["arrow", "pandas", "polars"]
 

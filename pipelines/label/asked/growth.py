@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vrshq.cluster.storage.run_directory import RunDirectory, RunDirectoryError
-from vrshq.pipelines.label.carried import SPAN_COLUMNS
-from vrshq.pipelines.label.schema import MANIFEST, TRACKS
+from vrshq.pipelines.label.tables.carried import SPAN_COLUMNS
+from vrshq.pipelines.label.tables.schema import MANIFEST, TRACKS
 
 # Items of each kind that a refusal lists.
 _LISTED = 10

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.run_directory import RunDirectory
-from vrshq.pipelines.label.schema import ERRORS
+from vrshq.pipelines.label.tables.schema import ERRORS
 
 _KINDS = 3  # commonest failures that are told
 _ITEMS = 3  # items that are named of each

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageError
-from vrshq.pipelines.label.carried import SPAN_COLUMNS, carried_schema, is_string
-from vrshq.pipelines.label.errors import InstructionTableError
-from vrshq.pipelines.label.table_files import TableFiles, read_files, table_folder
-from vrshq.pipelines.label.table_formats import EXACT_FLOATS, expected_type, one_line
+from vrshq.pipelines.label.asked.table_files import TableFiles, read_files, table_folder
+from vrshq.pipelines.label.asked.table_formats import EXACT_FLOATS, expected_type, one_line
+from vrshq.pipelines.label.tables.carried import SPAN_COLUMNS, carried_schema, is_string
+from vrshq.pipelines.label.tables.errors import InstructionTableError
 
 REQUIRED_COLUMNS = ("video_uri", "instruction_id", "text")
 

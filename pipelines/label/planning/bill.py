@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from vrshq.cluster.storage.uris import is_remote
-from vrshq.pipelines.label.costs import ASSUMED_FRAMES
+from vrshq.pipelines.label.planning.costs import ASSUMED_FRAMES
 from vrshq.pipelines.label.resources import LONG
 
 if TYPE_CHECKING:
-    from vrshq.pipelines.label.plan import Plan
+    from vrshq.pipelines.label.planning.plan import Plan
 
 # Of a unit: its parts of masks, tracks and tokens are written, and read again when they are merged. Units of less than a second
 # share parts on Ray, and cost less.

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from vrshq.cluster.storage.uris import is_remote
 from vrshq.pipelines.estimate.terms import Terms
-from vrshq.pipelines.label.costs import ASSUMED_FRAMES
-from vrshq.pipelines.label.videos import size_of_file
+from vrshq.pipelines.label.planning.costs import ASSUMED_FRAMES
+from vrshq.pipelines.label.work.videos import size_of_file
 
 # Without known costs, each further instruction adds a quarter of what a frame costs with one.
 RELATIVE = Terms(frame=0.75, frame_instruction=0.25)
@@ -26,7 +26,7 @@ def costliest_first(units: pa.Table, known: Mapping[str, int], terms: Terms = RE
     proportion of those whose header was read. All others have the average length. A stated span bounds it.
 
     Args:
-        units: rows of `vrshq.pipelines.label.schema.MANIFEST`.
+        units: rows of `vrshq.pipelines.label.tables.schema.MANIFEST`.
         known: number of frames by video_uri, from headers.
         terms: cost of a unit.
     """

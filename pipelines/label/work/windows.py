@@ -13,8 +13,8 @@ from vrshq.operators.batch import Unit, new_batch
 from vrshq.operators.masks.object_masks import ObjectMasks
 from vrshq.operators.masks.rle import EncodedMask
 from vrshq.operators.masks.windows import Answers
-from vrshq.pipelines.label.rows import window_rows
-from vrshq.pipelines.label.wire import WIRE, from_wire, to_wire
+from vrshq.pipelines.label.tables.rows import window_rows
+from vrshq.pipelines.label.work.wire import WIRE, from_wire, to_wire
 
 # The columns of a unit that are made before its masks are tracked.
 _MADE = (

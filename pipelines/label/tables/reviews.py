@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.errors import UserError
-from vrshq.pipelines.label.schema import REVIEWS
+from vrshq.pipelines.label.tables.schema import REVIEWS
 
 Verdict = Literal["accept", "reject", "unsure"]
 # What the judges together say of an instruction.

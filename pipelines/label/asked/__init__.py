@@ -1,0 +1,1 @@
+"""The instruction table: read, checked and divided into units."""

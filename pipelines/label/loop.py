@@ -18,7 +18,7 @@ from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.schedule import first_rows
-from vrshq.cluster.ray.session import ray_session
+from vrshq.cluster.ray.session import is_connected, ray_session
 from vrshq.operators.batch import Failure, Made
 from vrshq.pipelines.label.planning.order import RELATIVE, costliest_first
 from vrshq.pipelines.label.planning.placement import network_device
@@ -51,7 +51,8 @@ _LOSSES = {
 
 def connect(plan: Plan, address: str | None, watcher: Watcher, session: contextlib.ExitStack) -> None:
     """Connects to Ray for the time of `session`, unless this process is connected. Arguments as for `on_ray`."""
-    watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
+    if not is_connected():
+        watcher.waits("connecting to Ray" if address or os.environ.get("RAY_ADDRESS") else "starting Ray")
     session.enter_context(ray_session(address, num_cpus=max(1, int(total(plan.machines).cpus))))
 
 

@@ -6,18 +6,14 @@ Shape letters: B batch, C `d_model`, M `memory_dim`, S `image_size`, h = S/16, l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.backbones.hieradet import Hiera
-from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.mask_decoder import MaskDecoder
-from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
+from sam2.modeling.sam.transformer import TwoWayTransformer
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor, nn
 
@@ -26,14 +22,8 @@ from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2.attention import Rotation, attend_to_memory
 from vrshq.operators.models.sam2.constants import Constants
 from vrshq.operators.models.sam2.heads import decode_masks, encode_memory, neck_maps
+from vrshq.operators.models.sam2.modules import sam2_arguments
 from vrshq.operators.models.sam2.values import Decoded, Features, Memory, Usage
-
-
-class _NoPosition(nn.Module):
-    """Replaces SAM2's position codes of images. SAM2 copies one for each frame and level and uses only that of s16."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features.new_empty(0)
 
 
 @contextmanager
@@ -61,22 +51,8 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
     """
 
     def __init__(self, config: Sam2Config, usage: Usage = Usage()) -> None:  # noqa: B008 - frozen
-        grid = config.image_size // 16
-        channels = [config.embed_dim * 2**level for level in range(len(config.stages))]
-
-        def attention(**arguments: object) -> RoPEAttention:
-            return RoPEAttention(
-                embedding_dim=config.d_model,
-                num_heads=1,
-                downsample_rate=1,
-                dropout=0.1,
-                rope_theta=10000.0,
-                feat_sizes=(grid, grid),
-                **arguments,
-            )
-
         with _tables_on_the_cpu():
-            self._build(config, channels, attention)
+            super().__init__(**sam2_arguments(config))
         if config.decoder_dim_feedforward != 2048:  # SAM2Base's width
             self.sam_mask_decoder.transformer = TwoWayTransformer(
                 depth=2, embedding_dim=config.d_model, mlp_dim=config.decoder_dim_feedforward, num_heads=8
@@ -91,70 +67,6 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         self._constants = Constants()
         self.gate_masks = usage.gated
         self.second_decoder: MaskDecoder | None = None
-
-    def _build(self, config: Sam2Config, channels: list[int], attention: Callable[..., RoPEAttention]) -> None:
-        super().__init__(
-            image_encoder=ImageEncoder(
-                trunk=Hiera(
-                    embed_dim=config.embed_dim,
-                    num_heads=config.num_heads,
-                    stages=config.stages,
-                    window_spec=config.window_spec,
-                    global_att_blocks=config.global_attention_blocks,
-                    window_pos_embed_bkg_spatial_size=config.window_pos_embed_bkg_spatial_size,
-                ),
-                neck=FpnNeck(
-                    position_encoding=_NoPosition(),
-                    d_model=config.d_model,
-                    backbone_channel_list=channels[::-1],
-                    fpn_top_down_levels=[2, 3],
-                    fpn_interp_model="nearest",
-                ),
-                scalp=1,
-            ),
-            memory_attention=MemoryAttention(
-                d_model=config.d_model,
-                pos_enc_at_input=True,
-                num_layers=config.memory_attention_layers,
-                layer=MemoryAttentionLayer(
-                    activation="relu",
-                    d_model=config.d_model,
-                    dim_feedforward=config.memory_attention_dim_feedforward,
-                    dropout=0.1,
-                    pos_enc_at_attn=False,
-                    pos_enc_at_cross_attn_keys=True,
-                    pos_enc_at_cross_attn_queries=False,
-                    self_attention=attention(),
-                    cross_attention=attention(rope_k_repeat=True, kv_in_dim=config.memory_dim),
-                ),
-            ),
-            memory_encoder=MemoryEncoder(
-                in_dim=config.d_model,
-                out_dim=config.memory_dim,
-                position_encoding=PositionEmbeddingSine(
-                    num_pos_feats=config.memory_dim, normalize=True, temperature=10000, warmup_cache=False
-                ),
-                mask_downsampler=MaskDownSampler(embed_dim=config.d_model, kernel_size=3, stride=2, padding=1),
-                fuser=Fuser(layer=CXBlock(dim=config.d_model, kernel_size=7, padding=3), num_layers=2),
-            ),
-            num_maskmem=config.num_maskmem,
-            image_size=config.image_size,
-            sigmoid_scale_for_mem_enc=20.0,
-            sigmoid_bias_for_mem_enc=-10.0,
-            binarize_mask_from_pts_for_mem_enc=True,
-            use_mask_input_as_output_without_sam=True,
-            directly_add_no_mem_embed=True,
-            use_high_res_features_in_sam=True,
-            iou_prediction_use_sigmoid=True,
-            use_obj_ptrs_in_encoder=True,
-            max_obj_ptrs_in_encoder=config.max_object_pointers,
-            add_tpos_enc_to_obj_ptrs=False,
-            only_obj_ptrs_in_the_past_for_eval=True,
-            pred_obj_scores=True,
-            pred_obj_scores_mlp=True,
-            fixed_no_obj_ptr=True,
-            use_mlp_for_obj_ptr_proj=True,
-        )
 
     def compute_in(self, dtype: torch.dtype) -> Segmenter:
         """Chooses the type of the computation; for bfloat16 the weights lose what it does not hold. Returns itself.
@@ -208,7 +120,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         with self._casting():
             backbone = features.s16 + self.no_mem_embed.view(1, -1, 1, 1)
             prompt = embedding.reshape(len(embedding), -1, self.config.d_model)
-            return self._decode(features, backbone, [prompt.to(self._sums)])
+            return self._decode(features, backbone, [prompt.to(self._sums)], self._dense_code(backbone))
 
     def decode_prompted(self, features: Features, embedding: Tensor) -> tuple[Decoded, Memory]:
         """`decode_prompt` of frames that later frames attend to: their masks, not binarised, are their memory."""
@@ -271,14 +183,29 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             aged = list(zip(recent, ages or range(1, len(recent) + 1), strict=True))
             own = [prompted.pointer for prompted in conditioning[: len(conditioning) - ahead]]
             memory, position, num_pointer_tokens = self._memory_tokens(conditioning, aged, [*own, *pointers])
-            image = features.s16.flatten(2).transpose(1, 2) + self._image_code(features.s16)
+            like = features.s16
             rotation = self._constants.of(
-                ("rotation", image.device, self.precision),
-                lambda: Rotation.of(self.memory_attention, image.device, self.precision),
+                ("rotation", like.device, self.precision),
+                lambda: Rotation.of(self.memory_attention, like.device, self.precision),
             )
+            codes = position, self._image_code(like), self._dense_code(like)
+        return self._step(features, memory, num_pointer_tokens, codes, rotation)
+
+    def _step(
+        self,
+        features: Features,
+        memory: Tensor,
+        num_pointer_tokens: int,
+        codes: tuple[Tensor, Tensor, Tensor],
+        rotation: Rotation,
+    ) -> tuple[Decoded, Memory]:
+        """`track` as a function of tensors alone: memory tokens (B, L, M), and position codes of memory, image and decoder."""
+        with self._casting():
+            position, image_code, dense_code = codes
+            image = features.s16.flatten(2).transpose(1, 2) + image_code
             attended = attend_to_memory(self.memory_attention, image, memory, position, num_pointer_tokens, rotation)
             backbone = attended.transpose(1, 2).view(len(attended), *features.s16.shape[1:])
-            decoded = self._decode(features, backbone, [])
+            decoded = self._decode(features, backbone, [], dense_code)
             return decoded, self._remember(features, decoded)
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
@@ -286,7 +213,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         size = (self.image_size, self.image_size)
         return F.interpolate(low_res[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
-    def _decode(self, features: Features, backbone: Tensor, prompt: list[Tensor]) -> Decoded:
+    def _decode(self, features: Features, backbone: Tensor, prompt: list[Tensor], code: Tensor) -> Decoded:
         """Decodes B rows of `backbone` (B, C, h, h); the features have as many rows, or one for all."""
         prompts = self.sam_prompt_encoder
         # what SAM2's prompt encoder makes of no point, padded with a second one, and of no mask
@@ -295,7 +222,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         found = decode_masks(
             self.sam_mask_decoder,
             backbone + no_mask,
-            self._dense_code(backbone),
+            code,
             [no_points, *prompt],
             (features.s4, features.s8),
         )

@@ -33,6 +33,7 @@ class FamilyInfo:
         decoders: mask decoders that can carry masks.
         hole_area: largest hole that is filled, in pixels of the low-resolution mask, as published.
         one_object: whether every answer has one object, which may be several things.
+        compiles: whether its tracker has parts that can be compiled.
         at_once: whether threads of one process may work on several units at once.
         parts: the part of the model that a published tensor belongs to, by the beginning of its name. Empty: its parts are
             not told apart, and an actor fetches all files.
@@ -50,6 +51,7 @@ class FamilyInfo:
     decoders: tuple[Decoder, ...] = ("own",)
     hole_area: int = 0
     one_object: bool = False
+    compiles: bool = True
     at_once: bool = True
     parts: tuple[tuple[str, str], ...] = ()
 
@@ -103,6 +105,7 @@ SAM3 = FamilyInfo(
     frames=2,  # nothing looks at them; the fewest that the setting takes
     start="text",
     hole_area=16,
+    compiles=False,
     at_once=False,  # transformers' model keeps the frame at work
 )
 FAMILIES: dict[str, FamilyInfo] = {one.name: one for one in (VRS_HQ, SA2VA, SAM3)}

@@ -141,6 +141,7 @@ class TrackConfig:
         device: torch's name of the device.
         dtype: torch's name of the type that the tracker computes in.
         looks: whether candidates come with a `Look`, from which a presence head judges them.
+        compiled: whether SAM2's image encoder and steady tracking steps run compiled code.
     """
 
     model: str = "tiny"
@@ -155,6 +156,7 @@ class TrackConfig:
     device: str = "cpu"
     dtype: str = "float32"
     looks: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
-from vrshq.operators.models.family import Family
+from vrshq.operators.models.family import Family, TrackConfig
 
 
 def family_of(bundle: Bundle) -> Family:
@@ -44,3 +44,15 @@ def shared_segmenter(model: str, device: str, dtype: str) -> Any:
     bundle = open_bundle(model)
     segmenter: Any = family_of(bundle).load(bundle, "segmenter", device, torch.float32)
     return segmenter.compute_in(getattr(torch, dtype))
+
+
+@functools.cache
+def compiled_segmenter(model: str, device: str, dtype: str) -> Any:
+    """`shared_segmenter` with compiled code; the weights are those of the other. Raises CompilerError."""
+    return shared_segmenter(model, device, dtype).as_compiled()
+
+
+def segmenter_for(config: TrackConfig) -> Any:
+    """The SAM2 that a tracker with these settings uses, shared in this process. Raises CompilerError."""
+    chosen = compiled_segmenter if config.compiled else shared_segmenter
+    return chosen(config.model, config.device, config.dtype)

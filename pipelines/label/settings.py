@@ -275,6 +275,14 @@ class Settings(Section):
             "is float32, as parity needs."
         ),
     )
+    compile: bool = Field(
+        default=False,
+        description=(
+            "Compiled code for SAM2's image encoder and for tracking steps with a full memory (from the 16th frame after the "
+            "keyframe on), as CUDA graphs on a GPU: the same masks but for rounding. Each actor compiles a few sizes, a minute "
+            "each; this needs a C++ compiler, for a GPU a C compiler. It gains nothing on a CPU. Not for SAM 3."
+        ),
+    )
     max_instructions_per_unit: int = Field(
         default=16, ge=1, description="Largest number of instructions that are answered together on one video."
     )
@@ -321,6 +329,8 @@ class Settings(Section):
                 f"sampling.sampler {sampler}: it needs a CLIP, which models of the family {family.name} do not have; "
                 f"expected one of {', '.join(sorted(WITHOUT_CLIP))}"
             )
+        if self.compile and not family.compiles:
+            raise SettingsError(f"compile true: models of the family {family.name} cannot be compiled; expected false")
         for name, ways in family.ways.items():
             if (given := getattr(resolved["tracking"], name)) not in ways:
                 expected = f"expected {' or '.join(ways)} for a model of the family {family.name}"
@@ -350,6 +360,7 @@ class Settings(Section):
             "feature_cache_bytes": resources.feature_cache_mib * MIB,
             "encode_batch": resources.encode_batch,
             "batch": resources.instruction_batch,
+            "compiled": self.compile,
         }
         return {
             "decode": DecodeConfig(

@@ -16,7 +16,7 @@ from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.original import load_original, original_files, with_original
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.tracker import Sam2Tracker
-from vrshq.operators.models.shared import shared_segmenter
+from vrshq.operators.models.shared import segmenter_for
 
 
 def load(bundle: Bundle, part: str, device: str, dtype: torch.dtype) -> nn.Module:
@@ -37,15 +37,15 @@ def language(config: ReadConfig) -> Language:
 
 def tracker(config: TrackConfig) -> Tracker[VideoFeatures]:
     """As `Family.tracker`."""
-    segmenter = shared_segmenter(config.model, config.device, config.dtype)
+    segmenter = segmenter_for(config)
     if config.decoder == "own":
         return Sam2Tracker(segmenter, config, SA2VA)
-    return Sam2Tracker(segmenter, config, SA2VA, _original(config.model, config.device, config.dtype))
+    return Sam2Tracker(segmenter, config, SA2VA, _original(config.model, segmenter))
 
 
 @functools.cache
-def _original(model: str, device: str, dtype: str) -> Segmenter:
-    """The bundle's SAM2 with its original mask decoder, shared in this process."""
-    bundle, segmenter = open_bundle(model), shared_segmenter(model, device, dtype)
+def _original(model: str, segmenter: Segmenter) -> Segmenter:
+    """The bundle's SAM2 (a shared one) with its original mask decoder, shared in this process."""
+    bundle = open_bundle(model)
     bundle.verify(original_files(bundle.folder))
     return with_original(segmenter, load_original(bundle.folder, segmenter))

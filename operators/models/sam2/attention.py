@@ -15,9 +15,10 @@ SCORES_AT_ONCE = 4 << 20  # attention scores (16 MB) per block, so that a block 
 
 
 class Rotation(NamedTuple):
-    """A rotary table of N positions: `turns` (N, C/2) complex, or in half precision `cos` and `sin` (N, C), pairs repeated.
+    """A rotary table of N positions: `turns` (N, C/2) complex, or `cos` and `sin` (N, C), pairs repeated.
 
-    The first `sin` of a pair is negative. A table in half precision rotates without a float32 copy.
+    The first `sin` of a pair is negative. The latter is the form in half precision, which rotates without a float32 copy, and
+    that of compiled code, which knows no complex numbers.
     """
 
     turns: Tensor | None
@@ -25,10 +26,10 @@ class Rotation(NamedTuple):
     sin: Tensor | None = None
 
     @staticmethod
-    def of(network: MemoryAttention, device: torch.device, dtype: torch.dtype) -> Rotation:
-        """The table that all layers of a network share, for tokens of this type."""
+    def of(network: MemoryAttention, device: torch.device, dtype: torch.dtype, *, real: bool = False) -> Rotation:
+        """The table that all layers of a network share, for tokens of this type; `real`: without complex numbers."""
         turns = network.layers[0].self_attn.freqs_cis.to(device)
-        if dtype == torch.float32:
+        if dtype == torch.float32 and not real:
             return Rotation(turns)
         signed = torch.stack([-turns.imag, turns.imag], dim=-1).flatten(1)
         return Rotation(None, turns.real.repeat_interleave(2, dim=1).to(dtype), signed.to(dtype))
@@ -43,6 +44,10 @@ class Rotation(NamedTuple):
         assert self.cos is not None
         assert self.sin is not None
         runs = tokens.view(len(tokens), -1, *self.cos.shape)
+        if torch.compiler.is_compiling():  # which writes one loop of it, and takes no `out`
+            crossed = torch.stack([runs[..., 1::2], runs[..., 0::2]], dim=-1).flatten(3)
+            runs.copy_(torch.addcmul(crossed * self.sin, runs, self.cos))
+            return tokens
         crossed = torch.empty_like(runs)
         torch.mul(runs[..., 1::2], self.sin[:, 0::2], out=crossed[..., 0::2])
         torch.mul(runs[..., 0::2], self.sin[:, 1::2], out=crossed[..., 1::2])

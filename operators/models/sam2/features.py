@@ -99,7 +99,10 @@ class VideoFeatures:
 
     def _encode(self, indices: list[int], pixels: Pixels) -> dict[int, Features]:
         with torch.inference_mode():
-            features = self.segmenter.encode(pixels.on(self._parameter.device, self._parameter.dtype))
+            given = pixels.on(self._parameter.device, self._parameter.dtype)
+            if self.segmenter.compiled:  # for one size of a batch, so that the last frames of a video are filled up
+                given = torch.cat([given, given[-1:].expand(self.batch_size - len(indices), -1, -1, -1)])
+            features = self.segmenter.encode(given)
         self.encoder_calls += len(indices)
         # copied, so that a kept frame does not hold its whole batch
         return {index: features.row(row) for row, index in enumerate(indices)}

@@ -6,6 +6,7 @@ Shape letters: B batch, C `d_model`, M `memory_dim`, S `image_size`, h = S/16, l
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.sam2.attention import Rotation, attend_to_memory
+from vrshq.operators.models.sam2.compiled import check_compiler, run_compiled
 from vrshq.operators.models.sam2.constants import Constants
 from vrshq.operators.models.sam2.heads import decode_masks, encode_memory, neck_maps
 from vrshq.operators.models.sam2.modules import sam2_arguments
@@ -48,6 +50,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         gate_masks: whether mask logits are -1024 where the object score is <= 0. Training switches this off, because a
             gated mask has no gradient.
         second_decoder: SAM2's original mask decoder beside a fine-tuned one; `encode` then makes features for both.
+        compiled: whether `encode` and `track` may run compiled code, see `compiled.run_compiled`.
     """
 
     def __init__(self, config: Sam2Config, usage: Usage = Usage()) -> None:  # noqa: B008 - frozen
@@ -67,6 +70,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         self._constants = Constants()
         self.gate_masks = usage.gated
         self.second_decoder: MaskDecoder | None = None
+        self.compiled = False
 
     def compute_in(self, dtype: torch.dtype) -> Segmenter:
         """Chooses the type of the computation; for bfloat16 the weights lose what it does not hold. Returns itself.
@@ -106,14 +110,31 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         types = (torch.float16, torch.bfloat16) if whole else (torch.float16,)
         return torch.autocast(self.device.type, self.precision, enabled=self.precision in types)
 
+    def as_compiled(self) -> Segmenter:
+        """The same network, its weights shared, with compiled code.
+
+        Raises:
+            CompilerError: this machine cannot compile.
+        """
+        check_compiler(self.device.type)
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.compiled = True
+        return other
+
     def encode(self, pixels: Tensor) -> Features:
-        """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`."""
+        """Image features of frames. pixels: (B, 3, S, S) float32 from `preprocess.sam2_input`; compiled for each B."""
+        parts = run_compiled(Segmenter._encode, self, pixels) if self.compiled else self._encode(pixels)
+        s4, s8, s16, *original = parts
+        return Features(s4, s8, s16, (original[0], original[1]) if original else None)
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
         with self._casting():
             trunk_maps = self.image_encoder.trunk(pixels.to(self._sums))
             s4, s8, s16 = neck_maps(self.image_encoder.neck, trunk_maps, self._sums)[:3]
             own, second = self.sam_mask_decoder, self.second_decoder
-            original = second and (second.conv_s0(s4), second.conv_s1(s8))
-            return Features(own.conv_s0(s4), own.conv_s1(s8), s16, original)
+            original = (second.conv_s0(s4), second.conv_s1(s8)) if second else ()
+            return own.conv_s0(s4), own.conv_s1(s8), s16, *original
 
     def decode_prompt(self, features: Features, embedding: Tensor) -> Decoded:
         """Decodes one prompt of k embeddings (B, k*C) per frame, without memory. TKS takes its candidate masks from this."""
@@ -165,6 +186,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         *,
         ages: Sequence[int] | None = None,
         ahead: int = 0,
+        steady: bool = False,
     ) -> tuple[Decoded, Memory]:
         """One tracking step of B objects.
 
@@ -175,6 +197,7 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             pointers: object pointers (B, C) of the frames before, nearest first.
             ages: distance in frames of each of `recent`, 1 to `num_maskmem - 1`; default: 1, 2, ...
             ahead: how many of the prompted frames, the last ones, come later than the frame; they give no pointers.
+            steady: whether many steps have these shapes, so that code is compiled for them, where that is wanted.
 
         Returns:
             The decoder's output and the frame's memory.
@@ -184,12 +207,18 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
             own = [prompted.pointer for prompted in conditioning[: len(conditioning) - ahead]]
             memory, position, num_pointer_tokens = self._memory_tokens(conditioning, aged, [*own, *pointers])
             like = features.s16
+            real = steady and self.compiled
             rotation = self._constants.of(
-                ("rotation", like.device, self.precision),
-                lambda: Rotation.of(self.memory_attention, like.device, self.precision),
+                ("rotation", like.device, self.precision, real),
+                lambda: Rotation.of(self.memory_attention, like.device, self.precision, real=real),
             )
             codes = position, self._image_code(like), self._dense_code(like)
-        return self._step(features, memory, num_pointer_tokens, codes, rotation)
+        if steady and self.compiled:
+            made = run_compiled(Segmenter._step, self, features, memory, num_pointer_tokens, codes, rotation)
+        else:
+            made = self._step(features, memory, num_pointer_tokens, codes, rotation)
+        low_res, object_logit, iou, pointer, remembered = made
+        return Decoded(low_res, object_logit, iou, pointer), Memory(remembered, pointer)
 
     def _step(
         self,
@@ -198,15 +227,19 @@ class Segmenter(SAM2Base):  # type: ignore[misc]
         num_pointer_tokens: int,
         codes: tuple[Tensor, Tensor, Tensor],
         rotation: Rotation,
-    ) -> tuple[Decoded, Memory]:
-        """`track` as a function of tensors alone: memory tokens (B, L, M), and position codes of memory, image and decoder."""
+    ) -> tuple[Tensor, ...]:
+        """`track` as a function of tensors: memory tokens (B, L, M); position codes of memory, image and mask decoder.
+
+        Returns:
+            The parts of `Decoded`, and the features of the frame's memory.
+        """
         with self._casting():
             position, image_code, dense_code = codes
             image = features.s16.flatten(2).transpose(1, 2) + image_code
             attended = attend_to_memory(self.memory_attention, image, memory, position, num_pointer_tokens, rotation)
             backbone = attended.transpose(1, 2).view(len(attended), *features.s16.shape[1:])
-            decoded = self._decode(features, backbone, [], dense_code)
-            return decoded, self._remember(features, decoded)
+            made = self._decode(features, backbone, [], dense_code)
+            return made.low_res, made.object_logit, made.iou, made.pointer, self._remember(features, made).features
 
     def to_image_size(self, low_res: Tensor) -> Tensor:
         """Low-resolution logits (B, l, l) at the model's image size (B, S, S), bilinear, in their own type."""

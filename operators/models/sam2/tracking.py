@@ -6,13 +6,14 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vrshq.operators.masks.holes import fill_holes
 from vrshq.operators.models.family import Pauses, TrackState
+from vrshq.operators.models.sam2.compiled import MOST_PROMPTED, sizes
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.refresh import Candidates
 from vrshq.operators.models.sam2.segmenter import Segmenter
@@ -117,22 +118,28 @@ class _Track:
         ahead = [one for one in self.prompted if (one < frame if reverse else one > frame)]
         ordered = [one for one in self.prompted if one not in ahead] + ahead
         self.forget(frame)
+        full = len(self.recent) == self.recent.maxlen and len(self.pointers) == self.pointers.maxlen
         return _Seen(
             [self.prompted[one] for one in ordered],
             len(ahead),
             [(abs(frame - one), memory) for one, memory in self.recent],
             [pointer for _, pointer in self.pointers],
+            full and not ahead and not self.refreshed and len(self.prompted) <= MOST_PROMPTED,
         )
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one frame of one object attends to; the last `ahead` of the prompted frames come later than it."""
+    """What one frame of one object attends to; the last `ahead` of the prompted frames come later than it.
+
+    `steady`: it has all memories and pointers, so that the next frames see as many.
+    """
 
     prompted: list[Memory]
     ahead: int
     recent: list[tuple[int, _Row]]
     pointers: list[_Row]
+    steady: bool
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -274,7 +281,7 @@ def propagate_all(
                     features.prefetch(piece[step : step + window])
                 for track in tracks:
                     track.forget(frame)
-                for group in _groups(tracks, frame, reverse, batch_size):
+                for group in _groups(tracks, frame, reverse, batch_size, compiled=segmenter.compiled):
                     outputs = _track_group(segmenter, features, group, frame, prompts)
                     yield outputs if candidates is None else _refreshed(segmenter, features, group, outputs, candidates)
                 prompts.next_frame()
@@ -340,16 +347,19 @@ def _restore(tracks: Sequence[_Track], state: TrackState, device: torch.device) 
 _Group = list[tuple[_Track, _Seen]]
 
 
-def _groups(tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int) -> Iterator[_Group]:
-    """The tracks that need this frame, in batches of equal memory shapes."""
+def _groups(
+    tracks: Sequence[_Track], frame: int, reverse: bool, batch_size: int, *, compiled: bool = False
+) -> Iterator[_Group]:
+    """The tracks that need this frame, in batches of equal memory shapes; `compiled`: steady ones in few sizes."""
     by_shape: dict[tuple[object, ...], _Group] = {}
     for track in tracks:
         if track.needs(frame, reverse):
             seen = track.seen_from(frame, reverse)
-            by_shape.setdefault(seen.shape, []).append((track, seen))
-    for same in by_shape.values():
-        for begin in range(0, len(same), batch_size):
-            yield same[begin : begin + batch_size]
+            by_shape.setdefault((seen.shape, compiled and seen.steady), []).append((track, seen))
+    for (_, cut), same in by_shape.items():
+        rest = iter(same)
+        for size in sizes(len(same), batch_size) if cut else [batch_size] * -(-len(same) // batch_size):
+            yield list(itertools.islice(rest, size))
 
 
 class _Prompts:
@@ -378,7 +388,8 @@ def _track_group(
     pointers = [_Row.join([seen.pointers[place] for _, seen in group]) for place in range(len(like.pointers))]
     ages = [age for age, _ in like.recent]
     decoded: Decoded
-    decoded, memory = segmenter.track(image, prompts.of(group), recent, pointers, ages=ages, ahead=like.ahead)
+    how: dict[str, Any] = {"ages": ages, "ahead": like.ahead, "steady": all(seen.steady for _, seen in group)}
+    decoded, memory = segmenter.track(image, prompts.of(group), recent, pointers, **how)
     outputs = []
     for row, ((track, _), (score, iou)) in enumerate(zip(group, scores_of(decoded), strict=True)):
         track.remember(frame, memory, row)

@@ -10,7 +10,7 @@ from vrshq.operators.models.families import VRS_HQ
 from vrshq.operators.models.family import Language, ReadConfig, TrackConfig, Tracker
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.tracker import Sam2Tracker
-from vrshq.operators.models.shared import shared_segmenter
+from vrshq.operators.models.shared import segmenter_for
 from vrshq.operators.models.vrs_hq.language import VrsHqLanguage
 from vrshq.operators.models.vrs_hq.load import LOADERS
 
@@ -27,4 +27,4 @@ def language(config: ReadConfig) -> Language:
 
 def tracker(config: TrackConfig) -> Tracker[VideoFeatures]:
     """As `Family.tracker`."""
-    return Sam2Tracker(shared_segmenter(config.model, config.device, config.dtype), config, VRS_HQ)
+    return Sam2Tracker(segmenter_for(config), config, VRS_HQ)

@@ -130,7 +130,10 @@ def test_the_stages_of_vrs_hq_run_without_transformers() -> None:
         "from vrshq.operators.models.bundle import open_bundle\n"
         "from vrshq.operators.models.vrs_hq.load import LOADERS\n"
         "import torch\nbundle = open_bundle('untrained-tiny')\nbundle.clip_tokenizer()\nbundle.prompt_tokenizer()\n"
-        "[load(bundle, 'cpu', torch.float32) for load in LOADERS.values()]\n"
+        "network = [load(bundle, 'cpu', torch.float32) for load in LOADERS.values()][1]\n"
+        "side = network.config.image_size\nfeatures = network.encode(torch.zeros(1, 3, side, side))\n"
+        "memory = network.condition(features, torch.ones(1, side, side).bool(), 0)[1]\n"
+        "network.track(features, [memory], [memory.features] * 6, [memory.pointer] * 15, steady=True)\n"
         "print([name for name in ('transformers', 'torch._dynamo', 'sympy', 'scipy') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

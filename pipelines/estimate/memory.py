@@ -42,6 +42,7 @@ class Use:
         clip_batch: frames in a batch of pre-sampling's CLIP.
         feature_cache_bytes: budget of SAM2's image features.
         units: units that it works on at once, each with batches and features of its own.
+        compiled: whether SAM2 runs as CUDA graphs, which keep the memory of their calls.
     """
 
     dtype: str
@@ -52,6 +53,7 @@ class Use:
     clip_batch: int
     feature_cache_bytes: int
     units: int = 1
+    compiled: bool = False
 
 
 def gpu_memory(sizes: ModelSizes, use: Use) -> dict[str, int]:
@@ -80,6 +82,10 @@ def gpu_memory(sizes: ModelSizes, use: Use) -> dict[str, int]:
             use.instruction_batch * FRAME_PIXELS * (4 + 1)
         )  # logits, and whether they are above 0
     found = {part: size if part.startswith("weights") else size * use.units for part, size in found.items()}
+    if "segmenter" in use.parts and use.compiled:
+        # one thread runs them for all units; the copies of inputs of all sizes of a step are less than a second step
+        steps = 2 * tracking_numbers(sizes.sam2, use.instruction_batch)
+        found["CUDA graphs"] = (encoder_numbers(sizes.sam2, use.encode_batch) + steps) * number
     if found:
         found["context and slack"] = CONTEXT_BYTES
     return {part: round(size) for part, size in found.items()}

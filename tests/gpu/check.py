@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from tests.gpu import drill_checks, machine_checks, network_checks, run_checks
+from tests.gpu import compiled_checks, drill_checks, machine_checks, network_checks, run_checks
 from tests.gpu.context import Context, Result
 
 Check = Callable[[Context], Result]
@@ -41,6 +41,7 @@ CHECKS: dict[str, Check] = {
     "cpu_run": machine_checks.cpu_run,
     "costs": run_checks.costs,
     "long_clip": run_checks.long_clip,
+    "compiled": compiled_checks.compiled,
 }
 
 

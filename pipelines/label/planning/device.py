@@ -30,6 +30,7 @@ def pool_memory(sizes: ModelSizes, settings: Settings, pool: Pool) -> dict[str, 
         clip_batch=resources.clip_batch,
         feature_cache_bytes=resources.feature_cache_mib * MIB,
         units=pool.units,
+        compiled=settings.compile,
     )
     return gpu_memory(sizes, use)
 

@@ -1,7 +1,7 @@
 """Compiled code gives the masks of the plain one, is made a bounded number of times, and is not even loaded unless asked for.
 
 Most tests trace the networks in one piece as for the compiler and run what was traced (`traced`); the compiler itself takes
-half a minute for a step, so that it has a function of three operators here, and the tests marked long.
+half a minute for a step, so that it has a function of three operators here, and a run in `pipelines/label/test_compile.py`.
 """
 
 from __future__ import annotations
@@ -235,11 +235,3 @@ def test_what_is_missing_for_the_compiler_is_said_in_one_line(monkeypatch: pytes
     monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nowhere")
     with pytest.raises(CompilerError, match=r"no /nowhere/Python\.h"):
         check_compiler("cpu")
-
-
-@pytest.mark.long
-def test_compiled_by_the_compiler_the_masks_are_the_plain_ones(
-    plain: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled, "_compiled", COMPILED)
-    assert distance(tracked(plain.as_compiled(), 3), tracked(plain, 3)) < 1e-5

@@ -156,6 +156,16 @@ def test_each_unit_that_is_worked_on_at_once_has_batches_and_features_of_its_own
     assert two == {part: size if part in shared else 2 * size for part, size in one.items()}
 
 
+def test_cuda_graphs_keep_the_memory_of_their_calls_once_for_all_units() -> None:
+    sizes = sizes_of_known("vrs-hq-7b")
+    plain, compiled = (gpu_memory(sizes, use("bfloat16", compiled=wanted)) for wanted in (False, True))
+    graphs = compiled.pop("CUDA graphs")
+    assert compiled == plain
+    assert graphs == pytest.approx(plain["encoder batch"] + 2 * plain["tracking"], rel=1e-6)
+    assert gpu_memory(sizes, use("bfloat16", compiled=True, units=2))["CUDA graphs"] == graphs
+    assert "CUDA graphs" not in gpu_memory(sizes, use("bfloat16", compiled=True, parts={"language"}))
+
+
 def test_a_shortage_is_one_line_that_says_what_helps() -> None:
     needed = {"weights of SAM2": 10 * GIB, "tracking": 21 * GIB}
     assert shortage(needed, None, "bfloat16") == shortage(needed, 31 * GIB, "bfloat16") == ""

@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         for dims in options.dims:
-            rounds = 100 if dims == "tiny" else 15
+            rounds = 100 if dims == "tiny" else 7
             with benchmark_model(dims) as model:
                 found = compared(model, Clock(options.clock), 5 if options.quick else rounds)
             print(f"\n## {dims}\n\n{found}", flush=True)

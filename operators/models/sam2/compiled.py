@@ -70,7 +70,7 @@ def sizes(count: int, most: int) -> list[int]:
 
 
 def run_compiled(function: Function, *arguments: Any) -> tuple[Tensor, ...]:
-    """What `function` gives, within rounding, by compiled code, which a first call with new shapes makes in some minutes.
+    """What `function` gives, within rounding, by compiled code, which a first call with new shapes makes in a minute.
 
     Args:
         function: a function of tensors, and of values that decide its shapes. It may neither branch on the values of tensors
@@ -87,6 +87,9 @@ def run_compiled(function: Function, *arguments: Any) -> tuple[Tensor, ...]:
 
 @torch.inference_mode()
 def _run(function: Function, arguments: tuple[Any, ...], stream: torch.cuda.Stream | None) -> tuple[Tensor, ...]:
+    if stream:
+        # nothing reads the memory of an earlier call any more
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream) if stream else nullcontext():
         made = _compiled(function)(*arguments)
         return tuple(one.clone() for one in made) if made[0].is_cuda else made

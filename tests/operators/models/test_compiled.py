@@ -13,6 +13,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,13 +23,14 @@ from tests.benchmarks.count_kernels import fake_gpu, on_fake_gpu
 from tests.support.array_video import ArrayVideo
 from vrshq.operators.models.config import Sam2Config
 from vrshq.operators.models.family import Pauses, TrackState
+from vrshq.operators.models.sa2va.tracker import USAGE
 from vrshq.operators.models.sam2 import compiled
 from vrshq.operators.models.sam2 import segmenter as module
 from vrshq.operators.models.sam2.compiled import CompilerError, check_compiler, run_compiled, sizes
 from vrshq.operators.models.sam2.features import VideoFeatures
 from vrshq.operators.models.sam2.segmenter import Segmenter
 from vrshq.operators.models.sam2.tracking import condition_all, propagate_all
-from vrshq.operators.models.sam2.values import Memory
+from vrshq.operators.models.sam2.values import Memory, Usage
 
 # The least SAM2; a frame attends to its keyframe and the frame before, so that a memory is full after one frame.
 LEAST = Sam2Config(
@@ -147,12 +149,18 @@ def test_an_interrupted_track_goes_on_to_the_same_bits(traced: Segmenter) -> Non
 
 @pytest.mark.long
 @pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_traced_and_gives_nearly_the_plain_masks(dtype: str, plain: Segmenter) -> None:
-    half: Segmenter = Segmenter(LEAST).eval()
-    half.load_state_dict(plain.state_dict())
-    half.compute_in(getattr(torch, dtype))
-    assert distance(tracked(half.as_compiled(), 1, frames=5), tracked(half, 1, frames=5)) < 1e-2
+@pytest.mark.parametrize(
+    ("dtype", "usage"),
+    [("bfloat16", Usage()), ("float16", Usage()), ("float32", USAGE)],
+    ids=["bfloat16", "float16", "as Sa2VA"],
+)
+def test_other_types_and_uses_are_traced_and_give_nearly_the_plain_masks(
+    dtype: str, usage: Usage, plain: Segmenter
+) -> None:
+    other: Segmenter = Segmenter(LEAST, usage).eval()
+    other.load_state_dict(plain.state_dict())
+    other.compute_in(getattr(torch, dtype))
+    assert distance(tracked(other.as_compiled(), 1, frames=5), tracked(other, 1, frames=5)) < 1e-2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.long)], ids=str)
@@ -210,6 +218,16 @@ def test_the_compiler_makes_a_function_once_for_each_shape_and_gives_tensors_of_
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, want, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first, copies, strict=True))
     assert counters["stats"]["unique_graphs"] - before == 1
+
+
+def test_what_a_cuda_graph_gives_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is overwritten by the next call; of results on a CPU no copy is needed."""
+    for on_gpu, expected in ((True, ("a copy",)), (False, ("the result",))):
+        result = mock.MagicMock(spec=Tensor, is_cuda=on_gpu)
+        result.clone.return_value = "a copy"
+        monkeypatch.setattr(compiled, "_compiled", lambda _, result=result: lambda: (result,))
+        given = run_compiled(lambda: ())
+        assert tuple("the result" if one is result else one for one in given) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The settings of the two parts of the method between tokens and masks: TDA and TKS, with their variants."""
+"""The settings of TDA and TKS with their variants, and of the pieces of long videos."""
 
 from __future__ import annotations
 
@@ -64,4 +64,31 @@ class Keyframe(Section):
     )
     seed: int | None = Field(
         default=None, ge=0, examples=["1"], description="Seed of method random; default: sampling.seed."
+    )
+
+
+class Split(Section):
+    """The division of very long videos into pieces that are labelled side by side, by different actors.
+
+    Each piece is labelled as a video of its own: its frames are sampled, the model reads them, and a track begins in it. The
+    answers are joined to one for the whole video. An instruction that needs to see all of it ("the last car that passes") is
+    answered within each piece.
+    """
+
+    frames: int | None = Field(
+        default=None,
+        ge=2,
+        examples=["18000"],
+        description=(
+            "Labelled frames of a piece, about: a unit whose video's header states one and a half times as many or more is cut "
+            "into equal pieces. Default: no video is cut."
+        ),
+    )
+    overlap: int = Field(
+        default=16,
+        ge=1,
+        description=(
+            "Labelled frames that a piece shares with the next one. Objects of neighbouring pieces are one object if their "
+            "masks there have an IoU above 0.5; the first half of these frames is answered by the first piece."
+        ),
     )

@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
+from vrshq.pipelines.label.method import Split
 from vrshq.pipelines.label.planning.lengths import lengths_of
 from vrshq.pipelines.label.planning.plan import Plan
-from vrshq.pipelines.label.settings import Settings, Split
+from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.work.joining import PIECES
 

@@ -16,7 +16,7 @@ from vrshq.operators.models.presence import presence_threshold
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import WITHOUT_CLIP
 from vrshq.pipelines.config.assignments import SettingsError, assign, read_yaml, validated
-from vrshq.pipelines.label.method import Fusion, Keyframe
+from vrshq.pipelines.label.method import Fusion, Keyframe, Split
 from vrshq.pipelines.label.resources import Resources, Section
 
 MIB = 1 << 20
@@ -224,33 +224,6 @@ class Decoding(Section):
         description=(
             "Treatment of a video whose frame size changes, or of a folder with images of several sizes: refuse makes it an "
             "error; scale resizes all frames to the size of the first one."
-        ),
-    )
-
-
-class Split(Section):
-    """The division of very long videos into pieces that are labelled side by side, by different actors.
-
-    Each piece is labelled as a video of its own: its frames are sampled, the model reads them, and a track begins in it. The
-    answers are joined to one for the whole video. An instruction that needs to see all of it ("the last car that passes") is
-    answered within each piece.
-    """
-
-    frames: int | None = Field(
-        default=None,
-        ge=2,
-        examples=["18000"],
-        description=(
-            "Labelled frames of a piece, about: a unit whose video's header states one and a half times as many or more is cut "
-            "into equal pieces. Default: no video is cut."
-        ),
-    )
-    overlap: int = Field(
-        default=16,
-        ge=1,
-        description=(
-            "Labelled frames that a piece shares with the next one. Objects of neighbouring pieces are one object if their "
-            "masks there have an IoU above 0.5; the first half of these frames is answered by the first piece."
         ),
     )
 

@@ -14,10 +14,11 @@ from tests.support import clips
 from tests.support.label_runs import content, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
 from vrshq.pipelines.label.error_policy import ErrorPolicy
+from vrshq.pipelines.label.method import Split
 from vrshq.pipelines.label.pieces import spans_of
 from vrshq.pipelines.label.planning.lengths import lengths_of
 from vrshq.pipelines.label.run import label
-from vrshq.pipelines.label.settings import Settings, Split
+from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.work.worker import UnitWorker
 
 FRAMES, PIECE, OVERLAP = 40, 12, 4

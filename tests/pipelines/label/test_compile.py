@@ -14,7 +14,7 @@ from tests.support.label_runs import content, decoded, instruction, vrshq, write
 from vrshq.cluster.storage.run_directory import ConfigurationDiffers
 from vrshq.operators.models.families import FAMILIES
 from vrshq.pipelines.config.assignments import SettingsError
-from vrshq.pipelines.label.plan import make_plan
+from vrshq.pipelines.label.planning.plan import make_plan
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
 

@@ -43,7 +43,7 @@ def lacking(pools: Sequence[ActorPool], machines: Sequence[Resources]) -> list[s
 
 
 def startable(pools: Sequence[ActorPool]) -> list[ActorPool]:
-    """The pools with no more actors than the cluster can hold now: it may have lost machines since the run began.
+    """The pools with no more actors than the cluster can hold now: it may have lost machines since they were planned.
 
     Returns the pools unchanged where an autoscaler may bring the missing machines. Raises NotEnoughResources if one actor
     of each pool does not fit.

@@ -16,6 +16,7 @@ from vrshq.cluster.ray.crew import Starting
 from vrshq.cluster.ray.engine import Lost, stream_receipts
 from vrshq.cluster.ray.errors import ProcessUnusable, one_line
 from vrshq.cluster.ray.metrics import RunMetrics
+from vrshq.cluster.ray.needs import startable
 from vrshq.cluster.ray.resources import cluster_machines, may_grow, total
 from vrshq.cluster.ray.schedule import first_rows
 from vrshq.cluster.ray.session import is_connected, ray_session
@@ -87,6 +88,10 @@ def on_ray(
     attempts = plan.settings.resources.attempts
     metrics = RunMetrics(waiting=todo.num_rows)
     pools, finished = actor_pools(plan), plan.run.finished_among
+    if plan.settings.resources.pools is None:
+        pools = startable(
+            pools
+        )  # a machine may have gone since the plan was made; pools that were asked for are refused
 
     def on_start(now: Starting) -> None:
         watcher.waits(starting_line(now))

@@ -178,16 +178,17 @@ def test_a_bucket_that_fails_in_every_way_gives_identical_tables(
     proxy.rate_503 = proxy.rate_cut_before_answer = proxy.rate_cut_in_body = 0.06
     proxy.rate_cut_upload = 0.1  # a small corpus has few uploads
     first = Command(*line)
-    tracks = server.served / S3_BUCKET / f"kills-{size.videos}/run/tracks"
+    stored = str(server.served / S3_BUCKET / f"kills-{size.videos}/run")
 
-    def parts() -> int:
-        return len(list(tracks.glob("part-*.parquet"))) if tracks.is_dir() else 0
-
-    wait_until(lambda: parts() >= size.videos // 5 or first.process.poll() is not None, 240, "a fifth of the units")
+    wait_until(
+        lambda: finished(stored) >= size.videos // 5 or first.process.poll() is not None, 240, "a fifth of the units"
+    )
     assert first.kill(), first.output
     second = Command(*line)
     wait_until(
-        lambda: parts() >= size.videos * 3 // 5 or second.process.poll() is not None, 240, "three fifths of the units"
+        lambda: finished(stored) >= size.videos * 3 // 5 or second.process.poll() is not None,
+        240,
+        "three fifths of the units",
     )
     server.kill()
     time.sleep(5)

@@ -233,9 +233,10 @@ def test_a_longer_video_takes_no_more_memory(
 def test_a_long_video_still_equals_the_library(folders: dict[Weights, str]) -> None:
     weights, seed = CASES[2]
     video = ArrayVideo(3 * FRAMES, seed=seed)
-    (found,) = answers(folders[weights], video, TEXTS[0])
+    # in float32 a last bit, which depends on the processor, can turn a choice between random masks
+    (found,) = answers(folders[weights], video, TEXTS[0], dtype="float64")
     assert found
-    assert_equal(found, by_library(folders[weights], video, TEXTS[0]))
+    assert_equal(found, by_library(folders[weights], video, TEXTS[0], torch.float64))
 
 
 def test_bfloat16_equals_the_library(folders: dict[Weights, str]) -> None:

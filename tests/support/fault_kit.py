@@ -17,7 +17,6 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
-from ray.cluster_utils import Cluster
 
 from tests.support import clips
 from vrshq.cluster.storage.run_directory import RunDirectory
@@ -113,6 +112,9 @@ class Nodes:
     """A Ray cluster on this machine: a head and further raylets with one CPU each."""
 
     def __init__(self, workers: int) -> None:
+        # imported here: it makes Ray read its environment, which a test of the same process may still set
+        from ray.cluster_utils import Cluster
+
         self._cluster = Cluster(initialize_head=True, head_node_args=self._size())
         self._workers = [self._cluster.add_node(**self._size()) for _ in range(workers)]
 

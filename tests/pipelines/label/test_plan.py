@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from vrshq.pipelines.cli.main import main
 from vrshq.pipelines.cli.terminal import console
@@ -30,6 +29,8 @@ WIDE = "resources.pools=[{operators: [presample, tokens, fuse]}, {operators: [ke
 def cluster() -> Iterator[str]:
     """The address of two machines: 3 CPUs and 2 GPUs, 3 CPUs."""
     size = {"num_cpus": 3, "object_store_memory": 100 << 20}
+    from ray.cluster_utils import Cluster  # here, because it makes Ray read its environment
+
     running = Cluster(initialize_head=True, head_node_args=size | {"num_gpus": 2})
     running.add_node(**size)
     try:

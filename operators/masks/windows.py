@@ -89,6 +89,10 @@ class WindowMasks:
         """Joins outputs to a window: a frame without one keeps what the window had, or is empty."""
         self._write(number, made, self.store.read(number) or self.blank(number))
 
+    def put(self, number: int, made: Answers) -> None:
+        """Writes a window in place of what it had; a frame without an output is empty."""
+        self._write(number, made, self.blank(number))
+
     def _write(self, number: int, made: Answers, before: Answers) -> None:
         for position, own in made.items():
             for new, old in zip(own, before[position], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vrshq.cluster.ray.merges import where_it_pays
 from vrshq.cluster.storage.lease import Lease
+from vrshq.pipelines.label.pieces import forget_pieces
 from vrshq.pipelines.label.planning.plan import Plan, finished_units
 from vrshq.pipelines.label.tables.outcome import read_outcome
 from vrshq.pipelines.label.tables.stats import add_command
@@ -28,6 +29,7 @@ def end(plan: Plan, summary: RunSummary, finished: set[str], lease: Lease) -> No
     add_command(plan.run, summary)
     if summary.incomplete:
         return
+    forget_pieces(plan.run)
     plan.run.forget_states()
     if plan.settings.resources.compact:
         unit_ids = plan.manifest["unit_id"].to_pylist()

@@ -89,9 +89,8 @@ def on_ray(
     metrics = RunMetrics(waiting=todo.num_rows)
     pools, finished = actor_pools(plan), plan.run.finished_among
     if plan.settings.resources.pools is None:
-        pools = startable(
-            pools
-        )  # a machine may have gone since the plan was made; pools that were asked for are refused
+        # a machine may have gone since the plan was made; pools that were asked for are refused
+        pools = startable(pools)
 
     def on_start(now: Starting) -> None:
         watcher.waits(starting_line(now))

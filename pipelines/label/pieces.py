@@ -1,6 +1,7 @@
 """Very long videos in pieces: each piece is a unit of a run of its own, and the answers are joined to one for the video.
 
-    state/pieces.json   the number of frames that the header of each unit's video states; decided once
+    state/pieces.json   the number of frames that the header of each unit's video states; decided once. Written first and
+                        removed first: pieces without it are the rest of a removal
     state/pieces/       the run directory of the pieces; the piece number 3 of a unit has the video_id UNIT-0003
 
 The pieces are labelled before the run's own units. A unit with pieces is then one like any other, whose work is to join them.
@@ -8,13 +9,14 @@ The pieces are labelled before the run's own units. A unit with pieces is then o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
+from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.pipelines.label.method import Split
 from vrshq.pipelines.label.planning.lengths import lengths_of
 from vrshq.pipelines.label.planning.plan import Plan
@@ -48,14 +50,14 @@ class Pieces:
     settings: Settings
     units: int
 
-    def watcher(self, outer: Watcher) -> Watcher:
-        """A watcher that says how many pieces are labelled, as what the run waits for."""
-        return _Counting(outer, f"{self.units} long {'video' if self.units == 1 else 'videos'}")
+    def watcher(self, outer: Watcher, check: Callable[[], None]) -> Watcher:
+        """A watcher that says how many pieces are labelled, as what the run waits for, and calls `check` after each."""
+        return _Counting(outer, f"{self.units} long {'video' if self.units == 1 else 'videos'}", check)
 
 
 class _Counting(Watcher):
-    def __init__(self, outer: Watcher, of_what: str) -> None:
-        self._outer, self._of_what = outer, of_what
+    def __init__(self, outer: Watcher, of_what: str, check: Callable[[], None]) -> None:
+        self._outer, self._of_what, self._check = outer, of_what, check
         self._done = self._all = 0
 
     def waits(self, reason: str) -> None:
@@ -70,6 +72,7 @@ class _Counting(Watcher):
     def unit_finished(self, receipt: dict[str, Any]) -> None:  # noqa: ARG002
         self._done += 1
         self._outer.waits(f"{self._done} of {self._all} pieces of {self._of_what}")
+        self._check()
 
 
 def pieces_of(plan: Plan) -> Pieces | None:
@@ -84,6 +87,7 @@ def pieces_of(plan: Plan) -> Pieces | None:
         known: dict[str, int | None] = plan.run.read_json(_LENGTHS)
     except StorageNotFoundError:
         known = {}
+        plan.run.folder.remove_all(plan.run.folder.list(PIECES))
     todo = set(plan.todo["unit_id"].to_pylist())
     units = [unit for unit in plan.manifest.to_pylist() if unit["unit_id"] in todo or unit["unit_id"] in known]
     if new := [unit for unit in units if unit["unit_id"] not in known]:
@@ -102,6 +106,11 @@ def pieces_of(plan: Plan) -> Pieces | None:
     whole = settings.model_copy(update={"split": Split(), "resources": resources})
     table = pa.Table.from_pylist(rows, schema=_ROWS)
     return Pieces(table, plan.run.folder.uri_of(PIECES), whole, len(cut))
+
+
+def forget_pieces(run: RunDirectory) -> None:
+    """Makes the pieces of a complete run ones that no command goes on from, before their files are removed."""
+    run.folder.remove(_LENGTHS)
 
 
 def spans_of(unit: dict[str, Any], whole: int | None, every: int, split: Split) -> list[tuple[int, int | None]]:

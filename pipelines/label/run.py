@@ -74,7 +74,12 @@ def label(
                 connect(plan, address, watcher, session)  # the pieces and the run share the connection
             how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors}
             made = label(
-                pieces.table, pieces.output, pieces.settings, grow=True, watcher=pieces.watcher(watcher), **how
+                pieces.table,
+                pieces.output,
+                pieces.settings,
+                grow=True,
+                watcher=pieces.watcher(watcher, lease.check),
+                **how,
             )
             summary.include(made)
         if plan.todo.num_rows and not summary.stopped:

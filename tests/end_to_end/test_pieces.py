@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import pytest
 from tests.support import clips
 from tests.support.label_runs import content, instruction, write_table
 from vrshq.cluster.storage.folder import Folder
+from vrshq.cluster.storage.lease import Lease, LeaseLostError
+from vrshq.operators.batch import Failure
+from vrshq.operators.tokens import Tokens
 from vrshq.pipelines.label.error_policy import ErrorPolicy
 from vrshq.pipelines.label.method import Split
 from vrshq.pipelines.label.pieces import spans_of
 from vrshq.pipelines.label.planning.lengths import lengths_of
 from vrshq.pipelines.label.run import label
 from vrshq.pipelines.label.settings import Settings
+from vrshq.pipelines.label.watcher import Watcher
+from vrshq.pipelines.label.work.joining import Joiner
 from vrshq.pipelines.label.work.worker import UnitWorker
 
 FRAMES, PIECE, OVERLAP = 40, 12, 4
@@ -181,6 +186,82 @@ def test_a_piece_that_fails_is_named_and_can_be_tried_again(
     assert "piece 2 of 3: given up after 1 attempt: " in of_long(tables["errors"])[0]["message"]
     label(table, str(tmp_path), settings(), use_ray=False, errors=ErrorPolicy(retry=True))
     assert content(str(tmp_path)) == content(run)
+
+
+@pytest.mark.parametrize("gone", ["run.json", "masks/"])
+def test_killed_while_the_pieces_are_removed_nothing_goes_on_from_the_rest(
+    gone: str, table: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces that lost their masks and are taken for finished would give empty masks."""
+    join, remove_all = Joiner.join, Folder.remove_all
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("broken here")
+
+    def killed(folder: Folder, names: Iterable[str]) -> None:
+        names = [*names]
+        if any(name.startswith("state/pieces/") for name in names):
+            remove_all(folder, [name for name in names if gone in name])
+            raise Killed
+        remove_all(folder, names)
+
+    rows = [instruction("long.mp4", number, text) for number, text in enumerate(TEXTS[:2])]
+    how: dict[str, Any] = {"videos": str(Path(table).parent), "use_ray": False}
+    monkeypatch.setattr(Joiner, "join", failing)
+    monkeypatch.setattr(Folder, "remove_all", killed)
+    with pytest.raises(Killed):
+        label(rows, str(tmp_path), settings(), **how)
+    monkeypatch.setattr(Joiner, "join", join)
+    monkeypatch.setattr(Folder, "remove_all", remove_all)
+    label(rows, str(tmp_path), settings(), **how, errors=ErrorPolicy(retry=True))
+    expected = [row["rle"] for row in of_long(content(run)["masks"])]
+    assert [row["rle"] for row in content(str(tmp_path))["masks"]] == expected
+
+
+def test_windows_of_an_earlier_join_do_not_count(
+    table: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join is killed when an instruction has failed in a piece, which is tried again by the next command."""
+    read, write = Tokens._tokens, Folder.write_bytes
+
+    def failing(stage: Tokens, unit: dict[str, Any]) -> dict[str, Any]:
+        made = read(stage, unit)
+        if unit["start"] == SPANS[1][0]:
+            made["errors"][1] = Failure(stage="tokens", error_type="RuntimeError", message="broken here")
+        return made
+
+    def killing(folder: Folder, name: str, data: bytes) -> None:
+        write(folder, name, data)
+        if folder.uri == str(tmp_path) and name.endswith("-00001.parquet"):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokens, "_tokens", failing)
+        patch.setattr(Folder, "write_bytes", killing)
+        with pytest.raises(Killed):
+            label(table, str(tmp_path), settings(), use_ray=False)
+    label(table, str(tmp_path), settings(), use_ray=False, errors=ErrorPolicy(retry=True))
+    assert content(str(tmp_path)) == content(run)
+
+
+def test_a_command_that_lost_the_run_ends_after_the_piece_at_work(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, done = Lease.check, []
+
+    def lost(lease: Lease) -> None:
+        if lease._folder.uri == str(tmp_path):
+            raise LeaseLostError("taken over")
+        check(lease)
+
+    class Counting(Watcher):
+        def waits(self, reason: str) -> None:
+            done.extend([reason] if "pieces" in reason else [])
+
+    monkeypatch.setattr(Lease, "check", lost)
+    with pytest.raises(LeaseLostError):
+        label(table, str(tmp_path), settings(), use_ray=False, watcher=Counting())
+    assert done == ["1 of 3 pieces of 1 long video"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,9 @@ MOST_SECONDS = 10.0
 _START_SECONDS = 30.0
 MOST_BYTES = 8 << 20
 MOST_BYTES_IN_ALL = 128 << 20
+# The same where every length counts. The header of 10 hours with 60 frames a second has some 20 MiB.
+EVERY_BYTES = 64 << 20
+EVERY_SECONDS = 60.0
 _READERS = 8
 _COMMAND = "from vrshq.pipelines.label.planning.lengths import main; main()"
 
@@ -65,7 +68,7 @@ def look_at_headers(units: pa.Table, every: int) -> Lengths:
     columns = ["video_uri", "instruction_ids", "start", "end"]
     sample = units.select(columns).take(pa.array(rows, pa.int64())).to_pylist()
     uris = list(dict.fromkeys(unit["video_uri"] for unit in sample))
-    frames = _frames_by_child(uris)
+    frames = _frames_by_child(uris, _Bounds(MOST_SECONDS, MOST_BYTES, MOST_BYTES_IN_ALL))
     found = []
     for unit in sample:
         if whole := frames.get(unit["video_uri"]):
@@ -82,14 +85,26 @@ def look_at_headers(units: pa.Table, every: int) -> Lengths:
 
 
 def lengths_of(uris: Sequence[str]) -> dict[str, int]:
-    """The number of frames that the header of each video states, by uri. Costs a read of each header."""
+    """The number of frames that the header of each video states, by uri. Costs a read of each header.
+
+    Headers of up to `EVERY_BYTES` are read; `MOST_VIDEOS` at once have `EVERY_SECONDS`.
+    """
     found: dict[str, int] = {}
     for begin in range(0, len(uris), MOST_VIDEOS):
-        found |= _frames_by_child(uris[begin : begin + MOST_VIDEOS])
+        part = uris[begin : begin + MOST_VIDEOS]
+        found |= _frames_by_child(part, _Bounds(EVERY_SECONDS, EVERY_BYTES, EVERY_BYTES * len(part)))
     return found
 
 
-def _frames_by_child(uris: Sequence[str]) -> dict[str, int]:
+class _Bounds(NamedTuple):
+    """What the process may take: seconds, bytes of a header, and bytes of all headers."""
+
+    seconds: float
+    header: int
+    headers: int
+
+
+def _frames_by_child(uris: Sequence[str], bounds: _Bounds) -> dict[str, int]:
     """The stated number of frames by uri, from a process that may die or be killed at any moment."""
     # The child finds the same packages as this process, and none of the user's own in the current folder.
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
@@ -97,10 +112,10 @@ def _frames_by_child(uris: Sequence[str]) -> dict[str, int]:
     try:
         ended = subprocess.run(
             command,
-            input=json.dumps(list(uris)).encode(),
+            input=json.dumps([list(uris), bounds]).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_START_SECONDS + MOST_SECONDS,
+            timeout=_START_SECONDS + bounds.seconds,
             check=False,
             env={**os.environ, "PYTHONPATH": paths},
         )
@@ -118,16 +133,17 @@ def _frames_by_child(uris: Sequence[str]) -> dict[str, int]:
 
 
 def main() -> None:
-    """The child: a JSON list of uris on stdin, and a line [place in the list, frames] on stdout for each header read."""
-    uris = json.load(sys.stdin)
-    ending = threading.Timer(MOST_SECONDS, os._exit, [0])  # whatever the readers wait for
+    """The child: JSON [uris, bounds] on stdin, and a line [place of the uri, frames] on stdout for each header read."""
+    uris, given = json.load(sys.stdin)
+    bounds = _Bounds(*given)
+    ending = threading.Timer(bounds.seconds, os._exit, [0])  # whatever the readers wait for
     ending.daemon = True
     ending.start()
-    budget, lock = _Budget(MOST_BYTES_IN_ALL), threading.Lock()
+    budget, lock = _Budget(bounds.headers), threading.Lock()
 
     def look(place: int) -> None:
         try:
-            frames = frames_of(uris[place], budget)
+            frames = frames_of(uris[place], budget, bounds.header)
         except Exception:  # noqa: BLE001 - a video without a readable header is left out of an estimate
             return
         if frames:
@@ -139,10 +155,10 @@ def main() -> None:
         list(pool.map(look, range(len(uris))))
 
 
-def frames_of(uri: str, budget: _Budget | None = None) -> int | None:
+def frames_of(uri: str, budget: _Budget | None = None, most: int | None = None) -> int | None:
     """The number of frames that a video's header states, or that a folder of frames has; None where it is not stated.
 
-    Raises OSError, and what PyAV raises, where it cannot be found within `MOST_BYTES` and the budget.
+    Raises OSError, and what PyAV raises, where it cannot be found within `most` bytes (default: `MOST_BYTES`) and the budget.
     """
     from vrshq.operators.video.headers import stated_frames
 
@@ -156,12 +172,12 @@ def frames_of(uri: str, budget: _Budget | None = None) -> int | None:
         if not path.is_file():
             return None
         with path.open("rb", buffering=0) as file:
-            return stated_frames(_bounded(file, budget))
+            return stated_frames(_bounded(file, budget, most))
     parent, _, name = uri.rstrip("/").rpartition("/")
     folder = Folder(parent, patience_s=0)
     if folder.exists(name):
         with folder.open_read(name) as file:
-            return stated_frames(_bounded(file, budget))
+            return stated_frames(_bounded(file, budget, most))
     return _count(name for name in Folder(uri, patience_s=0).list() if "/" not in name)
 
 
@@ -209,5 +225,5 @@ class _BoundedFile(io.RawIOBase):
         return data
 
 
-def _bounded(file: BinaryIO, budget: _Budget | None) -> BinaryIO:
-    return cast(BinaryIO, _BoundedFile(file, [_Budget(MOST_BYTES), *([budget] if budget else [])]))
+def _bounded(file: BinaryIO, budget: _Budget | None, most: int | None) -> BinaryIO:
+    return cast(BinaryIO, _BoundedFile(file, [_Budget(most or MOST_BYTES), *([budget] if budget else [])]))

@@ -93,7 +93,7 @@ class Joiner:
         if not places:
             return unit
         store = store_of(unit)
-        agreed = self._match(pieces, places, (unit["height"], unit["width"]))
+        agreed = self._match(pieces, places, (unit["height"], unit["width"]), store.reached)
         objects = {
             place: len({number for piece in pieces for number in piece.ids[name].values()})
             for name, place in places.items()
@@ -141,8 +141,13 @@ class Joiner:
                 found.setdefault(row["instruction_id"], failure)
         return [found.get(name) for name in unit["instruction_ids"]]
 
-    def _match(self, pieces: Sequence[_Piece], names: Iterable[str], size: tuple[int, int]) -> dict[str, list[float]]:
-        """Gives the objects of all pieces their numbers. Returns, by instruction, the IoUs of what was joined."""
+    def _match(
+        self, pieces: Sequence[_Piece], names: Iterable[str], size: tuple[int, int], reached: Callable[[], None]
+    ) -> dict[str, list[float]]:
+        """Gives the objects of all pieces their numbers. Returns, by instruction, the IoUs of what was joined.
+
+        Calls `reached` after each piece.
+        """
         agreed: dict[str, list[float]] = {name: [] for name in names}
         numbers = dict.fromkeys(agreed, 0)  # objects so far
         before: _Piece | None = None
@@ -164,6 +169,7 @@ class Joiner:
                 piece.ids[name] = ids
             tail = _shown(table, piece, range(after.first, piece.stop)) if after else {}
             before = piece
+            reached()
         return agreed
 
     def _pairs(
@@ -194,7 +200,8 @@ class Joiner:
                     for index, (mask, score) in shown.items():
                         one.masks[index - window.start], one.scores[index - window.start] = mask, score
                 if part.stop == window.stop:
-                    masks.add(number, made.pop(number))
+                    # not joined to what an earlier attempt wrote: it may have had other objects
+                    masks.put(number, made.pop(number))
                     masks.store.reached()
 
     def _table(self, piece: _Piece) -> pa.Table:

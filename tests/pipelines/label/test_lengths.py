@@ -146,3 +146,10 @@ def test_only_the_labelled_frames_of_a_video_count(tmp_path: Path) -> None:
         *(31, 7, 20, 4)
     ]
     assert look_at_headers(past, 5).frame_instructions == 8
+
+
+def test_where_every_length_counts_a_header_may_be_larger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = str(clips.h264(tmp_path / "a.mp4", frames=300))
+    monkeypatch.setattr(lengths, "MOST_BYTES", 1024)
+    assert look_at_headers(units((path, 1)), 1).looked == 0
+    assert lengths.lengths_of([path]) == {path: 300}

@@ -72,16 +72,9 @@ def label(
         if pieces := pieces_of(plan):
             if use_ray:
                 connect(plan, address, watcher, session)  # the pieces and the run share the connection
-            how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors}
-            made = label(
-                pieces.table,
-                pieces.output,
-                pieces.settings,
-                grow=True,
-                watcher=pieces.watcher(watcher, lease.check),
-                **how,
-            )
-            summary.include(made)
+            how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors, "grow": True}
+            how["watcher"] = pieces.watcher(watcher, lease.check)
+            summary.include(label(pieces.table, pieces.output, pieces.settings, **how))
         if plan.todo.num_rows and not summary.stopped:
             if use_ray:
                 work = on_ray(plan, address, summary, watcher, session, lease.check)

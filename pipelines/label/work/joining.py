@@ -280,9 +280,11 @@ def _joined(pieces: Sequence[_Piece], name: str, tokens: Sequence[Row], agreed: 
         sampled = [piece.index(frame) for frame in row["sampled_frames"]]
         kept = [place for place, index in enumerate(sampled) if index in piece.own]
         joined["sampled_frames"] += [sampled[place] for place in kept]
-        joined["similarities"] += _rows_at(row["similarities"], kept, len(sampled))
-        joined["scores"] += _rows_at(row["object_scores"], kept, len(sampled))
-        joined["seg"] += _rows_at(token["seg"], kept, len(sampled), token["d"])
+        # of several objects, as many values as frames are no values of frames
+        rows_kept = kept if row["num_objects"] == 1 else range(len(sampled))
+        joined["similarities"] += _rows_at(row["similarities"], rows_kept, len(sampled))
+        joined["scores"] += _rows_at(row["object_scores"], rows_kept, len(sampled))
+        joined["seg"] += _rows_at(token["seg"], rows_kept, len(sampled), token["d"])
         own = slice(piece.own.start - piece.first, piece.own.stop - piece.first)
         probs = None if probs is None or row["clip_probs"] is None else probs + row["clip_probs"][own]
     keyframe = rows[best]["keyframe_index"]

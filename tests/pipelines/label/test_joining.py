@@ -73,7 +73,8 @@ def write_piece(run: RunDirectory, number: int, frames: range, things: list[int]
         "every": 1,
         "height": HEIGHT,
         "width": WIDTH,
-        "sampled_frames": [frames[0]],
+        "sampled_frames": [frames[0], frames[-1]],
+        "object_scores": [float(thing) for thing in things],
         "attempts": 1,
         "schema_version": SCHEMA_VERSION,
         "presence": 0.5,
@@ -91,7 +92,7 @@ def write_piece(run: RunDirectory, number: int, frames: range, things: list[int]
         for place, thing in enumerate(things or [None])
         for frame in frames
     ]
-    tokens = {**named, "sampled_frames": [frames[0]], "seg": [0.0] * len(things), "tak": [], "d": 1}
+    tokens = {**named, "sampled_frames": track["sampled_frames"], "seg": [0.0] * len(things), "tak": [], "d": 1}
     tables = {
         "masks": pa.Table.from_pylist(masks, MASKS),
         "tokens": pa.Table.from_pylist([tokens], TOKENS),
@@ -131,6 +132,9 @@ def test_objects_keep_their_number_where_they_go_on(found: list[list[int]]) -> N
         for thing in range(OBJECTS)
     )
     assert unit["num_objects"] == [runs]
+    scores = [float(thing) for things in found for thing in things]
+    assert unit["object_scores"] == [[scores] if scores else None]
+    assert len(unit["seg"][0]) == len(scores)
     store = stores[0]
     objects = [
         [one for number in range(store.count) for one in store.windows[number][0][place].masks if one]

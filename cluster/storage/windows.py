@@ -40,12 +40,13 @@ class Windows:
         return int(known["frames"]), int(known["windows"])
 
     def begin(self, length: int, count: int) -> None:
-        """Notes how the unit is cut. Called before anything else is written.
+        """Notes how the unit is cut, after removing windows that were left without a state. Called before anything is written.
 
         Args:
             length: frames of a window.
             count: number of windows.
         """
+        self._folder.remove_all(window_name(self._unit, number) for number in range(count))
         self.save(_CUT, json.dumps({"frames": length, "windows": count}).encode())
 
     def write(self, number: int, masks: pa.Table) -> int:

@@ -2,18 +2,20 @@
 
     state/pieces.json   the number of frames that the header of each unit's video states; decided once. Written first and
                         removed first: pieces without it are the rest of a removal
-    state/pieces/       the run directory of the pieces; the piece number 3 of a unit has the video_id UNIT-0003
+    state/pieces/       the run directory of the pieces; the piece number 3 of a unit has the video_id UNIT-000003
 
 The pieces are labelled before the run's own units. A unit with pieces is then one like any other, whose work is to join them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vrshq.cluster.storage.errors import StorageNotFoundError
 from vrshq.cluster.storage.run_directory import RunDirectory
@@ -23,6 +25,8 @@ from vrshq.pipelines.label.planning.plan import Plan
 from vrshq.pipelines.label.settings import Settings
 from vrshq.pipelines.label.watcher import Watcher
 from vrshq.pipelines.label.work.joining import PIECES
+
+logger = logging.getLogger(__name__)
 
 _LENGTHS = "state/pieces.json"
 _ROWS = pa.schema(
@@ -75,7 +79,7 @@ class _Counting(Watcher):
         self._check()
 
 
-def pieces_of(plan: Plan) -> Pieces | None:
+def pieces_of(plan: Plan, watcher: Watcher) -> Pieces | None:
     """The pieces of a run's long units; None where no unfinished unit has any. Reads each new video's header once.
 
     Call it with the run's lease: the lengths are written to the run directory, so that a later command cuts in the same way.
@@ -89,23 +93,29 @@ def pieces_of(plan: Plan) -> Pieces | None:
         known = {}
         plan.run.folder.remove_all(plan.run.folder.list(PIECES))
     todo = set(plan.todo["unit_id"].to_pylist())
-    units = [unit for unit in plan.manifest.to_pylist() if unit["unit_id"] in todo or unit["unit_id"] in known]
+    units = plan.manifest.select(["unit_id", "video_uri", "start", "end"]).to_pylist()
+    units = [unit for unit in units if unit["unit_id"] in todo or unit["unit_id"] in known]
     if new := [unit for unit in units if unit["unit_id"] not in known]:
-        stated = lengths_of(list(dict.fromkeys(unit["video_uri"] for unit in new)))
+        uris = list(dict.fromkeys(unit["video_uri"] for unit in new))
+        watcher.waits(f"reading the lengths of {len(uris)} videos")
+        stated = lengths_of(uris)
+        if len(stated) < len(uris):
+            logger.warning(
+                "%d of %d videos have no readable length and are not cut", len(uris) - len(stated), len(uris)
+            )
         known |= {unit["unit_id"]: stated.get(unit["video_uri"]) for unit in new}
         plan.run.write_json(_LENGTHS, known)
-    rows: list[dict[str, Any]] = []
-    cut: set[str] = set()
-    for unit in units:
-        spans = spans_of(unit, known[unit["unit_id"]], settings.decode.every, settings.split)
-        rows += _rows_of(unit, spans)
-        cut.update([unit["unit_id"]] if spans else [])
-    if not cut & todo:
+    spans = {
+        unit["unit_id"]: spans_of(unit, known[unit["unit_id"]], settings.decode.every, settings.split) for unit in units
+    }
+    cut = [unit for unit, pieces in spans.items() if pieces]
+    if todo.isdisjoint(cut):
         return None
+    of_cut = plan.manifest.filter(pc.is_in(plan.manifest["unit_id"], pa.array(cut, pa.string()))).to_pylist()
+    rows = [row for unit in of_cut for row in _rows_of(unit, spans[unit["unit_id"]])]
     resources = settings.resources.model_copy(update={"compact": False})
     whole = settings.model_copy(update={"split": Split(), "resources": resources})
-    table = pa.Table.from_pylist(rows, schema=_ROWS)
-    return Pieces(table, plan.run.folder.uri_of(PIECES), whole, len(cut))
+    return Pieces(pa.Table.from_pylist(rows, schema=_ROWS), plan.run.folder.uri_of(PIECES), whole, len(cut))
 
 
 def forget_pieces(run: RunDirectory) -> None:
@@ -136,7 +146,7 @@ def _rows_of(unit: dict[str, Any], spans: Iterable[tuple[int, int | None]]) -> l
     asked = list(zip(unit["instruction_ids"], unit["texts"], strict=True))
     return [
         {
-            "video_id": f"{unit['unit_id']}-{number:04}",
+            "video_id": f"{unit['unit_id']}-{number:06}",
             "video_uri": unit["video_uri"],
             "instruction_id": instruction,
             "text": text,

@@ -69,7 +69,7 @@ def label(
         summary = RunSummary(units=plan.manifest.num_rows, already_finished=len(plan.finished))
         finished = set(plan.finished)
         begin = time.monotonic()
-        if pieces := pieces_of(plan):
+        if pieces := pieces_of(plan, watcher):
             if use_ray:
                 connect(plan, address, watcher, session)  # the pieces and the run share the connection
             how: dict[str, Any] = {"address": address, "use_ray": use_ray, "errors": errors, "grow": True}

@@ -221,3 +221,16 @@ def test_windows_are_dropped_where_the_unit_is_no_long_one_any_more(
     assert masks(run).sort_by(ORDER).equals(masks(undisturbed).sort_by(ORDER))
     assert len(parts(run)) == 1
     assert not list(run.glob("state/*/*"))
+
+
+def test_windows_that_were_left_without_a_state_do_not_count(
+    table: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = interrupted(table, tmp_path / "run", monkeypatch)
+    monkeypatch.undo()
+    (left,) = run.glob("masks/*-00001.parquet")
+    left.write_bytes(next(undisturbed.glob("masks/*-00002.parquet")).read_bytes())  # of other frames
+    for path in run.glob("state/*/*"):
+        path.unlink()
+    label(table, str(run), settings(), use_ray=False)
+    assert content(str(run)) == content(str(undisturbed))

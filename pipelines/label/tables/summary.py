@@ -79,7 +79,8 @@ class RunSummary:
 
     def include(self, pieces: RunSummary) -> None:
         """Counts the work on the pieces of this run's units. Their frames and answers are counted where they are joined."""
-        for name in ("retries", "decode_passes", "encoder_calls"):
+        for name in ("decode_passes", "encoder_calls"):
             self.counts[name] += pieces.counts[name]
         self.busy += pieces.busy
+        self.elapsed = pieces.elapsed
         self.stopped = pieces.stopped

@@ -17,7 +17,7 @@ from vrshq.operators.masks.rle import EncodedMask, intersection
 from vrshq.operators.masks.windows import Answers, WindowMasks, WindowStore
 from vrshq.pipelines.label.tables.schema import ERRORS, MASKS, STAGES, TOKENS, TRACKS
 
-# The run directory of the pieces, in that of the run. The piece number 3 of a unit has the video_id UNIT-0003 there.
+# The run directory of the pieces, in that of the run. The piece number 3 of a unit has the video_id UNIT-000003 there.
 PIECES = "state/pieces"
 # Objects of two pieces are one object if their masks on the frames that both pieces have overlap by more than this.
 _SAME_IOU = 0.5

@@ -176,7 +176,7 @@ def test_an_actor_works_on_as_many_units_at_once_as_it_may(tmp_path: Path) -> No
 
 
 def test_of_units_at_work_in_one_actor_one_that_kills_or_hangs_is_lost_and_the_others_come_out() -> None:
-    pools = [pool("a", deadly=[1], hangs_in_c=[4], calls=2, seconds=0.2, deadline_s=2)]
+    pools = [pool("a", deadly=[1], hangs_in_c=[4], calls=2, seconds=0.2, deadline_s=5)]
     rows, lost = sent(units(7), pools, attempts=2, grace_s=2)
     assert sorted(row["number"] for row in rows) == [0, 2, 3, 5, 6]
     assert [(one.row["number"], one.attempts) for one in sorted(lost, key=lambda one: one.row["number"])] == [

@@ -90,6 +90,7 @@ def test_the_feed_has_every_unit_once_the_longest_first_and_the_manifest_keeps_i
     monkeypatch.setattr(loop, "stream_receipts", feed)
     monkeypatch.setattr(loop, "cluster_machines", lambda: list(plan.machines))
     monkeypatch.setattr(loop, "may_grow", lambda: False)
+    monkeypatch.setattr(loop, "startable", lambda pools: pools)
     monkeypatch.setattr(loop, "ray_session", lambda *_, **__: contextlib.nullcontext())
     session = contextlib.ExitStack()
     summary = RunSummary(units=3, already_finished=0)

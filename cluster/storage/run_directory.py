@@ -199,15 +199,16 @@ class RunDirectory:
         self.folder.remove_all(self.folder.list("state"))
 
     def forget(self, unit_ids: Iterable[str]) -> None:
-        """Makes units with error rows unfinished again: removes their parts, those of `tracks` first and of `errors` last.
+        """Makes units with error rows unfinished again: removes their parts, those of `tracks` before any other.
 
         Killed at any point, the units without a `tracks` part are unfinished, and the next attempt replaces their other parts.
         """
         units = [*unit_ids]
         self.folder.remove_all(part_name("tracks", unit) for unit in units)
         discard_windows(self.folder, units)
-        for name in ("masks", "tokens", "errors"):
-            self.folder.remove_all(part_name(name, unit) for unit in units)
+        for name in TABLES:
+            if name != "tracks":
+                self.folder.remove_all(part_name(name, unit) for unit in units)
 
     def reader(self, table_name: str, schema: pa.Schema) -> TableReader:
         """A reader of a table, which lists it once for many reads.

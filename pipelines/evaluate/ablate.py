@@ -163,8 +163,12 @@ def ablate(
     benchmark = open_benchmark(dataset, root, split=split, folders=folders)
     if not benchmark.has_masks:
         raise DatasetError(f"{root}: split {split} of {dataset} has no ground truth, so settings cannot be compared")
-    if any(one.settings.split.frames and one.settings.keyframe.method in ORACLES for one in variants):
-        raise SettingsError("setting split.frames: an oracle keyframe is chosen for whole videos; leave it out")
+    for one in variants:
+        if one.settings.split.frames and (method := one.settings.keyframe.method) in ORACLES:
+            raise SettingsError(
+                f"setting split.frames {one.settings.split.frames}: {method} chooses the keyframe of a whole video; "
+                "leave split.frames out, or vary another keyframe.method"
+            )
     base = variants[0]
     finished: dict[str, Evaluation] = {}
     with contextlib.ExitStack() as stack:

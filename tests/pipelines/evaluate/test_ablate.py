@@ -222,3 +222,20 @@ def test_a_split_without_truth_is_refused_before_anything_runs(root: Path, tmp_p
             split=SPLIT,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_tokens_of_videos_in_pieces_are_not_reused(root: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / BASE)
+    described = json.loads((tmp_path / BASE / "run.json").read_text())
+    described["identity"]["settings"]["split"]["frames"] = 200
+    (tmp_path / BASE / "run.json").write_text(json.dumps(described))
+    settings = load_settings(None, [*CHANGED, "split.frames=200"])
+    table, run = instructions(root, tmp_path), str(tmp_path / "run")
+    assert take_over(table, str(tmp_path / BASE), run, settings, videos=str(root), use_ray=False) == 0
+
+
+def test_an_oracle_for_videos_in_pieces_is_refused_before_anything_runs(root: Path, tmp_path: Path) -> None:
+    settings = load_settings(None, [*CHOSEN, "split.frames=200", "keyframe.method=oracle_area"])
+    with pytest.raises(SettingsError, match=r"split\.frames 200: oracle_area chooses the keyframe of a whole video"):
+        ablate("revos", str(root), str(tmp_path / "out"), [Variant(BASE, settings)], split=SPLIT, use_ray=False)
+    assert not (tmp_path / "out").exists()

@@ -156,6 +156,7 @@ def test_an_interruption_costs_a_window_and_the_tables_are_bit_equal(
     assert encoded["frames"] <= FRAMES + (kills + 2) * (WINDOW + 12)
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_each_border_gives_the_unit_time_on_its_own_thread(
     table: str, written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

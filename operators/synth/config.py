@@ -50,6 +50,14 @@ class SynthConfig:
     own colour, which people may dispute; so this texture is for training alone."""
     absent: tuple[float, float, float] = (0.4, 0.25, 0.35)
     """Shares of the absent instructions that are worded like referring, attribute and motion instructions; they sum to 1."""
+    joined: float = 0.0
+    """Weight, 0 or more, of instructions that give an attribute or a deed of an object beside a name that it alone has
+    ("the yellow star that comes in"), relative to the others of their rule; 0: none of them."""
+    varied: float = 0.0
+    """Share of the instructions, 0 to 1, with the wordings and the words of `wordings_varied`. Above 0, there are also
+    instructions about the object that hides another one ("what hides the ball?")."""
+    strange: float = 0.0
+    """Share of the absent instructions, 0 to 1, that name a thing which no video shows ("the red bicycle")."""
 
     def __post_init__(self) -> None:
         # the rules need an object that shows in at least three frames
@@ -67,9 +75,11 @@ class SynthConfig:
             unknown = [item for item in getattr(self, name) if item not in known]
             if unknown or not getattr(self, name):
                 raise ValueError(f"{name} = {getattr(self, name)}: expected some of {', '.join(known)}")
-        for name in ("effects", "banded"):
+        for name in ("effects", "banded", "varied", "strange"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 .. 1")
+        if not 0 <= self.joined < float("inf"):
+            raise ValueError(f"joined = {self.joined}: expected 0 or more")
         if len(self.absent) != 3 or min(self.absent) < 0 or abs(sum(self.absent) - 1) > 1e-6:
             raise ValueError(f"absent = {self.absent}: expected three shares that sum to 1")
         if self.expressions < 1:

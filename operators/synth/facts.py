@@ -162,6 +162,13 @@ class Facts(LayoutFacts):
         no = [bool(covered[:, number].max() <= 0.12) for number in range(len(self))]
         return verdicts(yes, no)
 
+    def hiding_it(self, reference: int) -> Verdicts:
+        """Which objects hide the object with the number `reference`."""
+        covered = self.objects[reference].hidden_by.max(axis=1)
+        if self.hidden[reference] == NO:
+            return np.full(len(self), NO, np.int8)
+        return verdicts((covered >= 0.6) & (self.hidden[reference] == YES), covered <= 0.12)
+
     @cached_property
     def going_behind(self) -> Verdicts:
         """Which objects become hidden because they themselves move, not only the object in front of them."""

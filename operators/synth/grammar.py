@@ -12,12 +12,16 @@ from vrshq.operators.synth.colours import COLOURS
 from vrshq.operators.synth.shapes import SHAPES
 from vrshq.operators.synth.wordings import ATTRIBUTE, COMMANDS, REFERRING, Wordings
 from vrshq.operators.synth.wordings_motion import MOTION, PLURAL
+from vrshq.operators.synth.wordings_varied import COMMANDS_VARIED, NOUNS_VARIED, SHAPES_VARIED, VARIED
+from vrshq.operators.synth.wordings_varied_motion import VARIED_MOTION
 
 Words = dict[str, tuple[str, ...]]
 
 WORDINGS: dict[str, Wordings] = {**REFERRING, **ATTRIBUTE, **MOTION}
+ALL_VARIED: dict[str, tuple[str, ...]] = {**VARIED, **VARIED_MOTION}
 NOUNS = ("one", "object", "shape", "thing")
 COMMAND_SHARE = 0.3
+OTHER_NOUN_SHARE = 0.35  # probability of a word of `wordings_varied` in place of a usual one
 OTHER_WORD_SHARE = 0.15  # probability of a synonym: "violet" for purple, "disc" for circle
 CAPITAL_SHARE = 0.2
 FULL_STOP_SHARE = 0.05
@@ -124,7 +128,13 @@ def vocabulary() -> set[str]:
 
 
 def say(
-    random: np.random.Generator, subtype: str, names: Mapping[str, Any], *, plural: bool = False, unseen: bool = False
+    random: np.random.Generator,
+    subtype: str,
+    names: Mapping[str, Any],
+    *,
+    plural: bool = False,
+    unseen: bool = False,
+    varied: bool = False,
 ) -> tuple[str, str]:
     """Draws a sentence for a rule.
 
@@ -134,21 +144,22 @@ def say(
         names: the names that the rule is asked with, as in `rules.Ask`.
         plural: whether the instruction means several objects.
         unseen: whether the wordings are those of test_unseen.
+        varied: whether the wordings and words are those of `wordings_varied`; only commands where a rule has none.
 
     Returns:
         The sentence, and its wording: the pattern after its choices, before its slots are filled.
     """
-    patterns = _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
+    patterns = _sayings(subtype, plural, unseen, varied)
     narrowed = any(names.get(key) for key in ("colour", "shape")) and subtype not in ("colour", "shape", "colour_shape")
     if narrowed:  # a pattern without a noun phrase would drop the colour or shape, and so change the question
         patterns = [pattern for pattern in patterns if "{np" in pattern]
     pattern = patterns[random.integers(len(patterns))]
     if pattern.startswith("the ") and random.random() < COMMAND_SHARE:
-        commands = _patterns(COMMANDS, unseen)
+        commands = [*_patterns(COMMANDS, unseen), *(COMMANDS_VARIED if varied else ())]
         pattern = commands[random.integers(len(commands))].replace("{phrase}", pattern)
     wording = _decide(random, pattern)
     filled: dict[str, str] = {}
-    text = _SLOT.sub(lambda match: filled.setdefault(match[1], _fill(random, match[1], names)), wording)
+    text = _SLOT.sub(lambda match: filled.setdefault(match[1], _fill(random, match[1], names, varied)), wording)
     text = _ARTICLE.sub("an ", text)
     if random.random() < CAPITAL_SHARE:
         text = text[0].upper() + text[1:]
@@ -159,9 +170,15 @@ def say(
 
 def can_say(subtype: str, names: Mapping[str, Any], plural: bool, unseen: bool) -> bool:
     """Whether the split has a wording of the rule that expresses all of the names."""
-    patterns = _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
+    patterns = _sayings(subtype, plural, unseen, varied=False)
     narrowed = any(names.get(key) for key in ("colour", "shape")) and subtype not in ("colour", "shape", "colour_shape")
     return not narrowed or any("{np" in pattern for pattern in patterns)
+
+
+def _sayings(subtype: str, plural: bool, unseen: bool, varied: bool) -> list[str]:
+    if subtype not in WORDINGS or (varied and not plural):
+        return list(ALL_VARIED[subtype])
+    return _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
 
 
 def _patterns(wordings: Wordings, unseen: bool) -> list[str]:
@@ -195,37 +212,44 @@ def _colour(random: np.random.Generator, name: str) -> str:
     return _pick(random, COLOURS[name].words, 1 - OTHER_WORD_SHARE)
 
 
-def _shape(random: np.random.Generator, name: str) -> str:
+def _shape(random: np.random.Generator, name: str, varied: bool) -> str:
+    if name not in SHAPES:  # a thing that no video shows
+        return name
+    if varied and name in SHAPES_VARIED and random.random() < OTHER_NOUN_SHARE:
+        return str(random.choice(SHAPES_VARIED[name]))
     return _pick(random, SHAPES[name].words, 1 - OTHER_WORD_SHARE)
 
 
-def _noun_phrase(random: np.random.Generator, names: Mapping[str, Any]) -> str:
+def _noun_phrase(random: np.random.Generator, names: Mapping[str, Any], varied: bool) -> str:
     words = [_colour(random, names["colour"])] if names.get("colour") else []
-    noun = _shape(random, names["shape"]) if names.get("shape") else NOUNS[random.choice(4, p=[0.46, 0.26, 0.16, 0.12])]
-    return " ".join([*words, noun])
+    return " ".join([*words, _noun(random, names, varied, (0.46, 0.26, 0.16, 0.12))])
 
 
-def _plural_phrase(random: np.random.Generator, names: Mapping[str, Any]) -> str:
+def _plural_phrase(random: np.random.Generator, names: Mapping[str, Any], varied: bool) -> str:
     words = [_colour(random, names["colour"])] if names.get("colour") else []
-    noun = (
-        SHAPES[names["shape"]].plural if names.get("shape") else NOUNS[random.choice(4, p=[0.3, 0.4, 0.2, 0.1])] + "s"
-    )
-    return " ".join([*words, noun])
+    if names.get("shape") in SHAPES:
+        return " ".join([*words, SHAPES[names["shape"]].plural])
+    return " ".join([*words, _noun(random, names, varied, (0.3, 0.4, 0.2, 0.1)) + "s"])
 
 
-def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> str:
+def _noun(random: np.random.Generator, names: Mapping[str, Any], varied: bool, shares: Sequence[float]) -> str:
+    """The name of the shape, else one of `NOUNS` with the probabilities `shares`."""
+    if names.get("shape"):
+        return _shape(random, names["shape"], varied)
+    if varied and random.random() < OTHER_NOUN_SHARE:
+        return str(random.choice(NOUNS_VARIED))
+    return NOUNS[random.choice(4, p=shares)]
+
+
+def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any], varied: bool) -> str:
     """The text for a slot of a wording. Raises KeyError for an unknown slot."""
     if slot in _BY_HEADING:
         return _pick(random, _BY_HEADING[slot][names["heading"]], 0.5)
-    phrase = _phrase(random, slot, names)
+    phrase = _phrase(random, slot, names, varied)
     if phrase is not None:
         return phrase
     if slot == "colour":
         return _colour(random, names["colour"])
-    if slot == "shape":
-        return _shape(random, names["shape"])
-    if slot == "a_shape":
-        return f"a {_shape(random, names['shape'])}"
     if slot == "size":
         return _pick(random, _SIZES[names["size"]], 0.6)
     if slot == "sides":
@@ -237,15 +261,17 @@ def _fill(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> s
     raise KeyError(slot)
 
 
-def _phrase(random: np.random.Generator, slot: str, names: Mapping[str, Any]) -> str | None:
-    """The noun phrase for a slot; None for a slot of another kind."""
+def _phrase(random: np.random.Generator, slot: str, names: Mapping[str, Any], varied: bool) -> str | None:
+    """The noun or noun phrase for a slot; None for a slot of another kind."""
     if slot == "np":
-        return _noun_phrase(random, names)
+        return _noun_phrase(random, names, varied)
     if slot == "nps":
-        return _plural_phrase(random, names)
+        return _plural_phrase(random, names, varied)
     if slot == "a_np":
-        phrase = _noun_phrase(random, names)
+        phrase = _noun_phrase(random, names, varied)
         return f"a {'object' if phrase == 'one' else phrase}"
     if slot == "ref":
-        return "the " + _noun_phrase(random, names["reference"])
+        return "the " + _noun_phrase(random, names["reference"], varied)
+    if slot in ("shape", "a_shape"):
+        return ("a " if slot == "a_shape" else "") + _shape(random, names["shape"], varied)
     return None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from vrshq.operators.synth.grammar import can_say, say
-from vrshq.operators.synth.judging import MAYBE, YES
+from vrshq.operators.synth.judging import MAYBE, NO, YES
+from vrshq.operators.synth.motion import DIRECTIONS
 from vrshq.operators.synth.records import KINDS, Expression
-from vrshq.operators.synth.rules import RULES, Ask, View
+from vrshq.operators.synth.rules import Ask, View
 from vrshq.operators.synth.wordings_motion import PLURAL
+from vrshq.operators.synth.wordings_varied import STRANGE
 
 PLURAL_SHARE = 0.12  # probability of trying an instruction that means several objects
 # Weights of rules in absent instructions, where they differ from those in `RULES`. Rules that apply to every video would
@@ -24,6 +28,8 @@ ABSENT_WEIGHTS = {
     "rolls": 3.0,
     "no_corners": 3.0,
 }
+
+DONE_BY_STRANGE = ("heading", "still", "moving", "leaves", "enters", "fastest", "largest", "place")
 
 Chosen = tuple[str, str, str, Ask]  # kind of the instruction, kind of its rule in `RULES`, subtype, ask
 
@@ -54,6 +60,9 @@ def write_expressions(
     taken = set()
     for _ in range(most):
         asked = str(random.choice(KINDS[:3], p=absent))
+        if view.strange and random.random() < view.strange:
+            chosen.append(("absent", "referring", *_strange(random, view)))
+            continue
         one = _choose(random, asks, asked, "none", taken)
         if one is not None:
             chosen.append(("absent", asked, *one))
@@ -79,14 +88,16 @@ class _Asks:
         """The usable asks of a rule, by the number of objects that they mean: `one`, `several` or `none`."""
         if (kind, subtype) not in self._made:
             groups: dict[str, list[Ask]] = defaultdict(list)
-            for ask in RULES[kind][subtype][0](self.view):
+            for ask in self.view.rules(kind)[subtype][0](self.view):
                 found = answer(ask.verdicts)
                 if found is None or (found == "several" and subtype not in PLURAL):
                     continue
                 if not self._is_sayable(subtype, ask, found == "several"):
                     continue
                 if found == "one" and kind != "referring" and self._identifies_by_name(ask):
-                    continue
+                    if not self.view.joined:
+                        continue
+                    ask = replace(ask, weight=ask.weight * self.view.joined)
                 groups[found].append(ask)
             self._made[kind, subtype] = groups
         return self._made[kind, subtype]
@@ -110,9 +121,10 @@ def _choose(
 
     Asks whose id is in `taken` are left out; the id of the chosen ask is added to it. None if no ask is left.
     """
-    subtypes = list(RULES[kind])
+    rules = asks.view.rules(kind)
+    subtypes = list(rules)
     # a weighted random order (Efraimidis and Spirakis, 2006): only the rules that are tried have to be evaluated
-    weights = [RULES[kind][name][1] for name in subtypes]
+    weights = [rules[name][1] for name in subtypes]
     if answers == "none":
         weights = [ABSENT_WEIGHTS.get(name, weight) for name, weight in zip(subtypes, weights, strict=True)]
     order = np.argsort(random.exponential(size=len(subtypes)) / weights)
@@ -127,13 +139,27 @@ def _choose(
     return None
 
 
+def _strange(random: np.random.Generator, view: View) -> tuple[str, Ask]:
+    """An instruction about a thing that no video shows, with or without a colour, a side or a deed."""
+    thing = STRANGE[random.integers(len(STRANGE))]
+    names: dict[str, Any] = {"shape": thing}
+    if random.random() < 0.3:
+        names["colour"] = view.colours[random.integers(len(view.colours))]
+    subtype = "colour_shape" if "colour" in names else "shape"
+    if random.random() < 0.4:
+        subtype = DONE_BY_STRANGE[random.integers(len(DONE_BY_STRANGE))]
+        names["heading"] = list(DIRECTIONS)[random.integers(len(DIRECTIONS))]
+    return subtype, Ask(names, np.full(len(view.facts), NO, np.int8))
+
+
 def _written(random: np.random.Generator, view: View, chosen: list[Chosen]) -> tuple[Expression, ...]:
     """The chosen asks as sentences; an instruction whose text exists already is dropped."""
     expressions: list[Expression] = []
     texts: set[str] = set()
     for kind, asks, subtype, ask in chosen:
         numbers = tuple(int(number) for number in np.flatnonzero(ask.verdicts == YES))
-        text, wording = say(random, subtype, ask.names, plural=len(numbers) > 1, unseen=view.unseen)
+        varied = bool(view.varied) and random.random() < view.varied
+        text, wording = say(random, subtype, ask.names, plural=len(numbers) > 1, unseen=view.unseen, varied=varied)
         if text.lower().rstrip(".") in texts:
             continue
         texts.add(text.lower().rstrip("."))

@@ -41,12 +41,20 @@ class View:
         facts: the facts about the video's objects.
         colours, shapes: the names that instructions may use.
         unseen: whether instructions may use the held-out pairs and wordings.
+        joined, varied, strange: as in `SynthConfig`.
     """
 
     facts: Facts
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
     unseen: bool
+    joined: float = 0.0
+    varied: float = 0.0
+    strange: float = 0.0
+
+    def rules(self, kind: str) -> dict[str, tuple[Rule, float]]:
+        """The rules of a kind that instructions may use, each with its relative frequency."""
+        return RULES[kind] | VARIED_RULES.get(kind, {}) if self.varied else RULES[kind]
 
     def is_allowed(self, colour: str, shape: str) -> bool:
         """Whether instructions of this split may name the pair."""
@@ -293,6 +301,11 @@ def _odd(trait: str) -> Rule:
     return rule
 
 
+def _hides(view: View) -> Iterator[Ask]:
+    for reference, number in view.references():
+        yield Ask({"reference": reference}, view.facts.hiding_it(number))
+
+
 def _heading(view: View) -> Iterator[Ask]:
     for heading in DIRECTIONS:
         verdicts = view.facts.heading(heading)
@@ -367,3 +380,5 @@ RULES: dict[str, dict[str, tuple[Rule, float]]] = {
         "starts": (_all(lambda facts: facts.doing("start", (_CALM - {"enter"}) | {"stop", "bounce", "orbit"})), 0.5),
     },
 }
+# rules that only instructions with varied wordings have
+VARIED_RULES: dict[str, dict[str, tuple[Rule, float]]] = {"motion": {"hides": (_hides, 1.5)}}

@@ -61,7 +61,8 @@ def ious(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def compare(folder: Path, split: str, run_uri: str) -> tuple[dict[str, dict[str, list[float]]], list[float]]:
     """The measures of all instructions by kind, and for each absent one 1.0 if it has a mask."""
     about = json.loads((folder / "synth.json").read_text())
-    config = SynthConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in about["config"].items()})
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["config"].items()}
+    config = SynthConfig(**given)
     run = open_run(run_uri)
     keyframes: dict[tuple[str, str], Any] = {
         (row["video_id"], row["instruction_id"]): row["keyframe_index"] for row in run.tracks().to_pylist()

@@ -186,6 +186,7 @@ TABLES: dict[str, Columns] = {
             "presence": "The prediction's presence, 0 to 1; where it has none, 1 for some mask and 0 for none.",
             "frame_J": "IoU of each frame, 0 to 1; null without a score.",
             "frame_shown": "Whether each frame shows the object; null without a score.",
+            "frames_read": "Sampled frames that the model read; null where it is not known.",
             "frame_distance": "Frames between each frame and the keyframe; null where the keyframe is not known.",
         },
     ),

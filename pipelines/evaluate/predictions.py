@@ -67,6 +67,10 @@ class Predictions(ABC):
         """Why the prediction of an expression is missing; None: unknown."""
         return None
 
+    def frames_read(self, video_id: str, expression_id: str) -> int | None:  # noqa: ARG002 - only a run knows
+        """How many sampled frames the model read; None: unknown."""
+        return None
+
 
 def open_predictions(
     uri: str, root: str | None = None, objects: Objects = "first", videos: Collection[str] | None = None
@@ -114,13 +118,16 @@ class RunPredictions(Predictions):
         for unit_id, video_id in zip(manifest["unit_id"], manifest["video_id"], strict=True):
             self.units.setdefault(video_id, []).append(unit_id)
         columns = ["video_id", "instruction_id", "status", *FRAME_COLUMNS, "keyframe_index", "presence"]
-        columns += ["error_type", "error_message"]
+        columns += ["error_type", "error_message", "sampled_frames"]
         units = None
         if videos is not None and not self.units.keys() <= set(videos):
             units = [unit for video in videos for unit in self.units.get(video, ())]
         self.tracks: dict[str, list[dict[str, Any]]] = {}
         self.failures: dict[tuple[str, str], str] = {}
+        self._read: dict[tuple[str, str], int] = {}
         for track in table.read(units, columns).to_pylist():
+            if sampled := track.pop("sampled_frames"):
+                self._read[track["video_id"], track["instruction_id"]] = len(sampled)
             if track["status"] != "error":
                 self.tracks.setdefault(track["video_id"], []).append(track)
             else:
@@ -150,6 +157,10 @@ class RunPredictions(Predictions):
     def failure(self, video_id: str, expression_id: str) -> str | None:
         """Error type and message of a failed instruction."""
         return self.failures.get((video_id, expression_id))
+
+    def frames_read(self, video_id: str, expression_id: str) -> int | None:
+        """How many sampled frames the model read; None: unknown."""
+        return self._read.get((video_id, expression_id))
 
     def _places(self, video: Video, count: int) -> list[int | None]:
         """The frame_index in the run of each of the video's frames; None: unknown.

@@ -15,7 +15,6 @@ from vrshq.pipelines.evaluate.datasets.truth import FileBenchmark
 from vrshq.pipelines.evaluate.predictions import Objects
 from vrshq.pipelines.evaluate.protocols import Protocol
 from vrshq.pipelines.evaluate.section import Section
-from vrshq.pipelines.label.tables.schema import TRACKS
 
 PACKAGES = ("vrshq", "numpy", "pycocotools", "pillow")  # whose versions can change a score of given masks
 
@@ -54,7 +53,7 @@ def how_to_reproduce(
         "averages": protocol.averages_in_words(),
         "missing": protocol.missing_in_words(),
         "objects": objects,
-        "model": _model(predictions),
+        "model": _model(predictions, scores["frames_read"]),
     }
 
 
@@ -91,24 +90,21 @@ def section(found: dict[str, Any]) -> Section:
     return Section("To compute these numbers again", ["All settings are in scores.json."], ["what", "value"], rows)
 
 
-def _model(predictions: str) -> dict[str, Any] | None:
+def _model(predictions: str, read: pa.ChunkedArray) -> dict[str, Any] | None:
     """The model and the settings of a run; None for masks from files."""
     if predictions.endswith(".json") or not Folder(predictions).exists("run.json"):
         return None
-    run = RunDirectory(predictions)
-    begun = run.read_json("run.json")
+    begun = RunDirectory(predictions).read_json("run.json")
     identity, details = begun["identity"], begun["details"]
-    sampled = run.reader("tracks", TRACKS).read(columns=["sampled_frames"])["sampled_frames"]
-    seen = pc.drop_null(pc.list_value_length(sampled))
     return {
         **identity["model"],
         "given": details.get("model", identity["model"]["name"]),
         "tracker": details.get("tracker"),
         "packages": details.get("packages", {}) | {"vrshq": details["version"]},
         "frames_seen": {
-            "least": pc.min(seen).as_py() or 0,
-            "most": pc.max(seen).as_py() or 0,
-            "mean": pc.mean(seen).as_py() or 0.0,
+            "least": pc.min(read).as_py() or 0,
+            "most": pc.max(read).as_py() or 0,
+            "mean": pc.mean(read).as_py() or 0.0,
         },
         "settings": identity["settings"],
         "identity_sha256": begun["identity_sha256"],

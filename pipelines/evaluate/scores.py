@@ -53,6 +53,7 @@ SCORES = pa.schema(
         pa.field("empty_frames", pa.int32()),
         # 0..1; if the predictions hold no presence, 1 for some mask and 0 for none
         pa.field("presence", pa.float64()),
+        pa.field("frames_read", pa.int32()),  # sampled frames that the model read; null: not known
         # by frame: J (0..1), whether the true mask has a pixel, and frames from the keyframe (null: no keyframe is known);
         # null without a score
         pa.field("frame_J", pa.list_(pa.float32())),
@@ -144,6 +145,7 @@ def score_video(
         if row["status"] == OK and found is not None:
             distances = keyframe_distances(video, keyframes.get((video.video_id, row["expression_id"])))
             asked = asked_frames(video, found[row["expression_id"]])
+            row["frames_read"] = predictions.frames_read(video.video_id, row["expression_id"])
             row["frame_distance"] = distances and [distances[place] for place in asked]
     return rows
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import tempfile
 import time
 from collections import Counter
@@ -22,9 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support import clips
-from tests.support.dataset_fixtures import rle, stems
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.made_runs import Made, box, make_run, unit_id
+from tests.support.made_runs import Made, box, make_run, unit_id, write_benchmark
 from tests.support.s3_server import S3_BUCKET, S3Server
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.pipelines.evaluate.run import evaluate
@@ -55,21 +53,6 @@ def make(place: Path, scratch: Path, units: list[str]) -> None:
     RunDirectory(str(place)).write_manifest(pa.Table.from_pylist(manifest, schema=MANIFEST))
 
 
-def make_truth(root: Path, videos: list[str]) -> None:
-    """Writes a benchmark of the videos in ReVOS's layout, with the run's own masks as the truth."""
-    codes = [rle(mask) for mask in box(FRAMES, *SIZE)]
-    expression = {"exp": "the box", "obj_id": [1], "anno_id": [0], "type_id": 0}
-    about = {"expressions": {"0": expression}, "frames": stems(FRAMES), "height": SIZE[0], "width": SIZE[1]}
-    metadata = {"videos": {name: about | {"vid_id": number} for number, name in enumerate(videos)}}
-    foreground = {"masks_rle": codes, "foreground_ratio": [float(mask.mean()) for mask in box(FRAMES, *SIZE)]}
-    for name, content in (
-        ("meta_expressions_valid_.json", metadata),
-        ("mask_dict.json", {"0": codes}),
-        ("mask_dict_foreground.json", dict.fromkeys(videos, foreground)),
-    ):
-        (root / name).write_text(json.dumps(content))
-
-
 def measure(name: str, proxy: FaultyProxy, work: Callable[[], object]) -> None:
     """Prints a row of the table: requests by folder of the run, and seconds."""
     proxy.counts.clear()
@@ -97,7 +80,8 @@ def main() -> None:
         run = served / S3_BUCKET / "run"
         make(run, scratch, units)
         (scratch / "truth").mkdir()
-        make_truth(scratch / "truth", units[:: len(units) // given.evaluate][: given.evaluate])
+        chosen = units[:: len(units) // given.evaluate][: given.evaluate]
+        write_benchmark(scratch / "truth", chosen, box(FRAMES, *SIZE))
         reviews = Reviews(RunDirectory(str(run)))
         for number, unit in enumerate(units[:: len(units) // given.export][: given.export]):
             reviews.add(f"{number:032x}", (unit, "0"), "someone", "accept")

@@ -9,11 +9,12 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.support.made_runs import Made, box, make_run, unit_id
+from tests.support.made_runs import Made, box, make_run, unit_id, write_benchmark
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.run_directory import RunDirectory, part_name
 from vrshq.pipelines.evaluate.datasets.base import Video
 from vrshq.pipelines.evaluate.predictions import RunPredictions, open_predictions
+from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.export.answers import ExportSummary, read_answers
 from vrshq.pipelines.label.tables.moved import VideoPlaces
 from vrshq.pipelines.label.tables.opened import open_run
@@ -25,7 +26,7 @@ FRAMES = 2
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    made = Made("the box", [box(FRAMES, 48, 64)])
+    made = Made("the box", [box(FRAMES, 48, 64)], {"sampled_frames": [0, 1]})
     return make_run(str(tmp_path / "run"), {name: ("/none.mp4", [made]) for name in VIDEOS})
 
 
@@ -105,6 +106,19 @@ def test_predictions_of_a_smaller_benchmark_cost_its_own_videos(run: RunDirector
     assert isinstance(predictions, RunPredictions)
     assert sorted(predictions.tracks) == chosen[:-1]
     assert seen.parts("tracks") == {part("tracks", name) for name in chosen[:-1]}
+
+
+def test_an_evaluation_of_a_smaller_benchmark_opens_each_file_of_its_own_videos_once(
+    run: RunDirectory, seen: Seen, tmp_path: Path
+) -> None:
+    chosen = VIDEOS[5:20:7]
+    (tmp_path / "truth").mkdir()
+    write_benchmark(tmp_path / "truth", chosen, box(FRAMES, 48, 64))
+    done = evaluate("revos", str(tmp_path / "truth"), str(tmp_path / "out"), predictions=run.uri, use_ray=False)
+    assert done.scores is not None
+    assert done.scores["reproduce"]["model"]["frames_seen"] == {"least": 2, "most": 2, "mean": 2.0}
+    for table in ("tracks", "masks"):
+        assert {name: seen.opened[name] for name in seen.parts(table)} == {part(table, name): 1 for name in chosen}
 
 
 def test_masks_of_an_open_run_cost_a_listing_and_the_units_that_are_asked_for(run: RunDirectory, seen: Seen) -> None:

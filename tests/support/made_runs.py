@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tests.support.dataset_fixtures import rle, stems
 from vrshq.cluster.storage.run_directory import RunDirectory
 from vrshq.operators.masks.rle import EncodedMask, encode
 from vrshq.pipelines.label.tables.schema import MANIFEST, MASKS, SCHEMA_VERSION, TRACKS
@@ -40,7 +43,7 @@ def unit_id(number: int) -> str:
 def make_run(uri: str, videos: Mapping[str, tuple[str, list[Made]]]) -> RunDirectory:
     """Writes a run: by video_id, the video's uri and its instructions, which get the ids 0, 1, ... One unit for each video."""
     run = RunDirectory(uri)
-    run.open({"made": True}, {})
+    run.open({"model": {"name": "made", "fingerprint": "made"}, "settings": {"sampling": {}}}, {"version": "made"})
     rows = [
         {
             "unit_id": unit_id(number),
@@ -62,6 +65,22 @@ def make_run(uri: str, videos: Mapping[str, tuple[str, list[Made]]]) -> RunDirec
         }
         run.commit_unit(unit_id(number), tables)
     return run
+
+
+def write_benchmark(root: Path, videos: Sequence[str], masks: np.ndarray) -> None:
+    """Writes a benchmark in ReVOS's layout: of each video one expression, whose true masks are `masks` (T, H, W) bool."""
+    codes = [rle(mask) for mask in masks]
+    expression = {"exp": "the box", "obj_id": [1], "anno_id": [0], "type_id": 0}
+    frames, height, width = masks.shape
+    about = {"expressions": {"0": expression}, "frames": stems(frames), "height": height, "width": width}
+    metadata = {"videos": {name: about | {"vid_id": number} for number, name in enumerate(videos)}}
+    foreground = {"masks_rle": codes, "foreground_ratio": [float(mask.mean()) for mask in masks]}
+    for name, content in (
+        ("meta_expressions_valid_.json", metadata),
+        ("mask_dict.json", {"0": codes}),
+        ("mask_dict_foreground.json", dict.fromkeys(videos, foreground)),
+    ):
+        (root / name).write_text(json.dumps(content))
 
 
 def _track(name: str, where: str, place: int, made: Made) -> dict[str, Any]:

@@ -39,7 +39,7 @@ STRANGE = """
     airplane animal ant apple baby backpack bag banana basket bear bed bee bench bicycle bike bird boat book bottle
     bowl boy bread bridge broom bucket bus butterfly cake camel camera candle cap car carpet carrot cat chair chicken
     child church clock cloud coat computer couch cow crab crocodile crowd cup curtain deer desk dog doll dolphin
-    dragon dress drum duck eagle fan farmer fence fish flag flower fly fork fox frog fruit giraffe girl glass glove
+    dragon dress drum duck eagle elephant fan farmer fence fish flag flower fly fork fox frog fruit giraffe girl glass glove
     goat goose grass guitar hammer hand hat helicopter hen hill horse house insect jacket jar keyboard kitchen knife
     ladder lady lake lamp leaf leopard lion lizard lorry machine man monkey motorbike mountain mouse mushroom nose
     notebook orchestra owl panda parrot pen pencil penguin person phone piano picnic pig pigeon pillow pirate plane

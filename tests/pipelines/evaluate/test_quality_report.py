@@ -41,9 +41,10 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(synthetic: Path) -> Path:
-    """The folder of an evaluation of the untrained model, with its run."""
+    """The folder of an evaluation, with its run. From the first frame as keyframe, some frames are 8 and more away."""
     output = synthetic.parent / "labelled"
-    evaluate("revos", str(synthetic), str(output), Settings(), split="test", use_ray=False)
+    settings = Settings.model_validate({"keyframe": {"method": "first"}})
+    evaluate("revos", str(synthetic), str(output), settings, split="test", use_ray=False)
     return output
 
 

@@ -61,7 +61,7 @@ def write_expressions(
     for _ in range(most):
         asked = str(random.choice(KINDS[:3], p=absent))
         if view.strange and random.random() < view.strange:
-            chosen.append(("absent", "referring", *_strange(random, view)))
+            chosen.append(_strange(random, view))
             continue
         one = _choose(random, asks, asked, "none", taken)
         if one is not None:
@@ -139,7 +139,7 @@ def _choose(
     return None
 
 
-def _strange(random: np.random.Generator, view: View) -> tuple[str, Ask]:
+def _strange(random: np.random.Generator, view: View) -> Chosen:
     """An instruction about a thing that no video shows, with or without a colour, a side or a deed."""
     thing = STRANGE[random.integers(len(STRANGE))]
     names: dict[str, Any] = {"shape": thing}
@@ -149,7 +149,8 @@ def _strange(random: np.random.Generator, view: View) -> tuple[str, Ask]:
     if random.random() < 0.4:
         subtype = DONE_BY_STRANGE[random.integers(len(DONE_BY_STRANGE))]
         names["heading"] = list(DIRECTIONS)[random.integers(len(DIRECTIONS))]
-    return subtype, Ask(names, np.full(len(view.facts), NO, np.int8))
+    kind = next(kind for kind in KINDS[:3] if subtype in view.rules(kind))
+    return "absent", kind, subtype, Ask(names, np.full(len(view.facts), NO, np.int8))
 
 
 def _written(random: np.random.Generator, view: View, chosen: list[Chosen]) -> tuple[Expression, ...]:

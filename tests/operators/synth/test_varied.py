@@ -11,6 +11,7 @@ import pytest
 from tests.operators.synth.helpers import SMALL, expressions
 from vrshq.operators.synth import Expression, SynthConfig, SynthVideo, make_video
 from vrshq.operators.synth.grammar import ALL_VARIED, WORDINGS, all_wordings, expand, say
+from vrshq.operators.synth.rules import RULES
 from vrshq.operators.synth.wordings_varied import STRANGE
 
 
@@ -88,6 +89,7 @@ def test_a_strange_thing_is_never_there() -> None:
     for _, e in strange:
         assert (e.kind, e.object_ids) == ("absent", ())
         assert str(e.names["shape"]) in e.text.lower()
+        assert e.subtype in RULES[e.asks]
 
 
 def test_the_object_that_hides_the_named_one_covers_most_of_it() -> None:

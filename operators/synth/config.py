@@ -55,7 +55,7 @@ class SynthConfig:
     ("the yellow star that comes in"), relative to the others of their rule; 0: none of them."""
     varied: float = 0.0
     """Share of the instructions, 0 to 1, with the wordings and the words of `wordings_varied`. Above 0, there are also
-    instructions about the object that hides another one ("what hides the ball?")."""
+    instructions about the object that hides another one ("what hides the ball?"). The split test_unseen has none of both."""
     strange: float = 0.0
     """Share of the absent instructions, 0 to 1, that name a thing which no video shows ("the red bicycle")."""
 

@@ -144,7 +144,7 @@ def say(
         names: the names that the rule is asked with, as in `rules.Ask`.
         plural: whether the instruction means several objects.
         unseen: whether the wordings are those of test_unseen.
-        varied: whether the wordings and words are those of `wordings_varied`; only commands where a rule has none.
+        varied: whether the words are those of `wordings_varied`, and the wordings, too, if the instruction means one object.
 
     Returns:
         The sentence, and its wording: the pattern after its choices, before its slots are filled.
@@ -153,6 +153,8 @@ def say(
     narrowed = any(names.get(key) for key in ("colour", "shape")) and subtype not in ("colour", "shape", "colour_shape")
     if narrowed:  # a pattern without a noun phrase would drop the colour or shape, and so change the question
         patterns = [pattern for pattern in patterns if "{np" in pattern]
+    if names.get("shape") not in (None, *SHAPES):  # things that no video shows have no plurals here
+        patterns = [pattern for pattern in patterns if "{nps}" not in pattern]
     pattern = patterns[random.integers(len(patterns))]
     if pattern.startswith("the ") and random.random() < COMMAND_SHARE:
         commands = [*_patterns(COMMANDS, unseen), *(COMMANDS_VARIED if varied else ())]
@@ -176,6 +178,7 @@ def can_say(subtype: str, names: Mapping[str, Any], plural: bool, unseen: bool) 
 
 
 def _sayings(subtype: str, plural: bool, unseen: bool, varied: bool) -> list[str]:
+    """The patterns of a rule. A rule of `VARIED_RULES` has varied ones alone."""
     if subtype not in WORDINGS or (varied and not plural):
         return list(ALL_VARIED[subtype])
     return _patterns((PLURAL if plural else WORDINGS)[subtype], unseen)
@@ -227,7 +230,7 @@ def _noun_phrase(random: np.random.Generator, names: Mapping[str, Any], varied: 
 
 def _plural_phrase(random: np.random.Generator, names: Mapping[str, Any], varied: bool) -> str:
     words = [_colour(random, names["colour"])] if names.get("colour") else []
-    if names.get("shape") in SHAPES:
+    if names.get("shape"):
         return " ".join([*words, SHAPES[names["shape"]].plural])
     return " ".join([*words, _noun(random, names, varied, (0.3, 0.4, 0.2, 0.1)) + "s"])
 

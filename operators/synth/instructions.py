@@ -29,7 +29,8 @@ ABSENT_WEIGHTS = {
     "no_corners": 3.0,
 }
 
-DONE_BY_STRANGE = ("heading", "still", "moving", "leaves", "enters", "fastest", "largest", "place")
+# Rules whose wordings name the object that is asked for, for instructions about things that no video shows
+STRANGE_SUBTYPES = ("heading", "still", "moving", "leaves", "enters", "fastest", "largest", "place")
 
 Chosen = tuple[str, str, str, Ask]  # kind of the instruction, kind of its rule in `RULES`, subtype, ask
 
@@ -147,7 +148,7 @@ def _strange(random: np.random.Generator, view: View) -> Chosen:
         names["colour"] = view.colours[random.integers(len(view.colours))]
     subtype = "colour_shape" if "colour" in names else "shape"
     if random.random() < 0.4:
-        subtype = DONE_BY_STRANGE[random.integers(len(DONE_BY_STRANGE))]
+        subtype = STRANGE_SUBTYPES[random.integers(len(STRANGE_SUBTYPES))]
         names["heading"] = list(DIRECTIONS)[random.integers(len(DIRECTIONS))]
     kind = next(kind for kind in KINDS[:3] if subtype in view.rules(kind))
     return "absent", kind, subtype, Ask(names, np.full(len(view.facts), NO, np.int8))

@@ -54,7 +54,8 @@ def make_video(seed: int, index: int, split: str = "train", config: SynthConfig 
     behind = called(frames[0][~layers.masks[:, 0].any(axis=0)].mean(axis=0)) - {item.colour for item in objects}
     colours = tuple(name for name in config.colours if name not in behind)
     facts = Facts(objects, scene.height, scene.width)
-    view = View(facts, colours, config.shapes, unseen, config.joined, config.varied, config.strange)
+    varied = 0.0 if unseen else config.varied  # that split has wordings of its own
+    view = View(facts, colours, config.shapes, unseen, config.joined, varied, config.strange)
     effects = [name for name, on in (("blur", lens.blur), ("motion blur", lens.shutter), ("noise", lens.noise)) if on]
     return SynthVideo(
         video_id=f"{split}_{index:06d}",

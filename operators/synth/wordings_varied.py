@@ -1,7 +1,7 @@
 """More wordings of the rules, for training: other verbs, other order, short forms; patterns as in `wordings`.
 
-A video has them only where `SynthConfig.varied` asks for them. The other wordings, and so the sets that a model is evaluated
-on, stay as they are. No pattern is one of the held-out patterns.
+A video has them only where `SynthConfig.varied` asks for them; videos of test_unseen never have. The usual wordings, and so the
+sets that a model is evaluated on, stay as they are. No wording is a usual or a held-out one.
 """
 
 from __future__ import annotations
@@ -34,20 +34,19 @@ SHAPES_VARIED = {
     "ellipse": ("egg",),
     "rectangle": ("brick", "door"),
 }
-# things that no video shows
+# Things that no video shows, without those that have no plain singular.
 STRANGE = """
     airplane animal ant apple baby backpack bag banana basket bear bed bee bench bicycle bike bird boat book bottle
-    bowl boy bread bridge broom bucket bus butterfly cake camel camera candle cap car carpet carrot cat chair chicken
-    child church clock cloud coat computer couch cow crab crocodile crowd cup curtain deer desk dog doll dolphin
-    dragon dress drum duck eagle elephant fan farmer fence fish flag flower fly fork fox frog fruit giraffe girl glass glove
-    goat goose grass guitar hammer hand hat helicopter hen hill horse house insect jacket jar keyboard kitchen knife
-    ladder lady lake lamp leaf leopard lion lizard lorry machine man monkey motorbike mountain mouse mushroom nose
-    notebook orchestra owl panda parrot pen pencil penguin person phone piano picnic pig pigeon pillow pirate plane
-    plant plate player police pot potato rabbit racket radio rat river road robot rocket roof rope sailor sandwich
-    scarf scissors seal shark sheep ship shirt shoe skateboard skirt snail snake sofa soldier spider spoon squirrel
-    stairs statue stone street suitcase surfboard swan table taxi teacher television tiger toothbrush towel tower toy
-    tractor train tree truck tulip turtle umbrella vase violin waiter wall watch water whale window wolf woman worm
-    zebra
+    bowl boy bridge broom bucket bus butterfly cake camel camera candle cap car carpet carrot cat chair chicken child
+    church clock cloud coat computer couch cow crab crocodile crowd cup curtain deer desk dog doll dolphin dragon
+    dress drum duck eagle elephant fan farmer fence fish flag flower fly fork fox frog fruit giraffe girl glass glove
+    goat goose guitar hammer hand hat helicopter hen hill horse house insect jacket jar keyboard kitchen knife ladder
+    lady lake lamp leaf leopard lion lizard lorry machine man monkey motorbike mountain mouse mushroom nose notebook
+    orchestra owl panda parrot pen pencil penguin person phone piano picnic pig pigeon pillow pirate plane plant plate
+    player pot potato rabbit racket radio rat river road robot rocket roof rope sailor sandwich scarf seal shark sheep
+    ship shirt shoe skateboard skirt snail snake sofa soldier spider spoon squirrel statue stone street suitcase
+    surfboard swan table taxi teacher television tiger toothbrush towel tower toy tractor train tree truck tulip
+    turtle umbrella vase violin waiter wall watch whale window wolf woman worm zebra
 """.split()  # noqa: SIM905 (a list of 190 quoted words would be 190 lines)
 
 VARIED: dict[str, tuple[str, ...]] = {
@@ -122,7 +121,7 @@ VARIED: dict[str, tuple[str, ...]] = {
     ),
     "largest": (
         "(largest|biggest) {np}",
-        "the {np} of the (largest|biggest|greatest) size",
+        "the {np} of the (biggest|greatest) size",
         "the {np} with the (biggest|greatest) area",
         "the {np} (that covers|covering) the most (area|space|pixels)",
         "of the {nps}, the (largest|biggest)( one|)",
@@ -135,8 +134,8 @@ VARIED: dict[str, tuple[str, ...]] = {
     ),
     "smallest": (
         "(smallest|tiniest|littlest) {np}",
-        "the {np} of the (smallest|least) size",
-        "the {np} with the (least|smallest) area",
+        "the {np} of the least size",
+        "the {np} with the least area",
         "the {np} (that covers|covering) the least (area|space|pixels)",
         "of the {nps}, the (smallest|tiniest)( one|)",
         "the (smallest|tiniest) one (among|of) the {nps}",
@@ -215,7 +214,7 @@ VARIED: dict[str, tuple[str, ...]] = {
     ),
     "points": (
         "the (item|figure|element) (with|that has) (points|spikes|tips)",
-        "the (one|shape|object|thing) (with|that has) (sharp |)(points|spikes|tips) (all around|on all sides|)",
+        "the (one|shape|object|thing) (with|that has) sharp (points|spikes|tips)( all around| on all sides|)",
         "(what|which one) is (spiky|pointed|pointy)?",
         "the (one|shape|object|thing) that would (sting|prick)",
     ),
@@ -232,14 +231,14 @@ VARIED: dict[str, tuple[str, ...]] = {
         "the (item|figure|element) (with|that has|in) the (colour|color) of {thing}",
         "the (one|shape|object|thing) (that is as|as) (coloured|colored) as {thing}",
         "the (one|shape|object|thing) whose (colour|color) is (like that of|that of|the same as that of) {thing}",
-        "(what|which one) (shares|has) the (colour|color) of {thing}?",
+        "(what|which one) shares the (colour|color) of {thing}?",
         "the (one|shape|object|thing) that matches the (colour|color) of {thing}",
         "{thing} has the (colour|color) of this one",
     ),
     "warm": (
         "the (item|figure|element) (with|in) a warm (colour|color)",
         "the warm (coloured|colored) (one|object|shape|thing)",
-        "(what|which one) has a warm (colour|color)?",
+        "what has a warm (colour|color)?",
         "the (one|shape|object|thing) whose (colour|color) is warm",
     ),
     "beside": (

@@ -55,7 +55,7 @@ VARIED_MOTION: dict[str, tuple[str, ...]] = {
         "moving {to}, the {np}",
         "of the {nps}, the one (moving|going|that moves|that goes) {to}",
         "(is there|do you see) (a|some) {np} (that moves|moving|going) {to}?",
-        "(which|what) {np} (glides|drifts|slides|passes|crosses|is travelling|is heading) {to}?",
+        "(which|what) {np} (glides|drifts|slides|passes|crosses|is travelling) {to}?",
         "the {np} with a motion {to}",
     ),
     "hidden": (

@@ -26,6 +26,7 @@ class Step:
         unusable_once: numbers of the rows that raise ProcessUnusable in the first attempt.
         asks_for: seconds of additional time that it asks for at each row.
         seconds: duration of a call.
+        last_words: seconds that a call takes in addition at a row at which the process exits.
         log: file that gets a line for each event: "begin 3", "end 3", "dies 3".
     """
 
@@ -39,9 +40,11 @@ class Step:
         unusable_once: Sequence[int] = (),
         asks_for: float | None = None,
         seconds: float = 0.0,
+        last_words: float = 0.0,
         log: str | None = None,
     ) -> None:
         self.name, self.seconds, self.asks_for, self.log_file = name, seconds, asks_for, log
+        self.last_words = last_words
         self.deadly, self.wrong, self.unusable_once = set(deadly), set(wrong), set(unusable_once)
         self.hangs, self.hangs_in_c = set(hangs), set(hangs_in_c)
 
@@ -53,6 +56,7 @@ class Step:
             guard.allow(self.asks_for)
         time.sleep(self.seconds)
         if numbers & self.deadly:
+            time.sleep(self.last_words)
             self.log("dies", numbers)
             os._exit(1)
         if numbers & self.wrong:

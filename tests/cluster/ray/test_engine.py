@@ -127,8 +127,9 @@ def test_the_last_try_of_a_unit_is_alone_in_its_actor(tmp_path: Path) -> None:
 
 def test_other_units_go_on_while_the_last_try_of_one_is_made(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    rows, lost = sent(units(60), [pool("a", deadly=[1], log=str(log), seconds=0.3, actors=3)], attempts=2)
-    assert (len(rows), len(lost)) == (59, 1)
+    slow = pool("a", deadly=[1], log=str(log), seconds=0.2, last_words=1.0, actors=3)
+    rows, lost = sent(units(120), [slow], attempts=2)
+    assert (len(rows), len(lost)) == (119, 1)
     lines = log.read_text().splitlines()
     last = len(lines) - 1 - lines[::-1].index("begin 1")
     assert lines.index("begin 1") < last < lines.index("dies 1", last) < len(lines) - 1

@@ -24,6 +24,8 @@ TIMES = [0, 40, 80, 300, 340, 900, 950, 1000]  # milliseconds: the rate varies
 # Seconds to look at -> the frame that is on the screen then.
 MOMENTS = {0.2: 2, 0.6: 4, 0.97: 6}
 # Loads a video from base64, seeks to the moments, and plays; gives the pictures as PNG, the size and the time that passed.
+# A canvas draws the frame that was presented last, and "seeked" may come before the frame of that time is presented.
+# So a picture is taken when both have come.
 SCRIPT = """
 async ([data, moments]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -33,14 +35,16 @@ async ([data, moments]) => {
     video.addEventListener(name, done, { once: true });
     video.addEventListener('error', () => failed(new Error(video.error.message)), { once: true });
   });
-  const loaded = event('loadeddata');
+  const presented = () => new Promise((done) => video.requestVideoFrameCallback(done));
+  document.body.append(video);
+  const loaded = Promise.all([event('loadeddata'), presented()]);
   video.src = URL.createObjectURL(new Blob([bytes], { type: 'video/mp4' }));
   await loaded;
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   const pictures = [];
   for (const moment of moments) {
-    const there = event('seeked');
+    const there = Promise.all([event('seeked'), presented()]);
     video.currentTime = moment;
     await there;
     canvas.getContext('2d').drawImage(video, 0, 0);

@@ -6,14 +6,14 @@ Planning reads this file alone; a family's own code, in the folder of `module`, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 # What a track begins with: the mask of one chosen frame, prompts on all sampled frames, or the text itself.
 Start = Literal["keyframe", "frames", "text"]
 Directions = Literal["both", "forward"]
 # Which mask decoder carries masks through the video: that of the model, or SAM 2.0's own.
 Decoder = Literal["own", "original"]
-RefreshWhen = Literal["never", "lost", "disagreement"]
+RefreshWhen = Literal["never", "lost", "disagreement", "forward-backward"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class FamilyInfo:
                 "decoder": self.decoders,
                 "refresh": ("never",),
             }
-        refreshes = ("never", "lost", "disagreement") if self.start == "keyframe" else ("never",)
+        refreshes = get_args(RefreshWhen) if self.start == "keyframe" else ("never",)
         return {
             "start": ("keyframe", "frames"),
             "directions": ("both", "forward"),

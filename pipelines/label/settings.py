@@ -117,12 +117,14 @@ class Tracking(Section):
             "bundle's folder sam2; the model's own then makes the masks of the prompted frames alone (Sa2VA-i)."
         ),
     )
-    refresh: Literal["never", "lost", "disagreement"] = Field(
+    refresh: Literal["never", "lost", "disagreement", "forward-backward"] = Field(
         default="never",
         description=(
             "When the mask that the model gives on a sampled frame takes over from the tracked one, and tracking goes on from "
             "it: lost, where only the tracked object's score is below 0; disagreement, also where the masks differ and the "
-            "tracked one has the lower score. never is the published method (VRS-HQ alone has the others)."
+            "tracked one has the lower score; forward-backward, where the object is lost or the masks differ, and the new "
+            "mask, tracked to the keyframe, agrees better with the keyframe's mask. never is the published method (VRS-HQ "
+            "alone has the others)."
         ),
     )
 
@@ -308,6 +310,11 @@ class Settings(Section):
             if (given := getattr(resolved["tracking"], name)) not in ways:
                 expected = f"expected {' or '.join(ways)} for a model of the family {family.name}"
                 raise SettingsError(f"tracking.{name} {given}: {expected}")
+        tracking = resolved["tracking"]
+        if tracking.refresh != "never" and tracking.start != "keyframe":
+            raise SettingsError(
+                f"tracking.refresh {tracking.refresh}: expected never with tracking.start {tracking.start}"
+            )
         return self.model_copy(update=resolved)
 
     def operator_configs(self, model: str, device: str) -> dict[str, Any]:

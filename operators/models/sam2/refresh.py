@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,16 +22,23 @@ class Candidates:
 
     Attributes:
         when: "lost": the tracked object's score is below 0 and the candidate's is not; "disagreement": or both have a mask
-            and the masks have an IoU below one half, and the candidate's score is the higher one.
+            and the masks have an IoU below one half, and the candidate's score is the higher one; "forward-backward": lost, or
+            both have a mask and the masks have an IoU below one half, and the candidate returns to the keyframe's mask with
+            an IoU of at least one half, and better than the tracked mask (the forward-backward error of Kalal et al.,
+            ICPR 2010, with masks for points).
         hole_area: see `fill_holes`.
         found: (frame, object) -> object logit and low-resolution mask logits (l, l), on the CPU.
+        keyframes: object -> its keyframe, of which `found` has a mask too.
     """
 
     when: RefreshWhen
     hole_area: int
     found: Mapping[tuple[int, int], tuple[float, Tensor]]
+    keyframes: Mapping[int, int]
 
-    def better(self, frame: int, position: int, score: float, low_res: Tensor) -> tuple[float, Tensor] | None:
+    def better(
+        self, frame: int, position: int, score: float, low_res: Tensor, returned: Callable[[Tensor], float]
+    ) -> tuple[float, Tensor] | None:
         """The candidate that takes over from a tracked mask; None where the mask is kept.
 
         Args:
@@ -39,14 +46,34 @@ class Candidates:
             position: the object's number.
             score: object logit of the tracked mask.
             low_res: its mask logits (l, l).
+            returned: `returned_iou` of a mask's logits (l, l) on this frame.
         """
         candidate = self.found.get((frame, position))
         if candidate is None or candidate[0] < 0:
             return None
-        if score < 0:
-            return candidate
-        differs = self.when == "disagreement" and score < candidate[0] and _iou(low_res.cpu(), candidate[1]) < _AGREE
-        return candidate if differs else None
+        lost = score < 0
+        differs = not lost and _iou(low_res.cpu(), candidate[1]) < _AGREE
+        if self.when == "lost":
+            better = lost
+        elif self.when == "disagreement":
+            better = lost or (differs and score < candidate[0])
+        else:
+            back = returned(candidate[1]) if lost or differs else 0.0
+            better = back >= _AGREE and (lost or back > returned(low_res))
+        return candidate if better else None
+
+    def returned_iou(
+        self, segmenter: Segmenter, features: VideoFeatures, frame: int, position: int, low_res: Tensor
+    ) -> float:
+        """Tracks a mask (l, l) of a frame to the object's keyframe in one step, with that mask as the only memory.
+
+        Returns:
+            IoU of the mask that arrives with the keyframe's own.
+        """
+        keyframe = self.keyframes[position]
+        _, memory = self.enter(segmenter, features, frame, (0.0, low_res))
+        arrived, _ = segmenter.track(features.get([keyframe]), [memory], [], [])
+        return _iou(arrived.low_res[0].cpu(), self.found[keyframe, position][1])
 
     def enter(
         self, segmenter: Segmenter, features: VideoFeatures, frame: int, candidate: tuple[float, Tensor]

@@ -90,7 +90,7 @@ class Sam2Tracker:
         candidates = None
         if self.refresh != "never":
             found = self._decode(opened, _sampled(requests), requests)
-            candidates = Candidates(self.refresh, self.hole_area, found)
+            candidates = Candidates(self.refresh, self.hole_area, found, _keyframes_of(requests))
             if pauses:
                 opened.begin_anew()
         total, batch = opened.video.num_frames, self.config.batch
@@ -129,7 +129,7 @@ class Sam2Tracker:
     def _keyframes(self, opened: VideoFeatures, requests: Mapping[int, Request]) -> Iterator[list[TrackedFrame]]:
         """Gives SAM2 the mask of each object's keyframe as a prompt."""
         numbered = _numbered(requests)
-        keyframes = {place: requests[key].keyframes[number] for place, (key, number) in enumerate(numbered)}
+        keyframes = _keyframes_of(requests)
         masks: dict[int, Tensor] = {}
         missing: list[tuple[int, int]] = []
         for place, (key, number) in enumerate(numbered):
@@ -169,6 +169,11 @@ class Sam2Tracker:
 def _numbered(requests: Mapping[int, Request]) -> list[tuple[int, int]]:
     """The objects of all requests as (key, number)."""
     return [(key, number) for key, request in requests.items() for number in range(len(request.objects))]
+
+
+def _keyframes_of(requests: Mapping[int, Request]) -> dict[int, int]:
+    """The keyframe of each object of all requests."""
+    return {place: requests[key].keyframes[number] for place, (key, number) in enumerate(_numbered(requests))}
 
 
 def _sampled(requests: Mapping[int, Request]) -> list[tuple[int, int]]:

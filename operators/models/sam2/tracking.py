@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -305,7 +306,8 @@ def _refreshed(
     """The outputs of a group, with the candidates that take over."""
     result = []
     for (track, _), item in zip(group, outputs, strict=True):
-        candidate = candidates.better(item.frame, item.position, item.object_logit, item.low_res)
+        returned = partial(candidates.returned_iou, segmenter, features, item.frame, item.position)
+        candidate = candidates.better(item.frame, item.position, item.object_logit, item.low_res, returned)
         if candidate is not None:
             low_res, memory = candidates.enter(segmenter, features, item.frame, candidate)
             track.refresh(item.frame, memory)

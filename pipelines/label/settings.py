@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
 from vrshq.operators.models.families import FamilyInfo
@@ -275,6 +275,24 @@ class Settings(Section):
     def identity(self) -> dict[str, Any]:
         """The settings that decide the content of the tables. `run.json` names the model by its fingerprint elsewhere."""
         return self.model_dump(mode="json", exclude={"resources": True, "model": True, "limits": _ACCESS})
+
+    def identity_as(self, begun: Any) -> dict[str, Any]:
+        """The identity as a run began with it, which is the same where only settings are new that have their defaults.
+
+        The default of a new setting leaves the tables as they were, so a newer program can continue such a run.
+
+        Args:
+            begun: the settings that the run recorded.
+
+        Returns:
+            `begun`, where it gives these settings; else `identity`.
+        """
+        own = self.identity()
+        try:
+            same = Settings.model_validate(begun).identity() == own
+        except ValidationError:
+            same = False
+        return begun if same else own
 
     def for_bundle(self, bundle: Bundle) -> Settings:
         """As `for_family`, for a bundle's family and presence."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,10 @@ def _grows(there: dict[str, Any], given: dict[str, Any]) -> bool:
 
 
 def _flat(about: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings by their names on the command line."""
-    return {**{key: about.get(key) for key in ("version", "seed", "format", "videos")}, **about.get("config", {})}
+    """Recorded settings by their names on the command line; those that did not exist then have their defaults."""
+    defaults = json.loads(JSON.encode(asdict(SynthConfig())))
+    given = {key: about.get(key) for key in ("version", "seed", "format", "videos")}
+    return {**given, **defaults, **about.get("config", {})}
 
 
 def _on_ray(manifest: pa.Table, arguments: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -38,7 +39,7 @@ def claim_folder(folder: Folder, settings: TrainSettings) -> None:
     if not folder.exists("train.json"):
         folder.write_bytes("train.json", (json.dumps(given, indent=1) + "\n").encode())
         return
-    known = json.loads(folder.read_bytes("train.json"))
+    known = _completed(json.loads(folder.read_bytes("train.json")))
     ours, theirs = ({name: value for name, value in one.items() if name not in FREE} for one in (known, given))
     different = list(differences(ours, theirs))
     if different:
@@ -48,3 +49,11 @@ def claim_folder(folder: Folder, settings: TrainSettings) -> None:
             f"{folder.uri}: it holds a run with other settings (its own -> this command's: {shown}{more}); give the same ones, "
             "or a new folder"
         )
+
+
+def _completed(known: Any) -> Any:
+    """Recorded settings with the defaults of settings that did not exist when they were recorded; as they are if unusable."""
+    try:
+        return json.loads(dump_settings(TypeAdapter(TrainSettings).validate_python(known)))
+    except ValueError:  # pydantic's, and the settings' own
+        return known

@@ -188,11 +188,13 @@ def check_plan(
         manifest = continued_manifest(run, stored, table, manifest, build, grow=grow)
         if manifest.num_rows > stored.num_rows:
             check_types(run, carried_schema(table))
-    if run.folder.exists("run.json") and (stored is not None or grow):
-        # The identity keeps the hash of the instructions with which the run began; these were compared one by one.
+    if run.folder.exists("run.json"):
         began = run.read_json("run.json")
         if isinstance(began, dict) and isinstance(began.get("identity"), dict):
-            identity["manifest_sha256"] = began["identity"].get("manifest_sha256", identity["manifest_sha256"])
+            identity["settings"] = settings.identity_as(began["identity"].get("settings"))
+            if stored is not None or grow:
+                # The identity keeps the hash of the instructions with which the run began; these were compared one by one.
+                identity["manifest_sha256"] = began["identity"].get("manifest_sha256", identity["manifest_sha256"])
     run.check(identity)
     machines = [local_resources()]
     choose_pools(settings, machines, manifest.num_rows)  # refuses pools that cannot be used

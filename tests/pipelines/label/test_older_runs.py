@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.support.clips import h264
 from tests.support.label_runs import instruction, write_table
-from vrshq.cluster.storage.run_directory import RunDirectory
+from vrshq.cluster.storage.run_directory import ConfigurationDiffers, RunDirectory
 from vrshq.operators.masks.trust import NAMES as TRUST_NAMES
 from vrshq.pipelines.evaluate.predictions import RunPredictions
 from vrshq.pipelines.export.run import export
@@ -62,3 +63,29 @@ def test_report_and_exports_of_a_run_of_version_2_are_those_of_today(runs: tuple
 def test_predictions_of_a_run_of_version_2_are_scored(runs: tuple[str, str]) -> None:
     rows = [RunPredictions(uri, None, "first").tracks["clip.mp4"] for uri in runs]
     assert rows[0] == rows[1]
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on_with_that_setting_at_its_default(
+    runs: tuple[str, str], tmp_path: Path
+) -> None:
+    output = shutil.copytree(runs[0], tmp_path / "run")
+    begun = json.loads((output / "run.json").read_text())
+    for gone in ("compile", "split"):
+        del begun["identity"]["settings"][gone]
+    del begun["identity"]["settings"]["tracking"]["refresh"]
+    (output / "run.json").write_text(json.dumps(begun))
+    for part in (output / "tracks").iterdir():
+        part.unlink()
+    table, settings = str(Path(runs[0]).parents[1] / "t.jsonl"), Settings(model="untrained-tiny")
+    with pytest.raises(ConfigurationDiffers, match=r"settings\.tracking\.refresh: \(not set\) -> \"lost\""):
+        label(
+            table,
+            str(output),
+            Settings.model_validate(settings.model_dump() | {"tracking": {"refresh": "lost"}}),
+            use_ray=False,
+        )
+    label(table, str(output), settings, use_ray=False)
+    assert json.loads((output / "run.json").read_text()) == begun
+    today, older = (RunDirectory(str(uri)).read("masks", MASKS) for uri in (runs[0], output))
+    assert older.equals(today)
+    assert open_run(str(output)).tracks().num_rows == 2

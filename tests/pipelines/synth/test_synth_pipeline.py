@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,20 @@ def test_the_command_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_un
     assert [path.stat().st_mtime_ns for path in whole] == written  # finished videos are not made again
     kept = {name: digest for name, digest in digests(tmp_path / "killed").items() if not name.endswith(".partial")}
     assert kept == digests(tmp_path / "calm")
+
+
+def test_a_folder_begun_before_a_setting_existed_goes_on_with_that_setting_at_its_default(
+    made: tuple[Path, Synthesised], tmp_path: Path
+) -> None:
+    output = shutil.copytree(made[0], tmp_path / "out")
+    about = read(output / "synth.json")
+    for gone in ("joined", "varied"):
+        del about["config"][gone]
+    (output / "synth.json").write_text(json.dumps(about))
+    same: dict[str, Any] = {"videos": VIDEOS, "seed": 4, "where": HERE}
+    assert synth(str(output), **same, config=CONFIG).videos == made[1].videos
+    with pytest.raises(SettingsError, match=r"joined is 0\.0, not 0\.5"):
+        synth(str(output), **same, config=replace(CONFIG, joined=0.5))
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,16 @@ def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> No
         train(settings_of(tmp_path, ["stages.0.steps=2"]), str(plain.folder))
 
 
+def test_a_folder_begun_before_a_setting_existed_goes_on_with_that_setting_at_its_default(tmp_path: Path) -> None:
+    train(settings_of(tmp_path), str(tmp_path / "run"))
+    begun = json.loads((tmp_path / "run" / "train.json").read_text())
+    del begun["stages"][0]["forward"], begun["validate"]
+    (tmp_path / "run" / "train.json").write_text(json.dumps(begun))
+    train(settings_of(tmp_path), str(tmp_path / "run"))
+    with pytest.raises(SettingsError, match=r"other settings .*: stages\.0 \(one\)\.forward\.blind: false -> true\)"):
+        train(settings_of(tmp_path, ["stages.0.forward.blind=true"]), str(tmp_path / "run"))
+
+
 def test_the_presence_threshold_of_the_start_is_carried_on_unless_another_is_given(tmp_path: Path) -> None:
     start = shutil.copytree(open_bundle("untrained-tiny").folder, tmp_path / "start")
     about = json.loads((start / "bundle.json").read_text())

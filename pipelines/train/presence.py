@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +138,34 @@ def _plain(settings: PresenceSettings) -> dict[str, Any]:
 
 def _claim(folder: Folder, settings: PresenceSettings, bundle: Bundle) -> None:
     """Writes `train.json` into a new folder; in a folder that has one, refuses settings that would mix evidence."""
-    given = {name: value for name, value in _plain(settings).items() if name not in _FREE}
-    for source in (*given["data"].values(), *given["held_out"].values()):
-        (source or {}).pop("videos", None)  # a larger number adds to the evidence that is there
     # an earlier head has no part in the evidence
     sums = {name: checksum for name, checksum in bundle.checksums.items() if name != WEIGHTS}
-    given["weights"] = replace(bundle, checksums=sums).fingerprint
+    given = _of_evidence(settings) | {"weights": replace(bundle, checksums=sums).fingerprint}
     if not folder.exists("train.json"):
         folder.write_bytes("train.json", (json.dumps(given, indent=1) + "\n").encode())
         return
-    if different := list(differences(json.loads(folder.read_bytes("train.json")), given)):
+    known = _completed(json.loads(folder.read_bytes("train.json")), settings)
+    if different := list(differences(known, given)):
         shown = "; ".join(different[:5])
         raise SettingsError(
             f"{folder.uri}: it holds a run with other settings (its own -> this command's: {shown}); give the same ones, or a "
             "new folder"
         )
+
+
+def _of_evidence(settings: PresenceSettings) -> dict[str, Any]:
+    """The settings that the evidence of a video depends on."""
+    values = {name: value for name, value in _plain(settings).items() if name not in _FREE}
+    for source in (*values["data"].values(), *values["held_out"].values()):
+        (source or {}).pop("videos", None)  # a larger number adds to the evidence that is there
+    return values
+
+
+def _completed(known: dict[str, Any], settings: PresenceSettings) -> dict[str, Any]:
+    """What `train.json` recorded, with the defaults of settings that did not exist then; as it is if unusable."""
+    weights = {"weights": known.get("weights")}
+    recorded = {name: value for name, value in known.items() if name not in weights} | {"head": asdict(settings.head)}
+    try:
+        return _of_evidence(TypeAdapter(PresenceSettings).validate_python(recorded)) | weights
+    except ValueError:
+        return known

@@ -182,6 +182,12 @@ def test_training_a_head_leaves_every_other_file_as_it_is_and_a_second_command_r
     shutil.copytree(made, tmp_path / "first")
     again, _ = train_presence(settings_of(), str(tmp_path / "run"), on_video=lambda *_: pytest.fail("read again"))
     assert (Path(again) / WEIGHTS).read_bytes() == (tmp_path / "first" / WEIGHTS).read_bytes()
+    recorded = tmp_path / "run" / "train.json"
+    begun = json.loads(recorded.read_text())
+    for gone in ("joined", "varied"):  # as a program wrote it that did not have them
+        del begun["data"]["synth"]["config"][gone]
+    recorded.write_text(json.dumps(begun))
+    train_presence(settings_of(), str(tmp_path / "run"), on_video=lambda *_: pytest.fail("read again"))
     with pytest.raises(SettingsError, match=r"other settings .*data\.synth\.seed: 1 -> 5"):
         train_presence(settings_of(data={"synth": {"seed": 5, "videos": 3, "config": SMALL}}), str(tmp_path / "run"))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from vrshq.operators.models.bundle import Bundle, open_bundle
-from vrshq.operators.models.families import FamilyInfo
+from vrshq.operators.models.families import FamilyInfo, RefreshWhen
 from vrshq.operators.models.presence import presence_threshold
 from vrshq.operators.video.files import DecodeConfig
 from vrshq.operators.video.sampling import WITHOUT_CLIP
@@ -117,7 +117,7 @@ class Tracking(Section):
             "bundle's folder sam2; the model's own then makes the masks of the prompted frames alone (Sa2VA-i)."
         ),
     )
-    refresh: Literal["never", "lost", "disagreement", "forward-backward"] = Field(
+    refresh: RefreshWhen = Field(
         default="never",
         description=(
             "When the mask that the model gives on a sampled frame takes over from the tracked one, and tracking goes on from "

@@ -52,14 +52,13 @@ class Candidates:
         if candidate is None or candidate[0] < 0:
             return None
         lost = score < 0
-        differs = not lost and _iou(low_res.cpu(), candidate[1]) < _AGREE
-        if self.when == "lost":
-            better = lost
-        elif self.when == "disagreement":
-            better = lost or (differs and score < candidate[0])
-        else:
-            back = returned(candidate[1]) if lost or differs else 0.0
+        if not lost and (self.when == "lost" or _iou(low_res.cpu(), candidate[1]) >= _AGREE):
+            return None
+        if self.when == "forward-backward":
+            back = returned(candidate[1])
             better = back >= _AGREE and (lost or back > returned(low_res))
+        else:
+            better = lost or score < candidate[0]
         return candidate if better else None
 
     def returned_iou(

@@ -139,9 +139,10 @@ def test_the_keyframe_s_own_mask_returns_to_itself_and_another_object_s_does_not
         assert max(returned, key=returned.__getitem__) == number
 
 
-@pytest.mark.parametrize("refreshed", [False, True])
-def test_a_track_that_goes_on_from_any_of_its_states_has_the_same_outputs(*, refreshed: bool) -> None:
-    found = candidates("disagreement", candidate(99.0)) if refreshed else None
+@pytest.mark.parametrize("when", ["never", "disagreement", "forward-backward"])
+def test_a_track_that_goes_on_from_any_of_its_states_has_the_same_outputs(when: RefreshWhen) -> None:
+    keyframe = {(KEYFRAME, 0): candidate(1.0, left=True)[AT, 0]}
+    found = None if when == "never" else candidates(when, candidate(99.0) | keyframe)
     states: list[TrackState] = []
     whole = track(found, Pauses(4, {}, states.append))
     assert len(states) == 4

@@ -217,6 +217,8 @@ class StageConfig:
         batch: samples of a step, over all workers; accumulated where there are fewer workers.
         trained: beginnings of the names of the parameters that are trained; all others are frozen. `lora`: all
             adapters.
+        language_layers: layers of the LLaMA from this stage on; new ones are inserted before the last two, and change
+            nothing until they are trained. None: as many as before.
         bf16: whether matrix products are computed in bfloat16; weights stay float32.
         forward: how a clip goes through the model.
         losses: factors of the losses.
@@ -227,6 +229,7 @@ class StageConfig:
     steps: int
     batch: int = 1
     trained: tuple[str, ...]
+    language_layers: int | None = None
     bf16: bool = False
     forward: ForwardConfig = field(default_factory=ForwardConfig)
     losses: LossWeights = field(default_factory=LossWeights)

@@ -132,7 +132,7 @@ def write_bundle(
 
     Args:
         model: the trained model.
-        bundle_name: the bundle that training started from; it gives sizes, tokenizers, and the pre-sampling CLIP.
+        bundle_name: the bundle that training started from; it gives tokenizers and the pre-sampling CLIP.
         folder: is created where it does not exist.
         name: of the new bundle.
         dtype: of the weights.
@@ -175,7 +175,7 @@ def write_bundle(
         "weights": ["model.safetensors"],
         "sha256": checksums,
         **({"presence": presence} if presence else {}),
-        "model": start.model.to_dict(),
+        "model": model.language.config.to_dict(),
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -1,7 +1,7 @@
 """`vrshq ablate --study presence`: what tells expressions without a target from the others, and what a threshold costs.
 
 one evaluation in which no mask is left out -> the signals of each expression -> AUROC by kind of question; J&F, N-acc, T-acc
-and Final at thresholds -> presence.json, presence.md, presence.html.
+and Final at thresholds; the same question asked of each frame -> presence.json, presence.md, presence.html.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from vrshq.pipelines.evaluate.figures import reliability_figure
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.presence import auroc, calibration_error, final_score, reliability
+from vrshq.pipelines.evaluate.presence_frames import Frames, frame_sections, read_frames
 from vrshq.pipelines.evaluate.protocols import summarize
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.scores import OK
@@ -129,7 +130,7 @@ def presence_study(
         return done, [], []
     bundle = open_bundle(local_model(settings.model, "--model"))
     judged = read_judged(run, bundle)
-    parts = sections(judged, presence_threshold(bundle))
+    parts = sections(judged, presence_threshold(bundle)) + frame_sections(_frames(run, judged))
     folder, title = Folder(output), f"Presence of a target, on {dataset}"
     contents = {
         "presence.json": json.dumps(_plain(parts), indent=1, ensure_ascii=False) + "\n",
@@ -159,6 +160,14 @@ def read_judged(run: str, bundle: Bundle) -> Judged:
         columns,
         np.array([100 * _mean(~one) for one in shown]),
     )
+
+
+def _frames(run: str, judged: Judged) -> Frames:
+    """The frames of the expressions with a target."""
+    chosen = np.flatnonzero(judged.target)
+    keys = [(judged.columns["video_id"][row], judged.columns["expression_id"][row]) for row in chosen]
+    shown = [np.asarray(judged.columns["frame_shown"][row], bool) for row in chosen]
+    return read_frames(run, keys, shown, judged.asks[chosen].tolist())
 
 
 _Key = tuple[str, str]

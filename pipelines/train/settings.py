@@ -151,6 +151,13 @@ class TrainSettings:
             raise ValueError(f"presence {self.presence}: expected 0 to 1")
         if self.workers < 0:
             raise ValueError(f"workers {self.workers}: expected 0 or more")
+        if self.start.lora.rank and (
+            grown := [stage.name for stage in self.stages if stage.language_layers is not None]
+        ):
+            raise ValueError(
+                f"stage {grown[0]}: language_layers with start.lora.rank {self.start.lora.rank}: expected start.lora.rank 0, "
+                "because new layers are trained whole"
+            )
         if self.parallel == "fsdp":
             self._check_sharding()
 

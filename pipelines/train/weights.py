@@ -13,6 +13,7 @@ from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.families import VRS_HQ
 from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.growth import deepen
 from vrshq.operators.training.start import build, prepare_start
 from vrshq.pipelines.models.known import known_model
 from vrshq.pipelines.models.locate import local_model
@@ -21,10 +22,13 @@ from vrshq.pipelines.train.settings import TrainSettings
 
 
 def model_before(settings: TrainSettings, number: int, output: str) -> TrainingModel:
-    """The model before stage `number`; the number of all stages gives the trained model."""
+    """The model before stage `number`, with its layers; the number of all stages gives the trained model."""
     model = build(settings.start, start_bundle(settings, output), settings.seed, settings.device)
-    for stage in settings.stages[:number]:
-        put_weights(model, load_weights(Folder(output), stage.name))
+    for index, stage in enumerate(settings.stages[: number + 1]):
+        if stage.language_layers is not None:
+            deepen(model.language, stage.language_layers)
+        if index < number:
+            put_weights(model, load_weights(Folder(output), stage.name))
     return model
 
 

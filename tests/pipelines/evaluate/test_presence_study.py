@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.label_runs import vrshq
-from vrshq.operators.synth import SynthConfig
+from vrshq import open_run
+from vrshq.operators.synth import SynthConfig, make_video
+from vrshq.pipelines.evaluate.presence_frames import Frames, frame_sections
 from vrshq.pipelines.evaluate.presence_study import Judged, sections
 from vrshq.pipelines.synth.run import synth
 from vrshq.pipelines.synth.settings import Where
@@ -65,14 +69,60 @@ def test_the_tables_hold_auroc_by_kind_thresholds_and_the_reliability_figure() -
     assert calibration.figure is not None
 
 
+def test_a_frame_without_the_target_counts_against_the_object_score_that_says_it_is_there() -> None:
+    frames = Frames(
+        shown=np.array([True, True, True, False, False]),
+        score=np.array([4.0, 1.0, -2.0, 1.0, -3.0]),
+        masked=np.array([True, True, False, True, False]),
+        asks=np.array(["motion", "motion", "place", "motion", "place"]),
+    )
+    [found] = frame_sections(frames)
+    # of 6 pairs one is tied and one is wrong
+    assert found.rows == [
+        ["all", "3", "2", "75.00", "50.00", "33.33"],
+        ["motion", "2", "1", "75.00", "100.00", "0.00"],
+        ["place", "1", "1", "100.00", "0.00", "100.00"],
+    ]
+    assert found.figure is not None
+    always = Frames(np.ones(5, bool), frames.score, frames.masked, frames.asks)
+    assert frame_sections(always) == []
+
+
+def by_frame(output: Path) -> list[str]:
+    """The first row of the table by frame, without the name and AUROC."""
+    [found] = [one for one in json.loads((output / "presence.json").read_text()) if one["title"] == "Presence by frame"]
+    row = list(found["rows"][0].values())
+    return [*row[1:3], *row[4:]]
+
+
+def counted_by_hand(run: Path, config: SynthConfig) -> list[str]:
+    """The same from the videos, which are made again, and the masks."""
+    counts = Counter[tuple[bool, bool]]()
+    for number in range(2):
+        video = make_video(33, number, "test", config)
+        for one in video.expressions:
+            if one.object_ids:
+                truth = video.masks[list(one.object_ids)].sum(axis=(0, 2, 3)) > 0
+                found = open_run(str(run)).masks(video.video_id, one.expression_id).array().sum(axis=(1, 2)) > 0
+                counts.update(zip(truth.tolist(), found.tolist(), strict=True))
+    shown, hidden = (counts[there, False] + counts[there, True] for there in (True, False))
+    return [
+        str(shown),
+        str(hidden),
+        f"{100 * counts[False, True] / hidden:.2f}",
+        f"{100 * counts[True, False] / shown:.2f}",
+    ]
+
+
 def test_the_command_evaluates_once_prints_the_tables_and_refuses_sets_without_absent_targets(tmp_path: Path) -> None:
     config = SynthConfig(frames=(4, 5), short_sides=(64,), aspects=(1.0,), expressions=1, objects=(2, 3))
     where = Where(use_ray=False)
-    synth(str(tmp_path / "set"), videos=2, seed=3, split="test", form="jpeg", config=config, where=where)
+    synth(str(tmp_path / "set"), videos=2, seed=33, split="test", form="jpeg", config=config, where=where)
     command = ("ablate", "revos", "--root", str(tmp_path / "set"), "--split", "test", "--output", str(tmp_path / "out"))
     done = vrshq(*command, "--study", "presence", "--model", "untrained-tiny", "--no-ray")
     assert done.returncode == 0, done.stderr
     assert all(text in done.stdout for text in ("What tells presence", "Thresholds of the object score", "Final"))
     assert (tmp_path / "out/presence.html").exists()
+    assert by_frame(tmp_path / "out") == counted_by_hand(tmp_path / "out/unthresholded", config)
     both = vrshq(*command, "--study", "presence", "--vary", "fusion.alpha=0", "--no-ray")
     assert (both.returncode, "expected no --vary" in both.stderr) == (1, True)

@@ -167,6 +167,7 @@ def test_synthetic_clips_ask_only_what_is_learned_from() -> None:
         ("workers", "expected key=value"),
         ("stages.0.losses={bce: -1}", "losses.bce"),
         ("stages.0.data={x: {weight: 1}}", "one of synth, files and group"),
+        ("stages.0.language_layers=3", "stage one: language_layers with start.lora.rank 8: expected start.lora.rank 0"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name_in_one_line(tmp_path: Path, assignment: str, said: str) -> None:
@@ -246,6 +247,29 @@ def test_a_later_stage_begins_with_what_an_earlier_one_trained(plain: Run, tmp_p
     found = load_language(open_bundle(uri), "cpu", torch.float32).state_dict()
     for name, value in load_language(open_bundle(plain.uri), "cpu", torch.float32).state_dict().items():
         assert torch.equal(value, found[name]), name
+
+
+def test_layers_that_a_stage_adds_are_trained_and_are_in_the_bundle(tmp_path: Path) -> None:
+    first = config_of()["stages"][0] | {"steps": 1, "trained": ["language.llama"]}
+    second = first | {"name": "two", "steps": 2, "language_layers": 4}
+    third = first | {"name": "three", "trained": ["lm_head"]}  # keeps the layers
+    start = {"bundle": "untrained-tiny", "lora": {"rank": 0}}
+    uri = train(settings_of(tmp_path, start=start, stages=[first, second, third]), str(tmp_path / "run"))
+    assert open_bundle("untrained-tiny").model.language.num_layers == 2
+    assert open_bundle(uri).model.language.num_layers == 4
+    found = load_language(open_bundle(uri), "cpu", torch.float32).state_dict()
+    trained = weights(tmp_path / "run", "two")
+    assert {name.split(".")[3] for name in trained if ".layers." in name} == {"0", "1", "2", "3"}
+    for name, value in trained.items():
+        assert torch.equal(value, found[name.removeprefix("language.")]), name
+        assert value.any(), name
+
+
+def test_a_stage_that_takes_layers_away_is_refused(tmp_path: Path) -> None:
+    stage = config_of()["stages"][0] | {"trained": ["language.llama"], "language_layers": 1}
+    start = {"bundle": "untrained-tiny", "lora": {"rank": 0}}
+    with pytest.raises(ValueError, match="language_layers = 1: expected at least 2, as many as the language model has"):
+        train(settings_of(tmp_path, start=start, stages=[stage]), str(tmp_path / "run"))
 
 
 def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> None:

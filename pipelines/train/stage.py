@@ -10,10 +10,12 @@ import torch
 
 from vrshq.cluster.storage.folder import Folder
 from vrshq.cluster.storage.uris import is_remote
+from vrshq.errors import UserError
 from vrshq.operators.training.clip import Clip
 from vrshq.operators.training.forward import TrainingModel
 from vrshq.operators.training.schedule import choose_trained
 from vrshq.operators.training.step import StageTrainer
+from vrshq.pipelines.config.assignments import SettingsError
 from vrshq.pipelines.train.checkpoints import latest_checkpoint, save_checkpoint, save_weights
 from vrshq.pipelines.train.log import TrainingLog
 from vrshq.pipelines.train.measure import evaluate_now, validate
@@ -57,10 +59,18 @@ def run_stage(
         output: folder of the run, local or in a bucket.
         rank: this process among those that train together.
         on_log: called on rank 0 with stage, step and losses.
+
+    Raises:
+        SettingsError: the stage does not fit the model.
     """
     torch.set_num_threads(settings.threads)
     stage, folder = settings.stages[number], Folder(output)
-    trainer = make_trainer(model_before(settings, number, output), stage, settings.seed, rank)
+    try:
+        trainer = make_trainer(model_before(settings, number, output), stage, settings.seed, rank)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise SettingsError(f"stage {stage.name}: {error}") from error
     state = latest_checkpoint(folder, stage.name)
     if state is not None:
         trainer.load_state(state)

@@ -265,11 +265,21 @@ def test_layers_that_a_stage_adds_are_trained_and_are_in_the_bundle(tmp_path: Pa
         assert value.any(), name
 
 
-def test_a_stage_that_takes_layers_away_is_refused(tmp_path: Path) -> None:
-    stage = config_of()["stages"][0] | {"trained": ["language.llama"], "language_layers": 1}
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"language_layers": 1}, "language_layers = 1: expected at least 2, as many as the language model has"),
+        ({"trained": ["language.lama"]}, "trained: no parameter begins with language.lama; names begin with language"),
+    ],
+)
+def test_a_stage_that_does_not_fit_the_model_is_refused_in_one_line(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    stage = config_of()["stages"][0] | {"trained": ["language.llama"]} | change
     start = {"bundle": "untrained-tiny", "lora": {"rank": 0}}
-    with pytest.raises(ValueError, match="language_layers = 1: expected at least 2, as many as the language model has"):
+    with pytest.raises(SettingsError) as caught:
         train(settings_of(tmp_path, start=start, stages=[stage]), str(tmp_path / "run"))
+    assert str(caught.value).startswith(f"stage one: {said}")
 
 
 def test_a_folder_of_other_settings_is_refused(plain: Run, tmp_path: Path) -> None:

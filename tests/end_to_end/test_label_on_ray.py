@@ -10,6 +10,7 @@ import ray
 
 from tests.end_to_end.conftest import SETTINGS
 from tests.support.label_runs import content, instruction, vrshq_process, write_table
+from vrshq.cluster.ray.schedule import MOST_UNITS
 from vrshq.pipelines.label.run import label
 
 pytestmark = pytest.mark.ray
@@ -45,5 +46,5 @@ def test_a_run_that_fails_throughout_stops_early_and_says_why(small_corpus: Path
     )
     assert match, result.stderr
     assert 16 <= int(match.group(2)) < 100
-    # units in progress at the stop may still have been written
-    assert 0 <= len(content(str(run))["tracks"]) - int(match.group(2)) <= 8
+    # units in progress at the stop may still have been written: a batch of short ones in each of the two actors
+    assert 0 <= len(content(str(run))["tracks"]) - int(match.group(2)) <= 2 * MOST_UNITS

@@ -37,11 +37,14 @@ class Guarded:
         """Ray's id of the machine, and the process id there."""
         import ray
 
-        self._actor = ray.get_runtime_context().get_actor_id()
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def load(self) -> str | None:
         """Makes the worker. Returns why it cannot start, on one line; None if it can."""
+        import ray
+
+        # here and not in `where`: with several threads that may end later, when units are worked on
+        self._actor = ray.get_runtime_context().get_actor_id()
         try:
             self._worker = self._pool.worker(**self._pool.arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this actor's matter

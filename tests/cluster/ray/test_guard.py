@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -43,15 +44,20 @@ class Around:
         return self.inner(table)
 
 
+def in_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's context of an actor. Nothing calls `where`, which with several threads may run after the first units."""
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_actor_id=lambda: "actor"))
+
+
 @pytest.mark.parametrize("worker", [Alone, Together, Around])
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_unit_of_a_call_is_written_whatever_the_worker_can_do(
     worker: type, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_an_actor(monkeypatch)
     monkeypatch.setattr(notes, "put", lambda *_: None)
     ids = [f"{number:04x}" for number in range(count)]
     actor: Any = Guarded("run", ActorPool(name="last", worker=worker, arguments={}), "unit_id", 10.0, True)
-    actor._actor = "actor"
     assert actor.load() is None
     failed, answer = actor.work(0, 0, to_stream(pa.table({"unit_id": ids})))
     inner = getattr(actor._worker, "inner", actor._worker)
@@ -61,9 +67,9 @@ def test_every_unit_of_a_call_is_written_whatever_the_worker_can_do(
 
 def test_no_deadline_is_left_on_the_thread_of_a_call_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     marks: list[str] = []
+    in_an_actor(monkeypatch)
     monkeypatch.setattr(notes, "put", lambda _, mark: marks.append(mark.unit))
     actor: Any = Guarded("run", ActorPool(name="last", worker=Alone, arguments={}), "unit_id", 10.0, True)
-    actor._actor = "actor"
     assert actor.load() is None
     actor.work(0, 0, to_stream(pa.table({"unit_id": ["a"]})))
     guard.allow(1.0)

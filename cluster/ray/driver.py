@@ -156,6 +156,8 @@ class Driver:
         last = actor.pool + 1 == len(self._pools)
         actor.handle = self._class.options(**options).remote(self._name, pool, self._key, self._timing.grace_s, last)
         self._hear(actor.handle.where.remote(), lambda future: _Began(actor, future))
+
+    def _load(self, actor: Actor) -> None:
         self._hear(actor.handle.load.remote(), lambda future: _Loaded(actor, future))
 
     def _hear(self, reference: Any, event: Callable[[Future[Any]], _Began | _Loaded | _Call]) -> None:
@@ -214,6 +216,8 @@ class Driver:
         elif isinstance(event, _Began):
             if error is None:
                 event.actor.node, event.actor.pid = event.future.result()
+                # not earlier: an actor with several threads may load before it says where it is
+                self._load(event.actor)
             else:
                 self._start_failed(event.actor, None)
         elif error is not None:

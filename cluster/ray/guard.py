@@ -43,7 +43,6 @@ class Guarded:
         """Makes the worker. Returns why it cannot start, on one line; None if it can."""
         import ray
 
-        # here and not in `where`: with several threads that may end later, when units are worked on
         self._actor = ray.get_runtime_context().get_actor_id()
         try:
             self._worker = self._pool.worker(**self._pool.arguments)

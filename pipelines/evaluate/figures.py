@@ -46,13 +46,14 @@ def bar_figure(title: str, bars: Sequence[Bar]) -> Markup:
     return _figure(title, wide * len(bars), 44, parts)
 
 
-def reliability_figure(bins: Sequence[dict[str, Any]]) -> Markup:
-    """A reliability diagram as SVG: share of expressions with a target over mean presence, one point per bin.
+def reliability_figure(bins: Sequence[dict[str, Any]], of: str = "expressions") -> Markup:
+    """A reliability diagram as SVG: share with a target over mean presence, one point per bin.
 
     Calibrated presence lies on the dashed line. The area of a point grows with the bin's count, which is printed below it.
 
     Args:
         bins: as `vrshq.pipelines.evaluate.presence.reliability` gives them, as mappings.
+        of: what is counted.
     """
     wide = 2 * PLOT
     parts = _axis(wide)
@@ -68,7 +69,7 @@ def reliability_figure(bins: Sequence[dict[str, Any]]) -> Markup:
                 f'<circle class="plotted" cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * math.sqrt(one["count"] / most):.1f}"/>'
             )
     parts.append(_label(wide, PLOT + 18, "1.0"))
-    parts.append(_label(wide / 2, PLOT + 52, "presence, and expressions with it", "note"))
+    parts.append(_label(wide / 2, PLOT + 52, f"presence, and {of} with it", "note"))
     return _figure("Share with a target, %, by presence", wide, 60, parts)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,14 @@ from vrshq.pipelines.evaluate.presence import auroc, calibration_error, reliabil
 from vrshq.pipelines.evaluate.section import Section
 from vrshq.pipelines.label.tables.schema import MASKS
 
-HEAD = ["asks", "frames with it", "without", "AUROC", "frames without it that have a mask", "with it that have none"]
+_HEAD = [
+    "asks",
+    "frames with the target",
+    "frames without",
+    "AUROC",
+    "without the target, with a mask",
+    "with the target, without a mask",
+]
 
 Key = tuple[str, str]
 
@@ -50,21 +58,21 @@ def read_frames(run: str, keys: Sequence[Key], shown: Sequence[np.ndarray], asks
     wanted = ["video_id", "instruction_id", "frame_index", "object_score", "area"]
     rows = RunDirectory(run).read("masks", MASKS, wanted)
     by_frame = rows.group_by(wanted[:3]).aggregate([("object_score", "max"), ("area", "max")]).sort_by("frame_index")
-    scores: dict[Key, list[float]] = {}
-    areas: dict[Key, list[int]] = {}
-    for video, instruction, score, area in zip(
-        *(by_frame[name].to_pylist() for name in ("video_id", "instruction_id", "object_score_max", "area_max")),
-        strict=True,
-    ):
-        scores.setdefault((video, instruction), []).append(score)
-        areas.setdefault((video, instruction), []).append(area)
-    chosen = [place for place, key in enumerate(keys) if len(scores.get(key, ())) == len(shown[place])]
+    one_each = by_frame.group_by(wanted[:2], use_threads=False)  # one thread keeps the order of the frames
+    listed = one_each.aggregate([("object_score_max", "list"), ("area_max", "list")]).to_pylist()
+    found = {(row["video_id"], row["instruction_id"]): row for row in listed}
+    chosen = [place for place, key in enumerate(keys) if len(shown[place]) == _frames(found.get(key))]
+    of_chosen = [found[keys[place]] for place in chosen]
     return Frames(
         np.concatenate([shown[place] for place in chosen] or [np.zeros(0, bool)]),
-        _joined(scores, [keys[place] for place in chosen]),
-        _joined(areas, [keys[place] for place in chosen]) > 0,
+        np.array([score for row in of_chosen for score in row["object_score_max_list"]], np.float64),
+        np.array([area > 0 for row in of_chosen for area in row["area_max_list"]], bool),
         np.repeat([asks[place] for place in chosen], [len(shown[place]) for place in chosen]),
     )
+
+
+def _frames(row: dict[str, Any] | None) -> int:
+    return 0 if row is None else len(row["area_max_list"])
 
 
 def frame_sections(frames: Frames) -> list[Section]:
@@ -76,10 +84,14 @@ def frame_sections(frames: Frames) -> list[Section]:
     bins = reliability(frames.shown, 1 / (1 + np.exp(-np.clip(frames.score, -60, 60))))
     line = (
         "Frames of the expressions that have a target, with every mask: does the object score of a frame tell whether it shows "
-        "the target? In percent; AUROC is over frames, 50 is chance. "
+        "the target? Counted are expressions with a true mask for every frame. In percent; AUROC is over frames, 50 is chance. "
         f"Expected calibration error: {calibration_error(bins):.4f}."
     )
-    return [Section("Presence by frame", [line], HEAD, rows, figure=reliability_figure([vars(one) for one in bins]))]
+    return [
+        Section(
+            "Presence by frame", [line], _HEAD, rows, figure=reliability_figure([vars(one) for one in bins], "frames")
+        )
+    ]
 
 
 def _row(name: str, frames: Frames, chosen: np.ndarray) -> list[str]:
@@ -91,7 +103,3 @@ def _row(name: str, frames: Frames, chosen: np.ndarray) -> list[str]:
         (~masked[shown]).mean() if with_it else np.nan,
     )
     return [name, f"{with_it:,}", f"{without:,}", *(f"{100 * one:.2f}" if np.isfinite(one) else "" for one in numbers)]
-
-
-def _joined(values: Mapping[Key, Sequence[float]], keys: Sequence[Key]) -> np.ndarray:
-    return np.array([one for key in keys for one in values[key]], np.float64)

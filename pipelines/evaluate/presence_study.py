@@ -30,7 +30,7 @@ from vrshq.pipelines.evaluate.figures import reliability_figure
 from vrshq.pipelines.evaluate.markdown import markdown
 from vrshq.pipelines.evaluate.page import page
 from vrshq.pipelines.evaluate.presence import auroc, calibration_error, final_score, reliability
-from vrshq.pipelines.evaluate.presence_frames import Frames, frame_sections, read_frames
+from vrshq.pipelines.evaluate.presence_frames import Frames, Key, frame_sections, read_frames
 from vrshq.pipelines.evaluate.protocols import summarize
 from vrshq.pipelines.evaluate.run import evaluate
 from vrshq.pipelines.evaluate.scores import OK
@@ -170,11 +170,8 @@ def _frames(run: str, judged: Judged) -> Frames:
     return read_frames(run, keys, shown, judged.asks[chosen].tolist())
 
 
-_Key = tuple[str, str]
-
-
-def _signals(run: str, bundle: Bundle, tracks: Mapping[_Key, Any], keys: list[_Key]) -> dict[str, np.ndarray]:
-    def column(value: Callable[[Any], float | None], rows: Mapping[_Key, Any] = tracks) -> np.ndarray:
+def _signals(run: str, bundle: Bundle, tracks: Mapping[Key, Any], keys: list[Key]) -> dict[str, np.ndarray]:
+    def column(value: Callable[[Any], float | None], rows: Mapping[Key, Any] = tracks) -> np.ndarray:
         return np.array([value(rows[key]) for key in keys], np.float64)
 
     found = {_HEAD: column(lambda row: row["presence"])} if head_of(bundle) else {}
@@ -259,7 +256,7 @@ def _auroc(judged: Judged, name: str, kind: str | None = None) -> float:
     return auroc(judged.target[chosen], values[chosen])
 
 
-def _by_key(rows: list[dict[str, Any]]) -> dict[_Key, dict[str, Any]]:
+def _by_key(rows: list[dict[str, Any]]) -> dict[Key, dict[str, Any]]:
     return {(row["video_id"], row["instruction_id"]): row for row in rows}
 
 

@@ -27,12 +27,12 @@ def test_ray_gives_the_for_loops_tables(small_corpus: Path, loop_run: str, tmp_p
 
 
 def test_a_run_that_fails_throughout_stops_early_and_says_why(small_corpus: Path, tmp_path: Path) -> None:
-    """A wrong folder of videos: a handful of its two hundred units are enough evidence to stop.
+    """A wrong folder of videos: a few of its two thousand units are enough evidence to stop.
 
     The command is a process of its own with a Ray of its own, which must write nothing on stderr.
     """
     good = [instruction("one.mp4", number, "it", video_id=f"v{number}") for number in range(2)]
-    bad = [instruction(f"none-{number:03d}.mp4", 0, "it") for number in range(200)]
+    bad = [instruction(f"none-{number:04d}.mp4", 0, "it") for number in range(2000)]
     table = write_table(tmp_path / "table.jsonl", [*good, *bad])
     run = tmp_path / "run"
     line = ["label", table, "--videos", str(small_corpus), "--output", str(run), "--model", "untrained-tiny"]

@@ -94,7 +94,7 @@ def test_an_unknown_study_is_refused_in_one_line_with_the_known_ones() -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two videos; an instruction of the second one has no text and fails before the tokens."""
     folder = tmp_path_factory.mktemp("studies") / "set"
-    synth(str(folder), videos=2, seed=8, split=SPLIT, form="jpeg", config=CONFIG, where=Where(use_ray=False))
+    synth(str(folder), videos=2, seed=9, split=SPLIT, form="jpeg", config=CONFIG, where=Where(use_ray=False))
     path = folder / f"meta_expressions_{SPLIT}_.json"
     metadata = json.loads(path.read_text())
     metadata["videos"]["test_000001"]["expressions"]["0"]["exp"] = ""
@@ -144,11 +144,11 @@ def test_the_oracles_are_at_least_as_good_as_every_other_keyframe(out: Path) -> 
     best = on_keyframe["oracle: best candidate"]
     assert len(best) == 5  # three each, but for the one that failed
     assert all(best[key] >= value for values in on_keyframe.values() for key, value in values.items())
-    assert sum(best.values()) > min(sum(values.values()) for values in on_keyframe.values())
+    assert sum(best.values()) > sum(on_keyframe["base, as published"].values())
     runs = {run["label"]: run["scores"] for run in result_of(out)["runs"]}
     bound = result_of(out)["bound"]
     assert all(bound["scores"]["JF"] >= scores["JF"] - 1e-9 for scores in runs.values())
-    assert bound["scores"]["JF"] > min(scores["JF"] for scores in runs.values())
+    assert bound["scores"]["JF"] > runs["base, as published"]["JF"]
     difference = bound["scores"]["JF"] - runs["base, as published"]["JF"]
     assert bound["differences"]["overall"]["JF"] == pytest.approx(difference)
     assert bound["lost"] == 0

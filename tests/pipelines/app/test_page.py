@@ -252,10 +252,12 @@ def test_a_path_outside_the_roots_is_refused_in_words(looked: Watched) -> None:
 
 def test_a_verdict_waits_while_the_app_does_not_answer_and_is_stored_once(watched: Watched, run: str) -> None:
     page = watched.page
+    page.route("**/reviews", lambda route: route.abort())
+    page.reload()  # a document that is open already may send its next request past a new route
     page.click(".card >> nth=0")
     page.wait_for_selector("#stage[data-frame]")
-    page.route("**/reviews", lambda route: route.abort())
-    page.keyboard.press("u")
+    with page.expect_request("**/reviews"):
+        page.keyboard.press("u")
     page.wait_for_selector("#message:not([hidden])")
     assert "not stored yet" in page.inner_text("#message")
     page.reload()

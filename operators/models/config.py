@@ -117,13 +117,18 @@ class Sam2Config:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A whole model. `out_dim` is the width of [SEG] and [TAK] and equals `sam2.d_model`."""
+    """A whole model. `out_dim` is the width of [SEG] and [TAK] and equals `sam2.d_model`.
+
+    `frame_differences`: whether the frames' tokens hold what changes between neighbouring sampled frames; the published
+    model has no such part.
+    """
 
     language: LanguageConfig = field(default_factory=LanguageConfig)
     tower: TowerConfig = field(default_factory=TowerConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     sam2: Sam2Config = field(default_factory=Sam2Config)
+    frame_differences: bool = False
 
     @property
     def out_dim(self) -> int:

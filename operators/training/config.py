@@ -219,6 +219,8 @@ class StageConfig:
             adapters.
         language_layers: layers of the LLaMA from this stage on; new ones are inserted before the last two, and change
             nothing until they are trained. None: as many as before.
+        frame_differences: whether the frames' tokens hold, from this stage on, what changes between neighbouring sampled
+            frames, see `FrameDifferences`; this changes nothing until it is trained. False: as before.
         bf16: whether matrix products are computed in bfloat16; weights stay float32.
         forward: how a clip goes through the model.
         losses: factors of the losses.
@@ -230,6 +232,7 @@ class StageConfig:
     batch: int = 1
     trained: tuple[str, ...]
     language_layers: int | None = None
+    frame_differences: bool = False
     bf16: bool = False
     forward: ForwardConfig = field(default_factory=ForwardConfig)
     losses: LossWeights = field(default_factory=LossWeights)

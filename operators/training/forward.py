@@ -296,7 +296,7 @@ class TrainingModel(nn.Module):
         with torch.set_grad_enabled(_learns(self.language.vision_tower)):
             patches = self.language.patch_features(pixels)
             levels = cluster(patches, self.language.config.clustering)
-        return self.language.mm_projector(torch.cat([level.tokens for level in levels], dim=1)), patches, levels
+        return self.language.in_order(*self.language.project(patches, levels)), patches, levels
 
     def _suffix_states(
         self, prompts: Sequence[Prompt], tokens: Tensor, share: bool

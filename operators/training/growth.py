@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vrshq.operators.models.llama import Layer
+from vrshq.operators.models.vrs_hq.differences import FrameDifferences
 from vrshq.operators.models.vrs_hq.network import ChatUniVi
 from vrshq.operators.training.pointing import LAYER
 
@@ -35,6 +36,19 @@ def deepen(language: ChatUniVi, layers: int) -> None:
     llama.layers = nn.ModuleList([*now[:LAYER], *new, *now[LAYER:]])
     llama.config = replace(llama.config, num_layers=layers)
     language.config = replace(language.config, language=llama.config)
+
+
+@torch.no_grad()
+def add_differences(language: ChatUniVi) -> None:
+    """Adds `FrameDifferences` to a language model without them. Their weights are zero: they change nothing until trained.
+
+    Args:
+        language: the language model; its `config` gets `frame_differences`.
+    """
+    if language.frame_differences is None:
+        language.config = replace(language.config, frame_differences=True)
+        language.frame_differences = FrameDifferences(language.config).to(language.device, language.dtype)
+        language.frame_differences.project.weight.zero_()
 
 
 def _idle(layer: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from vrshq.cluster.storage.uris import is_remote, local_path
 from vrshq.operators.models.bundle import CheckpointError, open_bundle
 from vrshq.operators.models.families import VRS_HQ
 from vrshq.operators.training.forward import TrainingModel
-from vrshq.operators.training.growth import deepen
+from vrshq.operators.training.growth import add_differences, deepen
 from vrshq.operators.training.start import build, prepare_start
 from vrshq.pipelines.models.known import known_model
 from vrshq.pipelines.models.locate import local_model
@@ -27,6 +27,8 @@ def model_before(settings: TrainSettings, number: int, output: str) -> TrainingM
     for index, stage in enumerate(settings.stages[: number + 1]):
         if stage.language_layers is not None:
             deepen(model.language, stage.language_layers)
+        if stage.frame_differences:
+            add_differences(model.language)
         if index < number:
             put_weights(model, load_weights(Folder(output), stage.name))
     return model

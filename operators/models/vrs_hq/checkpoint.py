@@ -144,6 +144,7 @@ _PLACES: tuple[tuple[str, Part, str], ...] = (
     ("model.visual_model.", "segmenter", ""),
     ("model.vision_tower.vision_tower.vision_model.", "language", "vision_tower."),
     ("model.mm_projector.", "language", "mm_projector."),
+    ("model.frame_differences.", "language", "frame_differences."),
     ("model.text_hidden_fcs.0.", "language", "text_hidden_fcs."),
     ("model.embed_tokens.", "language", "llama.embed_tokens."),
     ("model.layers.", "language", "llama.layers."),

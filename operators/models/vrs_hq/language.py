@@ -8,7 +8,7 @@ LLaMA once for each distinct set of frames; its keys and values then serve every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from vrshq.operators.models.vrs_hq.prompt import Prompt, normalize
 from vrshq.operators.video.pixel_aspect import pixel_aspect_of
 from vrshq.operators.video.prefetch import ahead
 
+Seen = tuple[Tensor, ...]  # one frame's row of each tensor of `ChatUniVi.see`
 FRAME_BATCH = 8  # frames through the vision tower at once
 GPU_PREFIXES = (
     2  # sets of frames through the LLaMA at once on a GPU, each with its keys and values; a CPU gains nothing
@@ -55,17 +56,17 @@ class VrsHqLanguage:
                 result[key] = error
         groups = {frames: prompts for frames, prompts in groups.items() if prompts}
         wanted = sorted({frame for frames in groups for frame in frames})
-        tokens = {frame: kept[frame].to(self.network.device) for frame in wanted if frame in kept}
-        made = self._image_tokens(video, [frame for frame in wanted if frame not in kept])
-        tokens |= made
-        keep_some(kept, {frame: one.cpu() for frame, one in made.items()}, lambda one: int(one.nbytes))
+        seen = {frame: _moved(kept[frame], self.network.device) for frame in wanted if frame in kept}
+        made = self._see(video, [frame for frame in wanted if frame not in kept])
+        seen |= made
+        keep_some(kept, {frame: _moved(one, "cpu") for frame, one in made.items()}, _nbytes)
         at_once = GPU_PREFIXES if self.network.device.type == "cuda" else 1
         for _, of_length in itertools.groupby(sorted(groups, key=len), key=len):
             alike = list(of_length)
             for begin in range(0, len(alike), at_once):
                 some = alike[begin : begin + at_once]
                 sets = [
-                    (list(groups[frames].values()), torch.stack([tokens[frame] for frame in frames])) for frames in some
+                    (list(groups[frames].values()), self._tokens([seen[frame] for frame in frames])) for frames in some
                 ]
                 for frames, read in zip(some, self.network.read_out_sets(sets, self.config.max_suffixes), strict=True):
                     result |= {key: Reading(one.seg, one.tak) for key, one in zip(groups[frames], read, strict=True)}
@@ -80,9 +81,14 @@ class VrsHqLanguage:
         return prompt
 
     @torch.inference_mode()
-    def _image_tokens(self, video: Frames, frames: list[int]) -> dict[int, Tensor]:
-        """The tokens (K, D) of each of the given distinct frames. One batch is read while another is encoded."""
-        tokens: dict[int, Tensor] = {}
+    def _tokens(self, seen: Sequence[Seen]) -> Tensor:
+        """The tokens (n, K, D) of sampled frames in order."""
+        return self.network.in_order(*(torch.stack(parts) for parts in zip(*seen, strict=True)))
+
+    @torch.inference_mode()
+    def _see(self, video: Frames, frames: list[int]) -> dict[int, Seen]:
+        """What is seen in each of the given distinct frames. One batch is read while another is encoded."""
+        seen: dict[int, Seen] = {}
         network, tower, pixel_aspect = self.network, self.network.config.tower, pixel_aspect_of(video)
 
         def read(chosen: list[int]) -> Pixels:
@@ -92,5 +98,14 @@ class VrsHqLanguage:
 
         batches = [frames[begin : begin + FRAME_BATCH] for begin in range(0, len(frames), FRAME_BATCH)]
         for chosen, pixels in zip(batches, ahead(read, batches), strict=True):
-            tokens |= zip(chosen, network.image_tokens(pixels.on(network.device, network.dtype)), strict=True)
-        return tokens
+            parts = network.see(pixels.on(network.device, network.dtype))
+            seen |= zip(chosen, zip(*parts, strict=True), strict=True)
+        return seen
+
+
+def _moved(seen: Seen, device: torch.device | str) -> Seen:
+    return tuple(part.to(device) for part in seen)
+
+
+def _nbytes(seen: Seen) -> int:
+    return sum(int(part.nbytes) for part in seen)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vrshq.operators.models.clip_network import VisionTransformer
 from vrshq.operators.models.config import IMAGE_TOKEN, ModelConfig
 from vrshq.operators.models.llama import KeyValues, Llama, take
-from vrshq.operators.models.vrs_hq.clustering import cluster
+from vrshq.operators.models.vrs_hq.clustering import Level, cluster
+from vrshq.operators.models.vrs_hq.differences import FrameDifferences
 from vrshq.operators.models.vrs_hq.prompt import Prompt
 
 
@@ -36,6 +37,7 @@ class ChatUniVi(nn.Module):
         width, language_width = config.tower.hidden_size, config.language.hidden_size
         self.vision_tower = VisionTransformer(config.tower)
         self.mm_projector = nn.Linear(width, language_width)
+        self.frame_differences = FrameDifferences(config) if config.frame_differences else None
         self.llama = Llama(config.language)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(language_width, language_width), nn.ReLU(), nn.Linear(language_width, config.out_dim)
@@ -63,10 +65,36 @@ class ChatUniVi(nn.Module):
         return patches
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """The tokens of each frame in the prompt, level after level: (n, K, D) for pixels (n, 3, h, w)."""
-        levels = cluster(self.patch_features(pixels), self.config.clustering)
-        projected: Tensor = self.mm_projector(torch.cat([level.tokens for level in levels], dim=1))
-        return projected
+        """The tokens in the prompt of sampled frames in order, level after level: (n, K, D) for pixels (n, 3, h, w)."""
+        return self.in_order(*self.see(pixels))
+
+    def see(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """What is seen in each frame alone, for `in_order`.
+
+        Args:
+            pixels: (n, 3, h, w) of `tower_input`.
+
+        Returns:
+            tensors with a row for each frame: the projected tokens (n, K, D); with `frame_differences`, also the patches
+            (n, N, C) and the assignment of each clustering level.
+        """
+        patches = self.patch_features(pixels)
+        return self.project(patches, cluster(patches, self.config.clustering))
+
+    def project(self, patches: Tensor, levels: Sequence[Level]) -> tuple[Tensor, ...]:
+        """As `see`, of clustered patches."""
+        tokens: Tensor = self.mm_projector(torch.cat([level.tokens for level in levels], dim=1))
+        if self.frame_differences is None:
+            return (tokens,)
+        return tokens, patches, *(level.assignment for level in levels)
+
+    def in_order(self, tokens: Tensor, *seen: Tensor) -> Tensor:
+        """The tokens (n, K, D) of sampled frames in order, from what `see` gave for each of them."""
+        if self.frame_differences is None:
+            return tokens
+        patches, *assignments = seen
+        moving: Tensor = self.frame_differences(tokens, patches, assignments)
+        return moving
 
     def embed(self, input_ids: Sequence[int], image_tokens: Tensor) -> Tensor:
         """Input embeddings (L, D): each `IMAGE_TOKEN` becomes the K tokens of the next of the frames (n, K, D)."""

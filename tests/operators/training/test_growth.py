@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.operators.training.helpers import clip_of, model_of, one_step
 from vrshq.operators.training.config import ForwardConfig, LoraConfig, LossWeights, OptimiserConfig, StageConfig
 from vrshq.operators.training.forward import TrainingModel
-from vrshq.operators.training.growth import deepen
+from vrshq.operators.training.growth import add_differences, deepen
 
 NO_ADAPTERS = LoraConfig(rank=0)
 
@@ -61,3 +61,19 @@ def test_new_layers_learn() -> None:
 def test_a_model_is_not_made_shallower() -> None:
     with pytest.raises(ValueError, match="language_layers = 2: expected at least 3"):
         deepen(with_layers(3).language, 2)
+
+
+def test_frame_differences_change_no_answer_until_they_are_trained() -> None:
+    model, clip = model_of(lora=NO_ADAPTERS, auxiliary=True), clip_of()
+    read = (ForwardConfig(prompts="none"), LossWeights(ce=0, bce=0, dice=0, auxiliary=1, pointing=1, travel=1))
+    old = model(clip, 1, *read)
+    add_differences(model.language)
+    new = model(clip, 1, *read)
+    assert {name: value.item() for name, value in new.items()} == {name: value.item() for name, value in old.items()}
+    stage = StageConfig(steps=1, trained=("language.frame_differences",), forward=read[0], losses=read[1])
+    _, changed = one_step(model, stage, [clip])
+    assert changed == {"language.frame_differences.project.weight"}
+    trained = model.language.frame_differences
+    add_differences(model.language)  # of a later stage
+    assert model.language.frame_differences is trained
+    assert model(clip, 1, *read)["loss"].item() != old["loss"].item()

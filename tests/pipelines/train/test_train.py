@@ -265,6 +265,19 @@ def test_layers_that_a_stage_adds_are_trained_and_are_in_the_bundle(tmp_path: Pa
         assert value.any(), name
 
 
+def test_differences_of_frames_that_a_stage_adds_are_in_the_bundle_beside_adapters(tmp_path: Path) -> None:
+    first = config_of()["stages"][0] | {"steps": 1, "trained": ["lora"]}
+    second = first | {"name": "two", "frame_differences": True, "trained": ["lora", "language.frame_differences"]}
+    third = first | {"name": "three"}  # keeps them
+    uri = train(settings_of(tmp_path, stages=[first, second, third]), str(tmp_path / "run"))
+    assert not open_bundle("untrained-tiny").model.frame_differences
+    assert open_bundle(uri).model.frame_differences
+    found = load_language(open_bundle(uri), "cpu", torch.float32).state_dict()
+    name = "frame_differences.project.weight"
+    assert torch.equal(found[name], weights(tmp_path / "run", "two")[f"language.{name}"])
+    assert found[name].any()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

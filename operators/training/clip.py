@@ -49,6 +49,8 @@ class Objects:
         colours, shapes: (O,) int64, indices in `COLOUR_NAMES` and `SHAPE_NAMES`.
         places: (O, n, 3) float32: x of the centre in frame widths, y in frame heights, and the radius in shorter sides.
         meant: (E, O) bool, which objects each instruction means.
+        referred: (E, O) bool, the object beside it that an instruction names, as "the red ring" in "what is nearest to the
+            red ring?".
         deeds: (O, D) int8, the verdict (`vrshq.operators.synth.judging`) on each of `DEEDS` in the whole video.
     """
 
@@ -57,6 +59,7 @@ class Objects:
     shapes: np.ndarray
     places: np.ndarray
     meant: np.ndarray
+    referred: np.ndarray
     deeds: np.ndarray
 
 
@@ -139,9 +142,13 @@ def from_synth(
     if expressions is not None and len(kept) > expressions:
         kept = [kept[number] for number in sorted(random.choice(len(kept), expressions, replace=False))]
     height, width = video.frames.shape[1:3]
-    meant = np.zeros((len(kept), len(video.objects)), bool)
+    meant, referred = np.zeros((2, len(kept), len(video.objects)), bool)
     for row, expression in enumerate(kept):
         meant[row, list(expression.object_ids)] = True
+        if reference := expression.names.get("reference"):
+            referred[row] = [
+                all(getattr(item, key) == name for key, name in reference.items()) for item in video.objects
+            ]
     masks = video.masks[:, chosen]
     places = np.stack(
         [
@@ -160,6 +167,7 @@ def from_synth(
             shapes=np.array([SHAPE_NAMES.index(item.shape) for item in video.objects]),
             places=places.astype(np.float32),
             meant=meant,
+            referred=referred,
             deeds=judge_deeds(video),
         ),
     )

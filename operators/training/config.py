@@ -23,6 +23,7 @@ class LossWeights:
         place: position of each patch of the vision tower, and radius of the object on it.
         centre: centre of the object on each patch of the vision tower.
         pointing: share of the attention of [SEG] and [TAK] that lies on the objects meant; needs `forward.share_prefix`.
+        reference: the same one layer before, on the object that an instruction names beside the one it means.
         tak_place: position of the object, read from [TAK].
         tak_presence: presence of an object, read from [TAK], in addition to its part in `auxiliary`.
         travel: position and displacement of the object at each of the frames' tokens, read from the LLaMA's states;
@@ -40,6 +41,7 @@ class LossWeights:
     place: float = 0.0
     centre: float = 0.0
     pointing: float = 0.0
+    reference: float = 0.0
     tak_place: float = 0.0
     tak_presence: float = 0.0
     travel: float = 0.0
@@ -241,7 +243,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"stage {self.name}: steps {self.steps}, batch {self.batch}: expected at least 1")
-        for name in ("pointing", "travel", "pace", "deeds"):
+        for name in ("pointing", "reference", "travel", "pace", "deeds"):
             weight = getattr(self.losses, name)
             if weight > 0 and (self.forward.blind or not self.forward.share_prefix):
                 raise ValueError(

@@ -21,7 +21,15 @@ from vrshq.operators.training.config import ForwardConfig, LossWeights
 from vrshq.operators.training.dialogue import answer_labels, encode_dialogue
 from vrshq.operators.training.losses import answer_loss, bce_loss, dice_loss, presence_loss
 from vrshq.operators.training.places import dense_labels, padded_view
-from vrshq.operators.training.pointing import AttentionInputs, frame_rows, meant_tokens, pointing_loss, record_attention
+from vrshq.operators.training.pointing import (
+    LAYER,
+    REFERENCE_LAYER,
+    AttentionInputs,
+    frame_rows,
+    meant_tokens,
+    pointing_loss,
+    record_attention,
+)
 from vrshq.operators.training.queries import draw_queries
 from vrshq.operators.training.segmentation import Segmented, compared, encode_frames, segment, square_masks
 
@@ -155,12 +163,19 @@ class TrainingModel(nn.Module):
             states = self.language.suffix_states([], prompts, whole=True)
         else:
             tokens, patches, levels = self._image_tokens(clip.frames)
-            with record_attention(self.language.llama) as recorded:
+            llama = self.language.llama
+            before = REFERENCE_LAYER if weights.reference > 0 else LAYER
+            with record_attention(llama, LAYER) as recorded, record_attention(llama, before) as earlier:
                 states, prefix = self._suffix_states(prompts, tokens, config.share_prefix)
             if weights.pointing > 0 and clip.masks is not None:
                 assert prefix is not None, "pointing needs a shared prefix"
                 meant = meant_tokens(levels, clip.masks, view)
-                losses["pointing"] = pointing_loss(self.language.llama, recorded, prefix, prompts, meant)
+                losses["pointing"] = pointing_loss(llama, recorded, prefix, prompts, meant)
+            if weights.reference > 0 and clip.objects is not None:
+                assert prefix is not None, "the reference needs a shared prefix"
+                referred = clip.objects.referred
+                named = clip.objects.masks[referred.argmax(1)] & np.max(referred, axis=1)[:, None, None, None]
+                losses["reference"] = pointing_loss(llama, earlier, prefix, prompts, meant_tokens(levels, named, view))
             if (
                 self.auxiliary is not None
                 and clip.objects is not None

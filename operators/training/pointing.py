@@ -3,6 +3,9 @@
 Colours and shapes can be read from a mean over all objects, because each token binds them to each other; a place cannot.
 Without this loss, a language model from scratch answers from that mean and never learns to attend to one object.
 
+Where an instruction names a second object ("what is nearest to the red ring?"), [SEG] and [TAK] can find that one first: the
+same loss is used for it in the layer before.
+
 Shape letters: E instructions, n frames, N patches, K tokens of a frame, H heads, w their width.
 """
 
@@ -25,19 +28,22 @@ from vrshq.operators.models.vrs_hq.clustering import Level
 from vrshq.operators.models.vrs_hq.prompt import Prompt
 
 LAYER = -2  # of the LLaMA; the last layer can still process the values that it reads
+REFERENCE_LAYER = LAYER - 1
 
 
 @dataclass
 class AttentionInputs:
-    """Inputs of `LAYER`'s attention in the last pass.
+    """Inputs of the attention of a layer in the last pass.
 
     Attributes:
+        layer: number of the layer, counted from the last.
         states: (E, rows, D), hidden states.
         before: hidden states of the pass before it.
         cos: (rows, w), of the rotary position code.
         sin: (rows, w), of the rotary position code.
     """
 
+    layer: int
     states: Tensor | None = None
     before: Tensor | None = None
     cos: Tensor | None = None
@@ -45,15 +51,15 @@ class AttentionInputs:
 
 
 @contextmanager
-def record_attention(llama: Llama) -> Iterator[AttentionInputs]:
-    """Records the inputs of `LAYER`'s attention inside the `with`."""
-    recorded = AttentionInputs()
+def record_attention(llama: Llama, layer: int) -> Iterator[AttentionInputs]:
+    """Records the inputs of a layer's attention inside the `with`."""
+    recorded = AttentionInputs(layer)
 
     def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
         recorded.before = recorded.states
         recorded.states, (recorded.cos, recorded.sin), *_rest = args
 
-    attention: Any = llama.layers[LAYER].self_attn
+    attention: Any = llama.layers[layer].self_attn
     handle = attention.register_forward_pre_hook(keep)
     try:
         yield recorded
@@ -94,14 +100,14 @@ def pointing_loss(
     assert recorded.states is not None, "no pass was recorded"
     assert recorded.cos is not None, "no pass was recorded"
     assert recorded.sin is not None, "no pass was recorded"
-    attention: Any = llama.layers[LAYER].self_attn
+    attention: Any = llama.layers[recorded.layer].self_attn
     width = attention.head_dim
     device = recorded.states.device
     at = torch.tensor([[*p.seg_positions, p.tak_position] for p in prompts], device=device) - prompts[0].prefix_rows
     rows = recorded.states.gather(1, at[..., None].expand(-1, -1, recorded.states.shape[2]))
     queries = attention.q_proj(rows).unflatten(-1, (-1, width)).transpose(1, 2)  # (E, H, n + 1, w)
     queries = rotate(queries, *(table[at][:, None] for table in (recorded.cos, recorded.sin)))
-    keys = prefix[LAYER][0][0].repeat_interleave(attention.groups, dim=0)
+    keys = prefix[recorded.layer][0][0].repeat_interleave(attention.groups, dim=0)
     frames, tokens = meant.shape[1:]
     keys = keys[:, frame_rows(prompts[0], frames, tokens, device)]  # (H, n * K, w)
     logits = (torch.einsum("ehrw,hkw->ehrk", queries, keys) * width**-0.5).float().unflatten(3, (frames, tokens))

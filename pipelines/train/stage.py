@@ -13,6 +13,7 @@ from vrshq.cluster.storage.uris import is_remote
 from vrshq.errors import UserError
 from vrshq.operators.training.clip import Clip
 from vrshq.operators.training.forward import TrainingModel
+from vrshq.operators.training.pointing import REFERENCE_LAYER
 from vrshq.operators.training.schedule import choose_trained
 from vrshq.operators.training.step import StageTrainer
 from vrshq.pipelines.config.assignments import SettingsError
@@ -101,7 +102,17 @@ def run_stage(
 
 
 def make_trainer(model: TrainingModel, stage: Stage, seed: int, rank: Rank = ALONE) -> StageTrainer:
-    """Freezes the parameters that the stage does not train, and wraps the model if the rank says so."""
+    """Freezes the parameters that the stage does not train, and wraps the model if the rank says so.
+
+    Raises:
+        ValueError: the stage does not fit the model.
+    """
+    layers = len(model.language.llama.layers)
+    if stage.losses.reference > 0 and layers < -REFERENCE_LAYER:
+        raise ValueError(
+            f"losses.reference = {stage.losses.reference:g}: expected a language model of at least {-REFERENCE_LAYER} layers, "
+            f"got {layers}; set language_layers"
+        )
     choose_trained(model, stage.trained)
     place: dict[str, Any] = {"rank": rank.number, "world": rank.world}
     if rank.wrap is None:

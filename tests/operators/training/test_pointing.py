@@ -13,28 +13,58 @@ import torch
 
 from tests.operators.training.helpers import (
     SMALL,
-    clip_of,
     model_of,
+    objects_of,
 )
 from tests.support.transformers_networks import hf_llama
 from vrshq.operators.models.bundle import open_bundle
 from vrshq.operators.models.preprocess import View
 from vrshq.operators.models.vrs_hq.clustering import Level
 from vrshq.operators.synth import make_video
-from vrshq.operators.training.clip import (
-    from_synth,
-)
-from vrshq.operators.training.config import ForwardConfig, LossWeights, StageConfig, StartConfig
+from vrshq.operators.training.clip import Clip, from_synth
+from vrshq.operators.training.config import ForwardConfig, LoraConfig, LossWeights, StageConfig, StartConfig
+from vrshq.operators.training.growth import deepen
 from vrshq.operators.training.pointing import meant_tokens
 from vrshq.operators.training.schedule import merged_state
 from vrshq.operators.training.start import build
 
 
-def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass() -> None:
+def with_references() -> Clip:
+    """A clip of instructions that name another object, as "what is nearest to the red ring?", and one that names none."""
+    video = make_video(0, 3, "train", replace(SMALL, objects=(4, 5), expressions=6))
+    chosen = [one for one in video.expressions if "reference" in one.names][:4]
+    plain = next(one for one in video.expressions if "reference" not in one.names)
+    return from_synth(replace(video, expressions=(*chosen, plain)), np.random.default_rng(0), (4, 4))
+
+
+def test_the_objects_that_are_named_beside_those_meant_are_known() -> None:
+    seen = 0
+    for number in range(16):
+        video = make_video(0, number, "train", replace(SMALL, objects=(3, 5), varied=0.5, joined=1.0))
+        objects = objects_of(from_synth(video, np.random.default_rng(0), (2, 2)))
+        for expression, referred, meant in zip(video.expressions, objects.referred, objects.meant, strict=True):
+            names = expression.names.get("reference")
+            assert referred.sum() == (names is not None)
+            if names is not None:
+                item = video.objects[int(referred.argmax())]
+                assert names.get("colour", item.colour) == item.colour
+                assert names.get("shape", item.shape) == item.shape
+                assert not (referred & meant).any()
+                seen += 1
+    assert seen > 20
+
+
+@pytest.mark.parametrize("loss", ["pointing", "reference"])
+def test_the_pointing_losses_equal_those_of_the_attention_weights_of_a_whole_pass(loss: str) -> None:
     """The expected value comes from the weights of each head, which transformers' LLaMA returns with its eager attention."""
-    model, clip = model_of(), clip_of(expressions=3)
-    weights = LossWeights(ce=0, bce=0, dice=0, pointing=1)
-    got = model(clip, 1, ForwardConfig(prompts="none"), weights)["pointing"]
+    model, clip = model_of(lora=LoraConfig(rank=0)), with_references()
+    deepen(model.language, 4)
+    weights = LossWeights(**{"ce": 0, "bce": 0, "dice": 0, loss: 1})
+    got = model(clip, 1, ForwardConfig(prompts="none"), weights)[loss]
+    objects = objects_of(clip)
+    assert objects.referred.any(1).tolist() == [True] * 4 + [False]
+    wanted, layer = {"pointing": (objects.meant, -2), "reference": (objects.referred, -3)}[loss]
+    masks = (wanted[:, :, None, None, None] & objects.masks).any(1)
     assert got.requires_grad
     language, frames = model.language, len(clip.frames)
     attending = hf_llama(language.config.language, attention="eager").eval()
@@ -43,13 +73,12 @@ def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass(
     expected = []
     with torch.no_grad():
         tokens, _, levels = model._image_tokens(clip.frames)
-        assert clip.masks is not None
-        meant = meant_tokens(levels, clip.masks, model._view(clip.frames))
+        meant = meant_tokens(levels, masks, model._view(clip.frames))
         assert meant.any(-1).sum() > frames
         for number, text in enumerate(clip.texts):
             prompt = model.tokenizer.encode(text, frames)
             embedded = language.embed(prompt.input_ids, tokens)
-            found = attending(inputs_embeds=embedded[None], output_attentions=True).attentions[-2][0]
+            found = attending(inputs_embeds=embedded[None], output_attentions=True).attentions[layer][0]
             width = tokens.shape[1]
             firsts = [place for place, token in enumerate(prompt.input_ids) if token == -200]
             rows = torch.stack([torch.arange(width) + place + (width - 1) * k for k, place in enumerate(firsts)])
@@ -64,7 +93,7 @@ def test_the_pointing_loss_equals_that_of_the_attention_weights_of_a_whole_pass(
     assert got.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["pointing", "travel", "pace", "deeds"])
+@pytest.mark.parametrize("loss", ["pointing", "reference", "travel", "pace", "deeds"])
 @pytest.mark.parametrize("forward", [ForwardConfig(share_prefix=False), ForwardConfig(blind=True)])
 def test_losses_of_frames_without_a_shared_prefix_are_refused(forward: ForwardConfig, loss: str) -> None:
     with pytest.raises(ValueError, match=rf"losses\.{loss} = 1: expected forward\.share_prefix true"):

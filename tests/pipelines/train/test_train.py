@@ -282,6 +282,10 @@ def test_differences_of_frames_that_a_stage_adds_are_in_the_bundle_beside_adapte
     ("change", "said"),
     [
         ({"language_layers": 1}, "language_layers = 1: expected at least 2, as many as the language model has"),
+        (
+            {"losses": {"reference": 1}},
+            "losses.reference = 1: expected a language model of at least 3 layers, got 2; set language_layers",
+        ),
         ({"trained": ["language.lama"]}, "trained: no parameter begins with language.lama; names begin with language"),
     ],
 )

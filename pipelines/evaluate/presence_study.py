@@ -163,11 +163,10 @@ def read_judged(run: str, bundle: Bundle) -> Judged:
 
 
 def _frames(run: str, judged: Judged) -> Frames:
-    """The frames of the expressions with a target."""
-    chosen = np.flatnonzero(judged.target)
-    keys = [(judged.columns["video_id"][row], judged.columns["expression_id"][row]) for row in chosen]
-    shown = [np.asarray(judged.columns["frame_shown"][row], bool) for row in chosen]
-    return read_frames(run, keys, shown, judged.asks[chosen].tolist())
+    """The frames of the expressions."""
+    keys = list(zip(judged.columns["video_id"].tolist(), judged.columns["expression_id"].tolist(), strict=True))
+    shown = [np.asarray(one, bool) for one in judged.columns["frame_shown"]]
+    return read_frames(run, keys, judged.target, shown, judged.asks.tolist())
 
 
 def _signals(run: str, bundle: Bundle, tracks: Mapping[Key, Any], keys: list[Key]) -> dict[str, np.ndarray]:

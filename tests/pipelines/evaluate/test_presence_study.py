@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,21 +72,36 @@ def test_the_tables_hold_auroc_by_kind_thresholds_and_the_reliability_figure() -
 
 def test_a_frame_without_the_target_counts_against_the_object_score_that_says_it_is_there() -> None:
     frames = Frames(
-        shown=np.array([True, True, True, False, False]),
-        score=np.array([4.0, 1.0, -2.0, 1.0, -3.0]),
-        masked=np.array([True, True, False, True, False]),
-        asks=np.array(["motion", "motion", "place", "motion", "place"]),
+        target=np.array([True] * 5 + [False] * 2),
+        shown=np.array([True, True, True, False, False, False, False]),
+        score=np.array([4.0, 1.0, -2.0, 1.0, -3.0, 5.0, 0.0]),
+        prompted=np.array([3.0, 2.0, 1.0, 0.0, np.nan, -1.0, -2.0]),
+        masked=np.array([True, True, False, True, False, True, True]),
+        asks=np.array(["motion", "motion", "place", "motion", "place", "place", "place"]),
     )
-    [found] = frame_sections(frames)
+    found, told = frame_sections(frames)
     # of 6 pairs one is tied and one is wrong
     assert found.rows == [
         ["all", "3", "2", "75.00", "50.00", "33.33"],
         ["motion", "2", "1", "75.00", "100.00", "0.00"],
         ["place", "1", "1", "100.00", "0.00", "100.00"],
     ]
-    assert found.figure is not None
-    always = Frames(np.ones(5, bool), frames.score, frames.masked, frames.asks)
-    assert frame_sections(always) == []
+    assert [row[0] for row in told.rows] == [
+        "score of the tracked mask",
+        "score of the frame's own prompt",
+        "mean of both",
+    ]
+    # with the expression without a target, 12 pairs: 2 are tied or wrong for 1, 1 for 4, 3 for -2, 4 for 5
+    right = 1 + 1 + 0 + 1 + (0.5 + 1 + 0 + 1) + (0 + 1 + 0 + 0)
+    assert [row[1] for row in told.rows] == [f"{100 * right / 12:.2f}", "100.00", "66.67"]
+    assert [row[3] for row in told.rows] == ["75.00", "100.00", "66.67"]
+    sigmoid = 1 / (1 + np.exp(-frames.prompted[np.isfinite(frames.prompted)]))
+    shown = frames.shown[np.isfinite(frames.prompted)]
+    bins = np.minimum((sigmoid * 10).astype(int), 9)
+    error = sum(abs(sigmoid[bins == one].sum() - shown[bins == one].sum()) for one in set(bins)) / len(sigmoid)
+    assert told.rows[1][2] == f"{error:.4f}"
+    assert told.figure is not None
+    assert frame_sections(replace(frames, shown=frames.target)) == []
 
 
 def by_frame(output: Path) -> list[str]:

@@ -136,15 +136,17 @@ def _as_probabilities(frames: Frames, there: Frames) -> Section:
         rows.append([name, *numbers])
     known = np.isfinite(frames.prompted)
     bins = _bins(frames.shown[known], frames.prompted[known])
-    line = (
+    what = (
         "The sigmoid of a score as the probability that a frame shows what the expression means. AUROC in percent; ECE is the "
-        "expected calibration error. SAM2 gives a score for each sampled frame from its prompt alone, before tracking "
-        "(`object_scores` of `tracks/`), and one with its memory (`object_score` of `masks/`). Between sampled frames the "
-        "first is interpolated; the figure shows it over all expressions."
+        "expected calibration error. The figure shows the score of the frame's own prompt, over all expressions."
+    )
+    how = (
+        "SAM2 gives a score for each sampled frame from its prompt alone, before tracking (object_scores of tracks/), and one "
+        "with its memory (object_score of masks/). Between sampled frames the first is interpolated."
     )
     head = ["signal", "AUROC, all expressions", "ECE", "AUROC, with a target", "ECE of these"]
     figure = reliability_figure([vars(one) for one in bins], "frames")
-    return Section("Presence by frame, as a probability", [line], head, rows, figure=figure)
+    return Section("Presence by frame, as a probability", [what, how], head, rows, figure=figure)
 
 
 def _bins(shown: np.ndarray, logits: np.ndarray) -> list[ReliabilityBin]:

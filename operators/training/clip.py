@@ -49,8 +49,8 @@ class Objects:
         colours, shapes: (O,) int64, indices in `COLOUR_NAMES` and `SHAPE_NAMES`.
         places: (O, n, 3) float32: x of the centre in frame widths, y in frame heights, and the radius in shorter sides.
         meant: (E, O) bool, which objects each instruction means.
-        referred: (E, O) bool, the object beside it that an instruction names, as "the red ring" in "what is nearest to the
-            red ring?".
+        referred: (E, O) bool, the object that an instruction names beside the one it means, as "the red ring" in "what is
+            nearest to the red ring?"; no object for most instructions.
         deeds: (O, D) int8, the verdict (`vrshq.operators.synth.judging`) on each of `DEEDS` in the whole video.
     """
 

@@ -164,6 +164,7 @@ class TrainingModel(nn.Module):
         else:
             tokens, patches, levels = self._image_tokens(clip.frames)
             llama = self.language.llama
+            # a model of two layers has no layer before `LAYER`; `earlier` is read for the loss `reference` alone
             before = REFERENCE_LAYER if weights.reference > 0 else LAYER
             with record_attention(llama, LAYER) as recorded, record_attention(llama, before) as earlier:
                 states, prefix = self._suffix_states(prompts, tokens, config.share_prefix)

@@ -114,7 +114,8 @@ def test_a_run_is_looked_through_judged_and_exported(watched: Watched, run: str,
 
     # pictures of the cards: the mask in its colour
     page.wait_for_selector(".card canvas[data-drawn='1']")
-    assert page.locator(".card canvas[data-drawn]").count() >= 4
+    # each card is drawn when its own picture has come
+    page.wait_for_function("() => document.querySelectorAll('.card canvas[data-drawn]').length >= 4")
 
     # filters and orders
     page.fill("[name=text]", "red")
